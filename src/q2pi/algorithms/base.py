@@ -1,0 +1,128 @@
+"""What every algorithm is given and what it must offer: the contract between an algorithm's file and the one loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from q2pi.envs.games import Step
+from q2pi.envs.spec import EnvSpec
+
+Array = NDArray[Any]
+State = dict[str, Any]
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The world an agent is built for."""
+
+    env: EnvSpec
+    """Resolved specification of the environment."""
+    num_envs: int
+    frame_shape: tuple[int, ...]
+    frame_dtype: np.dtype[Any]
+    stack: int
+    observation_shape: tuple[int, ...]
+    action_space: Any
+    """The gymnasium space of one game's action."""
+    total_timesteps: int
+    """Agent steps, for schedules."""
+    seed: int
+    device: torch.device
+    precision: str
+
+
+class Agent(Protocol):
+    """The two phases, sampling and training, of a learner.
+
+    The loop calls, for each step of N games: `act`, then `learn` and `observe` in the order that `overlap` says:
+
+        overlap = True    act, send, learn (while the emulators step), recv, observe
+        overlap = False   act, send, recv, observe, learn
+
+    Either way what `learn` reads depends on the counters alone, never on how fast an emulator was. `state` can be
+    asked for before any `act`, so checkpoints need no alignment with rollouts or updates.
+    """
+
+    overlap: bool
+
+    @property
+    def evaluation_policy(self) -> str:
+        """How `evaluation_act` chooses, in words, for the protocol of a score."""
+
+    def begin(self, observation: Array) -> None:
+        """Take in the first observations [N, ...] of a fresh run."""
+
+    def act(self, observation: Array, step: int) -> Array:
+        """Return training actions [N] for observations [N, ...] at agent step `step`, exploring as the method does."""
+
+    def observe(self, action: Array, result: Step) -> None:
+        """Take in one step of N games."""
+
+    def learn(self, step: int) -> list[Metrics]:
+        """Do the updates that are owed after `step` agent steps; one dict of scalars for each update."""
+
+    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
+        """Return actions [N] as the method is judged, drawing what randomness that takes from `noise`."""
+
+    def predict(
+        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Array, None]:
+        """Return (actions, None) as Stable-Baselines3's `predict` does, for one observation or a batch."""
+
+    def networks(self) -> Mapping[str, torch.nn.Module]:
+        """Return the trained networks by name."""
+
+    def state(self) -> State:
+        """Return everything that training has changed, as nested dicts of tensors, arrays and numbers."""
+
+    def load(self, state: State) -> None:
+        """Continue from what `state` returned."""
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
+    """Return an optimizer's per-parameter state as nested dicts of tensors; its settings come from the config."""
+    return {str(index): dict(slots) for index, slots in optimizer.state_dict()["state"].items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Load what `optimizer_state` returned.
+
+    Each moment is laid out in memory as its parameter is: the fused kernels walk both as flat arrays, and a
+    channels-last parameter beside a channels-first moment would silently be updated with the wrong numbers.
+    """
+    current = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    current["state"] = {
+        int(index): {name: _laid_out_as(parameters[int(index)], value) for name, value in slots.items()}
+        for index, slots in state.items()
+    }
+    optimizer.load_state_dict(current)
+
+
+def _laid_out_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
+    """Return (observations [B, *shape], whether a single one was given), for `predict`.
+
+    Images with the channels last, as Stable-Baselines3 stacks them, are turned to channels first.
+
+    Raises:
+        ValueError: the observation has neither this shape nor a batch of it.
+    """
+    array = np.asarray(observation)
+    single = array.ndim == len(shape)
+    batch = array[None] if single else array
+    if batch.shape[1:] != shape and len(shape) == 3 and batch.ndim == 4:
+        batch = np.moveaxis(batch, -1, 1)
+    if batch.shape[1:] != shape:
+        raise ValueError(f"observation of shape {array.shape}: expected {shape} or a batch of it")
+    return np.ascontiguousarray(batch), single

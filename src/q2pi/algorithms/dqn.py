@@ -1,0 +1,308 @@
+"""Deep Q-learning: DQN and Double DQN.
+
+Papers: Mnih et al. 2015, "Human-level control through deep reinforcement learning"; van Hasselt, Guez and Silver 2016,
+"Deep Reinforcement Learning with Double Q-learning"; n-step targets as in Sutton 1988.
+
+In one paragraph: play epsilon-greedily and keep what happened in a replay ring (the sampling phase); every
+`train_frequency` agent steps draw a batch from it and move Q(s, a) towards r + discount * Q_target(s', a*) (the
+training phase), where a* is the target network's best action (DQN) or the main network's (Double DQN), and the target
+network is a copy of the main one, refreshed every `target_network_frequency` agent steps.
+
+Differences from the paper: Adam and a squared error instead of RMSProp and clipped errors (Obando-Ceron and Castro 2021
+found them better; `loss = "huber"` has the other), several games side by side with one exploration coin each, and
+updates that run while the emulators step. The number of updates per agent step is what `train_frequency` says,
+whatever the number of games.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch, load_optimizer, optimizer_state
+from q2pi.config import RunConfig, at_least, within
+from q2pi.envs.games import Step
+from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
+from q2pi.equations.schedules import linear
+from q2pi.equations.targets import q_target
+from q2pi.errors import UserError
+from q2pi.networks import QNetwork, seeded
+from q2pi.replay.ring import Replay, bytes_needed
+from q2pi.replay.samplers import uniform
+from q2pi.rng import stream
+
+OBSERVATIONS = "images, vectors"
+ACTIONS = "Discrete"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyperparameters; the defaults are CleanRL's for Atari."""
+
+    learning_rate: float = 1e-4
+    """Step size of Adam."""
+    adam_eps: float = 1e-8
+    """Adam's constant under the fraction bar; 1.5e-4 keeps early steps small."""
+    gamma: float = 0.99
+    """Discount factor per agent step."""
+    double: bool = True
+    """Double DQN: the main network selects the next action, the target network evaluates it."""
+    n_step: int = 1
+    """Rewards summed before the target bootstraps, in agent steps."""
+    buffer_size: int = 1_000_000
+    """Transitions kept for replay."""
+    learning_starts: int = 80_000
+    """Agent steps before the first update."""
+    train_frequency: int = 4
+    """Agent steps per update."""
+    batch_size: int = 32
+    """Transitions per update."""
+    target_network_frequency: int = 1_000
+    """Agent steps between two updates of the target network."""
+    tau: float = 1.0
+    """Share of the main network that enters the target network at its update; 1 is a copy."""
+    start_e: float = 1.0
+    """Exploration rate epsilon at the first step."""
+    end_e: float = 0.01
+    """Exploration rate at the end of the schedule, and from then on."""
+    exploration_fraction: float = 0.1
+    """Share of the budget over which epsilon falls linearly."""
+    evaluation_e: float = 0.01
+    """Exploration rate while being evaluated."""
+    loss: Literal["mse", "huber"] = "mse"
+    """Error of Q against its target: mean squared, or Huber's with threshold 1."""
+    max_grad_norm: float = 0.0
+    """Bound on the gradient's norm; 0 is none."""
+    hidden: tuple[int, ...] = (120, 84)
+    """Units of the hidden layers for vector observations (images have the Nature network)."""
+
+
+def check(run: RunConfig[Config]) -> None:
+    """Raise a UserError for the first hyperparameter that is out of its bounds."""
+    config = run.hyper
+    at_least(config, 1, "n_step", "buffer_size", "train_frequency", "batch_size", "target_network_frequency")
+    at_least(config, 0, "learning_rate", "adam_eps", "learning_starts", "max_grad_norm")
+    within(config, 0, 1, "gamma", "tau", "start_e", "end_e", "exploration_fraction", "evaluation_e")
+    if not config.hidden or min(config.hidden) < 1:
+        raise UserError(f"--hidden {config.hidden} is out of range: at least one layer of at least 1 unit")
+    if config.batch_size > config.buffer_size:
+        raise UserError(f"--batch-size {config.batch_size} is larger than --buffer-size {config.buffer_size}")
+    if config.learning_starts >= run.total_timesteps:
+        raise UserError(
+            f"--learning-starts {config.learning_starts} is beyond the budget: "
+            f"it must be below --total-timesteps {run.total_timesteps}"
+        )
+
+
+def check_spaces(setting: Setting) -> None:
+    """Raise a UserError where the environment's spaces are not ones that DQN can serve."""
+    if type(setting.action_space).__name__ != "Discrete":
+        raise UserError(
+            f"--env-id {setting.env.env_id} has actions {setting.action_space}: dqn needs a Discrete action space"
+        )
+
+
+def updates_owed(config: Config, step: int) -> int:
+    """Return how many updates a run has made, or owes, after `step` agent steps."""
+    return max(0, (step - config.learning_starts) // config.train_frequency)
+
+
+def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return a short run with the same work per step and per update, small and learning at once, to be timed."""
+    start = min(run.hyper.learning_starts, run.total_timesteps // 2)
+    size = min(run.hyper.buffer_size, 2 * run.total_timesteps)
+    hyper = replace(run.hyper, learning_starts=start, buffer_size=max(size, run.hyper.batch_size), end_e=0.0, start_e=0.0)
+    return replace(run, hyper=hyper)
+
+
+def memory_needed(config: Config, setting: Setting) -> int:
+    """Return the bytes that the replay ring will take when full."""
+    return bytes_needed(
+        config.buffer_size,
+        setting.num_envs,
+        setting.frame_shape,
+        setting.frame_dtype,
+        stack=setting.stack,
+        n_step=config.n_step,
+    )
+
+
+def loss(
+    main: nn.Module,
+    target: nn.Module,
+    observation: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    discount: Tensor,
+    next_observation: Tensor,
+    *,
+    double: bool,
+    error: Literal["mse", "huber"],
+) -> tuple[Tensor, Tensor]:
+    """Return (loss [], mean over the batch of max_a Q(s, a) []) of one batch: free of any state, shapes static.
+
+    Args:
+        observation, next_observation: [B, *observation_shape].
+        action: int64 [B].  reward: [B], the n-step return.  discount: [B], 0 where the world ended.
+    """
+    with torch.no_grad():
+        goal = q_target(reward, discount, target(next_observation), main(next_observation) if double else None)
+    q = main(observation)
+    errors = td_errors(q, action, goal)
+    losses = squared(errors) if error == "mse" else huber(errors)
+    return weighted_mean(losses, None), q.detach().amax(dim=1).mean()
+
+
+class Agent:
+    """Epsilon-greedy play over N games and a Q-network trained from replay."""
+
+    overlap = True
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        self.config, self.setting = config, setting
+        self.actions = int(setting.action_space.n)
+
+        def build() -> QNetwork:
+            return QNetwork(setting.observation_shape, self.actions, config.hidden)
+
+        self.main = seeded(build, setting.seed, "main").to(setting.device)
+        self.target = copy.deepcopy(self.main).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(
+            self.main.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True
+        )
+        self.replay = Replay(
+            config.buffer_size,
+            setting.num_envs,
+            setting.frame_shape,
+            setting.frame_dtype,
+            stack=setting.stack,
+            n_step=config.n_step,
+            gamma=config.gamma,
+        )
+        self.updates = 0
+
+    @property
+    def evaluation_policy(self) -> str:
+        return f"epsilon-greedy, epsilon {self.config.evaluation_e}"
+
+    def epsilon(self, step: int) -> float:
+        """Return the exploration rate at agent step `step`."""
+        c = self.config
+        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
+
+    def begin(self, observation: Array) -> None:
+        self.replay.begin(self._newest_frame(observation))
+
+    def act(self, observation: Array, step: int) -> Array:
+        return self._epsilon_greedy(observation, self.epsilon(step), stream(self.setting.seed, "explore", step))
+
+    def observe(self, action: Array, result: Step) -> None:
+        env = self.setting.env
+        ends = result.terminated | result.life_lost if env.life_loss_discount else result.terminated
+        self.replay.extend(
+            action,
+            np.sign(result.reward) if env.clip_rewards else result.reward,
+            1.0 - ends.astype(np.float32),
+            self._newest_frame(result.next_observation),
+            result.ended,
+            self._newest_frame(result.observation),
+        )
+
+    def learn(self, step: int) -> list[Metrics]:
+        metrics = []
+        while self.updates < updates_owed(self.config, step):
+            metrics.append(self._update() | {"epsilon": self.epsilon(step)})
+        return metrics
+
+    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
+        return self._epsilon_greedy(observation, self.config.evaluation_e, noise)
+
+    def predict(
+        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Array, None]:
+        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
+        batch, single = as_batch(observation, self.setting.observation_shape)
+        rate = 0.0 if deterministic else self.config.evaluation_e
+        actions = self._epsilon_greedy(batch, rate, np.random.default_rng())
+        return (actions[0] if single else actions), None
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {"main": self.main, "target": self.target}
+
+    def state(self) -> State:
+        return {
+            "main": self.main.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+            "replay": self.replay.state(),
+            "updates": self.updates,
+        }
+
+    def load(self, state: State) -> None:
+        self.main.load_state_dict(state["main"])
+        self.target.load_state_dict(state["target"])
+        load_optimizer(self.optimizer, state.get("optimizer", {}))
+        self.replay.load(state["replay"])
+        self.updates = state["updates"]
+
+    def _newest_frame(self, observation: Array) -> Array:
+        """Return the newest frame [N, *frame_shape] of stacked observations."""
+        return observation[:, -self.setting.frame_shape[0] :]
+
+    def _epsilon_greedy(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
+        """Return actions [N]: each game has a coin of its own."""
+        games = len(observation)
+        explores = noise.random(games) < epsilon
+        random_actions = noise.integers(self.actions, size=games)
+        if explores.all():
+            return random_actions
+        return np.where(explores, random_actions, self._greedy(observation))
+
+    def _greedy(self, observation: Array) -> Array:
+        with torch.inference_mode(), self._precision():
+            q = self.main(torch.from_numpy(observation).to(self.setting.device))
+        best: Array = q.argmax(dim=1).cpu().numpy()
+        return best
+
+    def _precision(self) -> torch.autocast:
+        bf16 = self.setting.precision == "bf16"
+        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+    def _update(self) -> Metrics:
+        config, device = self.config, self.setting.device
+        slots = uniform(self.replay, config.batch_size, stream(self.setting.seed, "replay", self.updates))
+        batch = self.replay.sample(slots)
+        with self._precision():
+            value, mean_q = loss(
+                self.main,
+                self.target,
+                torch.from_numpy(batch.observation).to(device),
+                torch.from_numpy(batch.action).to(device),
+                torch.from_numpy(batch.reward).to(device),
+                torch.from_numpy(batch.discount).to(device),
+                torch.from_numpy(batch.next_observation).to(device),
+                double=config.double,
+                error=config.loss,
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        if config.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(self.main.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        self.updates += 1
+        self._refresh_target()
+        return {"loss": value.item(), "q": mean_q.item()}
+
+    def _refresh_target(self) -> None:
+        """Move the target network when the agent step that the newest update belongs to enters a new period."""
+        config = self.config
+        step = config.learning_starts + self.updates * config.train_frequency
+        if step // config.target_network_frequency == (step - config.train_frequency) // config.target_network_frequency:
+            return
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.main.parameters(), strict=True):
+                slow.lerp_(fast, config.tau) if config.tau < 1 else slow.copy_(fast)

@@ -1,0 +1,232 @@
+"""Checkpoints: the complete training state on disk, written whole or not at all, read back only when intact.
+
+A checkpoint is a folder `checkpoints/<step>/`:
+
+    manifest.json         step, what each file holds, its size and SHA-256
+    state.json            numbers and text
+    weights.safetensors   torch tensors (networks and optimizer)
+    arrays.safetensors    small numpy arrays
+    <name>.zst            each large numpy array: its raw bytes in C order, compressed with Zstandard
+
+It is written under a temporary name, flushed, and renamed. Nothing in it is executed when it is read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+import zstandard
+from safetensors.numpy import load_file as load_numpy_file
+from safetensors.numpy import save as save_numpy
+from safetensors.torch import load_file as load_torch_file
+from safetensors.torch import save as save_torch
+
+from q2pi.errors import UserError
+
+State = dict[str, Any]
+FORMAT = 1
+KEPT = 2
+_LARGE = 1 << 20
+_PIECE = 4 << 20
+
+
+class Damaged(Exception):
+    """A checkpoint whose bytes are not those that were written."""
+
+
+def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None = None) -> Path:
+    """Write `state` as the checkpoint of agent step `step` in `folder`, keep the newest two, and return its path.
+
+    Args:
+        folder: the `checkpoints` folder of a run.
+        step: agent steps taken so far.
+        state: nested dicts of torch tensors, numpy arrays, numbers, text and lists of these last two.
+        info: notes that are not part of the training state (seconds spent, versions).
+    """
+    final = folder / f"{step:012d}"
+    temporary = folder / f".{final.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write_all(temporary, step, state, dict(info or {}))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_folder(folder)
+    for old in steps(folder)[:-KEPT]:
+        shutil.rmtree(folder / f"{old:012d}")
+    return final
+
+
+def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> None:
+    tensors, arrays, plain = _split(state)
+    large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
+    small = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name not in large}
+    files = {
+        "state.json": _write(folder / "state.json", [_json(plain)]),
+        "weights.safetensors": _write(folder / "weights.safetensors", [save_torch(tensors)]),
+        "arrays.safetensors": _write(folder / "arrays.safetensors", [save_numpy(small)]),
+    }
+    for name, array in large.items():
+        file = name.replace("/", ".") + ".zst"
+        written = _write(folder / file, _compressed(array))
+        files[file] = written | {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+    _write(folder / "manifest.json", [_json({"format": FORMAT, "step": step, "info": info, "files": files})])
+    _flush_folder(folder)
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the agent steps of the finished checkpoints in `folder`, oldest first."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+
+
+def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
+    """Return (step, state, info, warnings) of the newest intact checkpoint; a warning tells of each damaged one.
+
+    Raises:
+        UserError: there is no checkpoint, or none is intact.
+    """
+    warnings = []
+    for step in reversed(steps(folder)):
+        path = folder / f"{step:012d}"
+        try:
+            state, info = load(path)
+        except Damaged as problem:
+            warnings.append(f"{path} is damaged ({problem}); using the one before it")
+        else:
+            return step, state, info, warnings
+    if warnings:
+        raise UserError(f"no intact checkpoint in {folder}: {len(warnings)} found, all damaged")
+    raise UserError(f"no checkpoint in {folder}: the run was stopped before its first (see --checkpoint-frequency)")
+
+
+def load(path: Path) -> tuple[State, dict[str, Any]]:
+    """Return (state, info) of the checkpoint at `path`, after every byte was checked.
+
+    Raises:
+        Damaged: a file is missing, or its size or checksum differs from the manifest's.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        files = manifest["files"]
+        for name, entry in files.items():
+            _verify(path / name, entry)
+        flat: dict[str, Any] = json.loads((path / "state.json").read_text())
+        flat |= load_torch_file(path / "weights.safetensors")
+        flat |= load_numpy_file(path / "arrays.safetensors")
+        for name, entry in files.items():
+            if "array" in entry:
+                flat[entry["array"]] = _decompress(path / name, entry)
+    except (OSError, KeyError, ValueError, zstandard.ZstdError) as problem:
+        raise Damaged(str(problem)) from problem
+    return _nest(flat), manifest["info"]
+
+
+def digest(state: State) -> str:
+    """Return one SHA-256 over a complete training state: every name, type, shape and byte."""
+    total = hashlib.sha256()
+    for name, value in sorted(_flatten(state)):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().contiguous().numpy()
+        if isinstance(value, np.ndarray):
+            array = np.ascontiguousarray(value)
+            total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+            total.update(array.reshape(-1).view(np.uint8).data)
+        else:
+            total.update(f"{name}:".encode() + _json(value))
+    return total.hexdigest()
+
+
+def _flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nest(flat: Mapping[str, Any]) -> State:
+    state: State = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        place = state
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return state
+
+
+def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray], dict[str, Any]]:
+    tensors, arrays, plain = {}, {}, {}
+    for name, value in _flatten(state):
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value.detach().cpu().contiguous()
+        elif isinstance(value, np.ndarray):
+            arrays[name] = value
+        else:
+            plain[name] = value
+    return tensors, arrays, plain
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode()
+
+
+def _compressed(array: np.ndarray) -> Iterator[bytes]:
+    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=len(data))
+    for start in range(0, len(data), _PIECE):
+        yield compressor.compress(data[start : start + _PIECE])
+    yield compressor.flush()
+
+
+def _decompress(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
+    array = np.empty(entry["shape"], dtype=np.dtype(entry["dtype"]))
+    data = memoryview(array.reshape(-1).view(np.uint8))
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+        position = 0
+        while position < len(data):
+            count = reader.readinto(data[position : position + _PIECE])
+            if count == 0:
+                raise ValueError(f"{path.name} ends early")
+            position += count
+    return array
+
+
+def _write(path: Path, pieces: Iterator[bytes] | list[bytes]) -> dict[str, Any]:
+    checksum, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+            checksum.update(piece)
+            size += len(piece)
+        _flush(file)
+    return {"bytes": size, "sha256": checksum.hexdigest()}
+
+
+def _verify(path: Path, entry: Mapping[str, Any]) -> None:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.stat().st_size != entry["bytes"] or checksum != entry["sha256"]:
+        raise ValueError(f"{path.name} differs from its checksum")
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

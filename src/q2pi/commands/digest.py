@@ -1,0 +1,26 @@
+"""q2pi digest: one SHA-256 over the complete training state of a run's newest checkpoint."""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from q2pi.checkpoint import digest
+from q2pi.commands.options import parse
+from q2pi.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Options:
+    run: Annotated[str, tyro.conf.Positional]
+    """Folder of the run."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(Options, "digest", "Print one SHA-256 over a run's newest training state.", arguments)
+    _, state, _, warnings = RunDir.open(options.run).newest_checkpoint()
+    for warning in warnings:
+        print(f"q2pi: {warning}", file=sys.stderr)
+    print(digest(state))
+    return 0

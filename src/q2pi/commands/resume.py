@@ -1,0 +1,32 @@
+"""q2pi resume: continue an interrupted run from its newest checkpoint, bit for bit."""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from q2pi.commands.options import parse
+from q2pi.commands.train import carry_on
+from q2pi.loop import prepare
+from q2pi.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Options:
+    run: Annotated[str, tyro.conf.Positional]
+    """Folder of the run."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
+    run = RunDir.open(options.run)
+    config = prepare(run.config())
+    step, state, info, warnings = run.newest_checkpoint()
+    for warning in warnings:
+        print(f"q2pi: {warning}", file=sys.stderr)
+    if step >= config.total_timesteps:
+        print(f"{run.path} is finished: {step:,} of {config.total_timesteps:,} agent steps")
+        return 0
+    print(f"resuming {run.path} at step {step:,} of {config.total_timesteps:,}")
+    return carry_on(run, config, state, info["seconds"])

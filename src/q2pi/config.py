@@ -1,0 +1,145 @@
+"""The configuration of a run: frozen dataclasses, read from and written to TOML.
+
+A run is a pure function of its `RunConfig`. Its fields and those of the environment specification and of the
+algorithm's own `Config` are flags of the command line under the same names; their docstrings are the help texts.
+"""
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from q2pi.envs.spec import EnvSpec
+from q2pi.errors import UserError
+
+Hyperparameters = TypeVar("Hyperparameters", covariant=True)
+Dataclass = TypeVar("Dataclass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Generic[Hyperparameters]):
+    """Everything a run depends on."""
+
+    algorithm: str
+    """Name of a file in q2pi/algorithms."""
+    total_timesteps: int = 200_000
+    """Budget in agent steps, over all games together (one agent step of Atari = 4 frames)."""
+    seed: int = 1
+    """Seed of the run: of its episodes, its exploration, its samples and its first weights."""
+    num_envs: int = 8
+    """Games played side by side."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks live; auto is cuda where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32)."""
+    threads: int = 0
+    """Threads of the arithmetic on the CPU; 0 is one per core. Results are bit-exact for the same number."""
+    checkpoint_frequency: int = 50_000
+    """Agent steps between checkpoints; there is always one at the end. 0 is only that one."""
+    log_frequency: int = 1_000
+    """Agent steps between two rows of metrics."""
+    evaluation_frequency: int = 0
+    """Agent steps between evaluations during training; 0 is only the one at the end."""
+    evaluation_episodes: int = 30
+    """Whole episodes of an evaluation; 0 is no evaluation at all."""
+    env: EnvSpec = field(default_factory=EnvSpec)
+    hyper: Hyperparameters
+
+
+def check_run(config: RunConfig[Any]) -> None:
+    """Raise a UserError for the first field of the run's own that is out of its bounds."""
+    at_least(config, 1, "total_timesteps", "num_envs", "log_frequency")
+    at_least(config, 0, "seed", "threads", "checkpoint_frequency", "evaluation_frequency", "evaluation_episodes")
+    if config.num_envs > config.total_timesteps:
+        raise UserError(f"--num-envs {config.num_envs} is larger than --total-timesteps {config.total_timesteps}")
+
+
+def flag(name: str) -> str:
+    """Return the command line's flag for a field."""
+    return "--" + name.replace("_", "-")
+
+
+def at_least(config: Any, bound: float, *names: str) -> None:
+    """Raise a UserError unless each named field of `config` is a number >= bound."""
+    for name in names:
+        value = getattr(config, name)
+        if not value >= bound:
+            raise UserError(f"{flag(name)} {value} is out of range: it must be at least {bound}")
+
+
+def within(config: Any, low: float, high: float, *names: str) -> None:
+    """Raise a UserError unless each named field of `config` is a number in [low, high]."""
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise UserError(f"{flag(name)} {value} is out of range: it must be in [{low}, {high}]")
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """Return a dataclass as a TOML table: fields that are None are left out, tuples are arrays."""
+    table: dict[str, Any] = {}
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            table[entry.name] = to_table(value)
+        elif isinstance(value, tuple):
+            table[entry.name] = list(value)
+        elif value is not None:
+            table[entry.name] = value
+    return table
+
+
+def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Dataclass:
+    """Return `base` with the fields that a TOML table names replaced.
+
+    Args:
+        base: a dataclass instance; nested dataclasses are replaced field by field.
+        table: as `tomllib` reads it.
+        where: the file, for messages.
+
+    Raises:
+        UserError: a key that is no field, or a value of the wrong type.
+    """
+    known = _field_types(type(base))
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UserError(f"{where}: unknown option {key!r}{hint}")
+        old = getattr(base, key)
+        if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
+            changes[key] = from_table(old, value, where)
+        else:
+            changes[key] = _typed(value, known[key], f"{where}: {key} = {value!r}")
+    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+
+
+@functools.cache
+def _field_types(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _typed(value: Any, kind: Any, what: str) -> Any:
+    """Return `value` as the annotated type `kind`: the few types that configurations are made of."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [option for option in arguments if option is not type(None)]
+        return _typed(value, kinds[0], what) if len(kinds) == 1 else value
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{what}: it must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (arguments[-1] is not ... and len(value) != len(arguments)):
+            raise UserError(f"{what}: it must be a list of {'numbers' if arguments[-1] is ... else len(arguments)}")
+        return tuple(_typed(item, arguments[0], what) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise UserError(f"{what}: it must be of type {kind.__name__}")
+    return value

@@ -1,0 +1,190 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from q2pi import loop
+from q2pi.config import RunConfig
+
+RECENT_EPISODES = 20
+PLAIN_SECONDS = 10.0
+
+
+def show(events: Iterator[loop.Event], config: RunConfig[Any]) -> Iterator[loop.Event]:
+    """Show a run's progress on standard output and pass its events on."""
+    console = Console()
+    view = _LiveView(console, config) if console.is_terminal else _PlainView(config)
+    try:
+        for event in events:
+            view.take(event)
+            yield event
+    finally:
+        view.close()
+
+
+class _View:
+    """The figures that both views show."""
+
+    def __init__(self, config: RunConfig[Any]) -> None:
+        self.total = config.total_timesteps
+        self.returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.metrics: dict[str, float] = {}
+        self.step = self.first_step = 0
+        self.began = time.perf_counter()
+        self.episodes = 0
+        self.rate = float("nan")
+
+    def take(self, event: loop.Event) -> None:
+        self.step = event.step
+        match event:
+            case loop.Started(step):
+                self.first_step = step
+                self.began = time.perf_counter()
+            case loop.EpisodeEnded(_, episode):
+                self.returns.append(episode.episode_return)
+                self.episodes += 1
+            case loop.Progress(_, metrics, seconds):
+                self.metrics = metrics
+                self.measure(seconds)
+            case loop.Evaluated(step, evaluation):
+                self.say(f"evaluation at step {step:,}: {score_line(evaluation.report()['statistics'])}")
+            case loop.Checkpoint(step):
+                self.say(f"checkpoint at step {step:,}")
+
+    def measure(self, seconds: dict[str, float]) -> None:
+        self.rate = (self.step - self.first_step) / (time.perf_counter() - self.began)
+
+    def line(self) -> str:
+        parts = [f"episodes {self.episodes}"]
+        if self.returns:
+            parts.append(f"return {np.mean(self.returns):.1f} (last {len(self.returns)})")
+        names = [name for name in self.metrics if name != "updates"]
+        parts += [f"{name} {self.metrics[name]:.4g}" for name in names]
+        return "  ".join(parts)
+
+    def time_left(self) -> str:
+        if not self.rate > 0:
+            return "--:--"
+        minutes, seconds = divmod(int((self.total - self.step) / self.rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+    def say(self, text: str) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class _PlainView(_View):
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, config: RunConfig[Any]) -> None:
+        super().__init__(config)
+        self.printed = 0.0
+
+    def take(self, event: loop.Event) -> None:
+        super().take(event)
+        now = time.perf_counter()
+        if isinstance(event, loop.Progress) and (now - self.printed > PLAIN_SECONDS or event.step >= self.total):
+            self.printed = now
+            share = 100 * self.step / self.total
+            self.say(
+                f"step {self.step:,} of {self.total:,} ({share:.0f} %)  {self.rate:,.0f} steps/s  "
+                f"left {self.time_left()}  {self.line()}"
+            )
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class _LiveView(_View):
+    """A bar with steps per second and time left, and under it the recent figures."""
+
+    def __init__(self, console: Console, config: RunConfig[Any]) -> None:
+        super().__init__(config)
+        self.console = console
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} steps/s"),
+            TimeElapsedColumn(),
+            TextColumn("left {task.fields[left]}"),
+            expand=True,
+        )
+        name = f"{config.algorithm} on {config.env.env_id}"
+        self.task = self.bar.add_task(name, total=self.total, rate="...", left="--:--")
+        self.text = Text("", style="dim")
+        self.live = Live(Group(self.bar, self.text), console=console, refresh_per_second=4)
+        self.live.start()
+        self.drawn = 0.0
+
+    def take(self, event: loop.Event) -> None:
+        super().take(event)
+        now = time.perf_counter()
+        if now - self.drawn > 0.2 or isinstance(event, loop.Finished):
+            self.drawn = now
+            self.measure({})
+            self.bar.update(self.task, completed=self.step, rate=f"{self.rate:,.0f}", left=self.time_left())
+            self.text.plain = self.line()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+def score_line(statistics: dict[str, Any]) -> str:
+    """Return the statistics of an evaluation on one line."""
+    low, high = statistics["mean_interval"]
+    return (
+        f"mean {statistics['mean']:.1f} [{low:.1f}, {high:.1f}]  median {statistics['median']:.1f}  "
+        f"over {statistics['n']} episodes"
+    )
+
+
+def evaluation_table(report: dict[str, Any]) -> Table:
+    """Return the table of an evaluation's report."""
+    protocol, s = report["protocol"], report["statistics"]
+    env = protocol["env"]
+    table = Table(title=f"{env['env_id']} after {report['step']:,} agent steps", show_header=False, title_justify="left")
+    table.add_row("mean", f"{s['mean']:.1f}   95 % interval [{s['mean_interval'][0]:.1f}, {s['mean_interval'][1]:.1f}]")
+    table.add_row("standard deviation", f"{s['std']:.1f}")
+    table.add_row("mean - std", f"{s['mean_minus_std']:.1f}")
+    table.add_row("median", f"{s['median']:.1f}")
+    table.add_row(
+        "interquartile mean", f"{s['iqm']:.1f}   95 % interval [{s['iqm_interval'][0]:.1f}, {s['iqm_interval'][1]:.1f}]"
+    )
+    table.add_row("lowest, highest", f"{s['min']:.1f}, {s['max']:.1f}")
+    if "human_normalized" in s:
+        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % (0 random, 100 a human tester)")
+    table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")
+    table.add_row("episodes", f"{protocol['episodes']}, seed {protocol['seed']}")
+    return table
+
+
+def time_table(seconds: dict[str, float]) -> Table:
+    """Return the table of where a run's time went."""
+    total = sum(seconds.values())
+    table = Table(title="where the time went", title_justify="left")
+    for name in ("part", "seconds", "share"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{value:.1f}", f"{100 * value / total:.1f} %")
+    table.add_row("total", f"{total:.1f}", "100 %")
+    return table

@@ -1,0 +1,51 @@
+"""Environments: a specification in, a vector of N seeded games out.
+
+games = make_games(EnvSpec("SpaceInvaders"), num_envs=8, seed=0)
+observation = games.reset()                 # [8, 4, 84, 84] uint8
+games.send(actions)                         # returns at once
+step = games.recv()                         # step.next_observation, step.reward, step.terminated, ...
+"""
+
+from typing import TYPE_CHECKING
+
+from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, is_atari, resolve
+from q2pi.errors import UserError
+
+if TYPE_CHECKING:
+    from q2pi.envs.games import Engine, VectorGames
+
+__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "make_games", "resolve"]
+
+
+def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episode", threads: int = 0) -> "VectorGames":
+    """Return N games whose episodes depend on nothing but the specification, the seed and the actions.
+
+    Args:
+        spec: the environment and its rules; it is resolved here.
+        num_envs: N.
+        seed: the run's seed.
+        stream: the name of the stream of episode seeds; training and evaluation take different ones.
+        threads: threads of the Atari engine, 0 for as many as there are cores or games.
+
+    Raises:
+        UserError: a mistake in the specification, or fewer than one game.
+    """
+    from q2pi import rng
+    from q2pi.envs.games import VectorGames
+
+    if num_envs < 1:
+        raise UserError(f"--num-envs {num_envs} is less than 1")
+    spec = resolve(spec)
+    return VectorGames(
+        _engine(spec, num_envs, threads), spec, lambda game, number: rng.derive(seed, stream, game, number)
+    )
+
+
+def _engine(spec: EnvSpec, num_envs: int, threads: int) -> "Engine":
+    if is_atari(spec.env_id):
+        from q2pi.envs.atari import AtariEngine
+
+        return AtariEngine(spec, num_envs, threads)
+    from q2pi.envs.gym import GymnasiumEngine
+
+    return GymnasiumEngine(spec, num_envs)

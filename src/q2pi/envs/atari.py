@@ -1,0 +1,145 @@
+"""Atari games on ALE's own threads.
+
+Emulator frames come at 60 Hz, the agent acts at 15. Below, frame skip 4, max-pool and a stack of 4; `|` marks a
+decision, `p` the frame that comes of it, `-` a frame of zeros:
+
+    emulator frames   0 |  1  2  3  4 |  5  6  7  8 |  9 10 11 12 |
+    action              |  a0 a0 a0 a0|  a1 a1 a1 a1|  a2 a2 a2 a2|
+    looked at         0 |        3  4 |        7  8 |       11 12 |
+    frame            p0 |    p1 = max |    p2 = max |    p3 = max |
+    stack      - - - p0 |  - - p0 p1  |  - p0 p1 p2 | p0 p1 p2 p3 |
+    reward              |   sum of 4  |   sum of 4  |   sum of 4  |
+
+A frame is made in this order: gray, maximum of the last two, crop, resize by area. Stacking is not done here, but in
+`games.VectorGames`. Whether an action sticks is drawn anew in every emulator frame, by the emulator.
+
+Two things are ours rather than the engine's. Time limits: cut off by the engine, an episode's final frame would mix the
+step before into it, and learning bootstraps from that frame; so we count frames ourselves and let the step complete.
+Endings: the engine is reset, seeded, before it can reset itself. Where a game is over within a step, the engine's final
+frame is one step old; nothing is bootstrapped from it.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from q2pi.envs.games import Array, Frames
+from q2pi.envs.names import atari_roms, canonical
+from q2pi.envs.resize import AreaResize
+
+if TYPE_CHECKING:
+    from q2pi.envs.spec import EnvSpec
+
+_NO_LIMIT = 2**30
+
+
+@cache
+def raw_screen(env_id: str) -> tuple[int, int]:
+    """Return the height and width, in pixels, of a game's screen: 210 x 160 for most, up to 250 x 160."""
+    import ale_py
+    from ale_py import roms
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    emulator = ale_py.ALEInterface()
+    path = roms.get_rom_path(atari_roms()[canonical(env_id)])
+    assert path is not None, f"ale_py lists {env_id} and does not hold it"
+    emulator.loadROM(path)
+    height, width = emulator.getScreenDims()
+    return height, width
+
+
+class AtariEngine:
+    """N copies of one Atari game, an `Engine`; frames are uint8 [1, h, w], or [3, h, w] in colour.
+
+    Args:
+        spec: a resolved specification.
+        num_envs: N.
+        threads: the engine's threads, 0 for as many as there are cores or games. Frames do not depend on it.
+    """
+
+    def __init__(self, spec: "EnvSpec", num_envs: int, threads: int = 0) -> None:
+        from ale_py.vector_env import AtariVectorEnv
+        from gymnasium.spaces import Box
+
+        assert spec.resize is not None, "the specification is not resolved"
+        assert spec.frame_skip is not None
+        assert spec.max_frames_per_episode is not None
+        self.num_envs = num_envs
+        self._frame_skip = spec.frame_skip
+        self._max_frames = spec.max_frames_per_episode
+        self._elapsed = np.zeros(num_envs, np.int64)
+        self._grayscale = bool(spec.grayscale)
+        self._crop, self._resize = _crop_and_resize(spec)
+        height, width = raw_screen(spec.env_id) if self._crop else spec.resize
+        options: dict[str, Any] = {
+            "num_threads": threads,
+            "max_num_frames_per_episode": _NO_LIMIT,
+            "repeat_action_probability": spec.repeat_action_probability,
+            "full_action_space": spec.full_action_space,
+            "img_height": height,
+            "img_width": width,
+            "grayscale": self._grayscale,
+            "stack_num": 1,
+            "frameskip": spec.frame_skip,
+            "maxpool": spec.max_pool,
+            "noop_max": spec.noop_max,
+            "use_fire_reset": spec.fire_on_reset,
+            "episodic_life": False,
+            "life_loss_info": False,
+            "reward_clipping": False,
+        }
+        raw_screen(spec.env_id)  # silences the emulator's banner
+        self._games = AtariVectorEnv(atari_roms()[spec.env_id], num_envs, **options)
+        self.action_space: Any = self._games.single_action_space
+        self.frame_space: Any = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
+
+    def reset(self, mask: Array, seeds: Array) -> Frames:
+        """Begin new episodes where mask [N] is true; the first reset must be of all games."""
+        screens, info = self._games.reset(seed=seeds[mask], options={"reset_mask": mask})
+        self._elapsed[mask] = 0
+        nothing = np.zeros(self.num_envs, np.bool_)
+        return Frames(
+            frame=self._frame(screens),
+            reward=np.zeros(self.num_envs, np.float32),
+            terminated=nothing,
+            truncated=nothing,
+            lives=info["lives"].astype(np.int64),
+        )
+
+    def send(self, actions: Array) -> None:
+        """Start a step under actions [N], whole numbers; returns at once."""
+        if actions.min() < 0 or actions.max() >= self.action_space.n:
+            raise ValueError(f"actions must lie in [0, {self.action_space.n}), got {actions}")
+        self._games.send(actions)
+
+    def recv(self) -> Frames:
+        """Wait for the step that was sent."""
+        screens, reward, terminated, _, info = self._games.recv()
+        self._elapsed += self._frame_skip
+        return Frames(
+            frame=self._frame(screens),
+            reward=reward.astype(np.float32),
+            terminated=terminated,
+            truncated=(self._elapsed >= self._max_frames) & ~terminated,
+            lives=info["lives"].astype(np.int64),
+        )
+
+    def close(self) -> None:
+        """Let go of the emulators."""
+        self._games.close()
+
+    def _frame(self, screens: Array) -> Array:
+        """Turn the engine's [N, 1, H, W] gray or [N, 1, H, W, 3] colour screens into [N, C, h, w] frames."""
+        frame = screens if self._grayscale else np.ascontiguousarray(np.moveaxis(screens[:, 0], -1, 1))
+        return self._resize(frame[(..., *self._crop)]) if self._crop and self._resize else frame
+
+
+def _crop_and_resize(spec: "EnvSpec") -> tuple[tuple[slice, slice] | None, AreaResize | None]:
+    """Return the window of the raw screen and the resizing of it, or neither where the engine resizes whole screens."""
+    if spec.crop is None or spec.resize is None:
+        return None, None
+    height, width = raw_screen(spec.env_id)
+    top, bottom, left, right = spec.crop
+    window = (slice(top, height - bottom), slice(left, width - right))
+    return window, AreaResize((height - top - bottom, width - left - right), spec.resize)

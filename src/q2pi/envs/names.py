@@ -1,0 +1,84 @@
+"""Names of environments: every usual spelling of an Atari game in, one name out; unknown names get the closest ones.
+
+SpaceInvaders, space_invaders, ALE/SpaceInvaders-v5, SpaceInvadersNoFrameskip-v4, SpaceInvaders-v4 -> SpaceInvaders
+CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_package:World-v0 -> my_package:World-v0
+"""
+
+import re
+from difflib import get_close_matches
+from functools import lru_cache
+
+from q2pi.errors import UserError
+
+_ATARI_ID = re.compile(r"(?:ALE/)?(?P<name>\w+?)(?:NoFrameskip|Deterministic)?(?:-v[045])?")
+_PLAYERS_NEEDED = {"combat", "joust", "maze_craze", "warlords"}
+"""Games that the emulator holds but does not play alone."""
+
+
+@lru_cache(maxsize=1)
+def atari_roms() -> dict[str, str]:
+    """Return the rom name of each Atari game, such as {"SpaceInvaders": "space_invaders"}."""
+    from ale_py import roms
+
+    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in _PLAYERS_NEEDED}
+
+
+@lru_cache(maxsize=1)
+def _spellings() -> dict[str, str]:
+    return {rom.replace("_", ""): game for game, rom in atari_roms().items()}
+
+
+def _atari_name(env_id: str) -> str | None:
+    match = _ATARI_ID.fullmatch(env_id)
+    return _spellings().get(match["name"].replace("_", "").lower()) if match else None
+
+
+def is_atari(env_id: str) -> bool:
+    """Tell whether `env_id`, in any spelling, names an Atari game."""
+    return _atari_name(env_id) is not None
+
+
+def _gymnasium_ids() -> dict[str, str]:
+    """Return Gymnasium's ids, without Atari's, each with its id less the version."""
+    import gymnasium
+
+    registered = gymnasium.registry.items()
+    return {name: name.rsplit("-v", 1)[0] for name, entry in registered if "ale_py" not in str(entry.entry_point)}
+
+
+def _gymnasium_name(env_id: str) -> str | None:
+    import gymnasium
+
+    ids = _gymnasium_ids()
+    if env_id in ids:
+        return env_id
+    versions = [name for name, base in ids.items() if base == env_id and name != base]
+    if versions:
+        return max(versions, key=lambda name: int(name.rsplit("-v", 1)[1]))
+    if ":" in env_id:
+        try:
+            gymnasium.spec(env_id)
+        except (ImportError, gymnasium.error.Error) as error:
+            raise UserError(f"--env-id {env_id} cannot be imported: {error}") from error
+        return env_id
+    return None
+
+
+def canonical(env_id: str) -> str:
+    """Return the one name of an environment: an Atari game's (`SpaceInvaders`) or a Gymnasium id (`CartPole-v1`).
+
+    What an Atari id says of its protocol (`NoFrameskip`, `-v5`) is dropped: the specification says it instead.
+
+    Raises:
+        UserError: no environment of that name; the message holds up to three close names.
+    """
+    name = _atari_name(env_id) or _gymnasium_name(env_id)
+    if name is None:
+        raise UserError(f"--env-id {env_id} is unknown{_suggestion(env_id)}")
+    return name
+
+
+def _suggestion(env_id: str) -> str:
+    known = {name.lower(): name for name in [*_gymnasium_ids(), *atari_roms()]}
+    close = [known[key] for key in get_close_matches(env_id.lower().removeprefix("ale/"), known, n=3)]
+    return f"; did you mean {', '.join(close)}?" if close else ", and no Atari game or Gymnasium id has a name like it"

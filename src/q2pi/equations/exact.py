@@ -1,0 +1,268 @@
+"""Finite Markov decision processes solved exactly: the oracle for tests and experiments.
+
+Everything is a linear solve in float64; sizes up to a few hundred states are meant. Sources: Puterman 1994 (policy
+iteration); Sutton et al. 2000 (policy gradient theorem); Singh, Jaakkola and Jordan 1994 (memoryless policies).
+
+Policies are matrices of probabilities: `pi` [S, A] over states, `policy` [O, A] over observations when several states
+look alike. A gamma of 1 is allowed wherever every policy that is evaluated ends with certainty.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import ArrayLike, NDArray
+
+from q2pi.rng import stream
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class MDP:
+    """A finite Markov decision process. The end of the world is no state: it is what rows of `transition` lack to 1."""
+
+    transition: Array
+    """[S, A, S'] probability of the next state; rows sum to at most 1."""
+    reward: Array
+    """[S, A] expected reward."""
+    gamma: float
+    """Discount factor in [0, 1]."""
+    start: Array
+    """[S] probability of the first state, sums to 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("transition", "reward", "start"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        states, actions = self.reward.shape
+        if self.transition.shape != (states, actions, states) or self.start.shape != (states,):
+            raise ValueError(
+                f"shapes do not agree: transition {self.transition.shape}, reward {self.reward.shape}, "
+                f"start {self.start.shape}"
+            )
+        if self.transition.min() < 0 or self.transition.sum(-1).max() > 1 + 1e-9:
+            raise ValueError("rows of transition must be probabilities that sum to at most 1")
+        if self.start.min() < 0 or abs(self.start.sum() - 1) > 1e-9:
+            raise ValueError("start must be probabilities that sum to 1")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {self.gamma}")
+
+    @property
+    def states(self) -> int:
+        return len(self.reward)
+
+    @property
+    def actions(self) -> int:
+        return len(self.reward[0])
+
+
+def policy_value(mdp: MDP, pi: ArrayLike) -> tuple[Array, Array]:
+    """Return (V [S], Q [S, A]) of policy `pi` [S, A], which solve Bellman's equation.
+
+    Raises:
+        ValueError: gamma is 1 and the policy may go on forever.
+    """
+    pi = np.asarray(pi, dtype=np.float64)
+    value = _solve(np.eye(mdp.states) - mdp.gamma * _transition_under(mdp, pi), (pi * mdp.reward).sum(-1))
+    return value, action_values(mdp, value)
+
+
+def action_values(mdp: MDP, value: Array) -> Array:
+    """Return Q [S, A]: the reward, then `value` [S] discounted."""
+    q: Array = mdp.reward + mdp.gamma * mdp.transition @ value
+    return q
+
+
+def optimal_values(mdp: MDP) -> tuple[Array, Array]:
+    """Return (V* [S], Q* [S, A]), by policy iteration (Howard 1960).
+
+    It starts from the uniform policy, which ends wherever any policy does, so a gamma of 1 is allowed if an endless
+    policy costs without bound.
+    """
+    pi = np.full((mdp.states, mdp.actions), 1 / mdp.actions)
+    while True:
+        value, q = policy_value(mdp, pi)
+        gain = q.max(-1) - (pi * q).sum(-1)
+        improvable = gain > 1e-12 * (1 + np.abs(q).max())  # ties keep their action, so that the iteration ends
+        if not improvable.any():
+            return value, q
+        pi = np.where(improvable[:, None], greedy(q), pi)
+
+
+def greedy(q: Array) -> Array:
+    """Return the deterministic policy [S, A] that takes the best action of `q` [S, A]; the first of equals."""
+    pi: Array = np.eye(q.shape[1])[q.argmax(-1)]
+    return pi
+
+
+def state_distribution(mdp: MDP, pi: ArrayLike) -> Array:
+    """Return the discounted visits d [S] of policy `pi`: d(s) = sum_t gamma^t P(S_t = s).
+
+    Not normalized: where no episode ends, it sums to 1 / (1 - gamma).
+
+    Raises:
+        ValueError: gamma is 1 and the policy may go on forever.
+    """
+    transition = _transition_under(mdp, np.asarray(pi, dtype=np.float64))
+    return _solve(np.eye(mdp.states) - mdp.gamma * transition.T, mdp.start)
+
+
+def expected_return(mdp: MDP, pi: ArrayLike) -> float:
+    """Return J(pi), the expected discounted return from the start distribution."""
+    return float(mdp.start @ policy_value(mdp, pi)[0])
+
+
+def policy_over_states(policy: ArrayLike, observation: ArrayLike) -> Array:
+    """Return pi [S, A] of a memoryless policy [O, A], where state s looks like observation[s]."""
+    pi: Array = np.asarray(policy, dtype=np.float64)[np.asarray(observation, dtype=np.int64)]
+    return pi
+
+
+def softmax_policy(theta: ArrayLike) -> Array:
+    """Return the policy [O, A] with logits `theta` [O, A]."""
+    theta = np.asarray(theta, dtype=np.float64)
+    weights = np.exp(theta - theta.max(-1, keepdims=True))
+    policy: Array = weights / weights.sum(-1, keepdims=True)
+    return policy
+
+
+def policy_gradient(mdp: MDP, policy: ArrayLike, observation: ArrayLike) -> Array:
+    """Return dJ / d policy[o, a], [O, A]: the sum over the states that look like o of d(s) Q(s, a)."""
+    pi = policy_over_states(policy, observation)
+    gradient = np.zeros(np.shape(policy))
+    np.add.at(gradient, np.asarray(observation), state_distribution(mdp, pi)[:, None] * policy_value(mdp, pi)[1])
+    return gradient
+
+
+def softmax_gradient(mdp: MDP, theta: ArrayLike, observation: ArrayLike) -> Array:
+    """Return dJ / d theta, [O, A], of the softmax policy over observations (policy gradient theorem).
+
+        dJ / d theta[o, a] = policy[o, a] * sum over s that look like o of d(s) (Q(s, a) - sum_b policy[o, b] Q(s, b))
+
+    Args:
+        mdp: the world.
+        theta: [O, A] logits.
+        observation: int [S], what each state looks like; `np.arange(S)` where all are told apart.
+    """
+    policy = softmax_policy(theta)
+    slope = policy_gradient(mdp, policy, observation)
+    gradient: Array = policy * (slope - (policy * slope).sum(-1, keepdims=True))
+    return gradient
+
+
+def best_memoryless_deterministic(mdp: MDP, observation: ArrayLike) -> tuple[Array, float]:
+    """Return (policy [O, A], its J) of the best policy that maps each observation to one action.
+
+    All A^O are tried.
+
+    Raises:
+        ValueError: there are more than 100 000 of them.
+    """
+    observations, actions = _count(observation), mdp.actions
+    if actions**observations > 100_000:
+        raise ValueError(f"{actions}^{observations} deterministic policies are too many to try")
+    policies = (np.eye(actions)[list(choice)] for choice in itertools.product(range(actions), repeat=observations))
+    best = max(policies, key=lambda policy: expected_return(mdp, policy_over_states(policy, observation)))
+    return best, expected_return(mdp, policy_over_states(best, observation))
+
+
+def best_memoryless_stochastic(
+    mdp: MDP, observation: ArrayLike, restarts: int = 10, seed: int = 0
+) -> tuple[Array, float]:
+    """Return (policy [O, A], its J) of the best policy that maps each observation to probabilities.
+
+    J is not concave in the policy and the problem is NP-hard (Vlassis et al. 2012): sequential quadratic programming
+    climbs from the uniform policy and `restarts` random ones, and the highest summit is returned. It is the best one
+    for the small worlds this is meant for, by experience and not by proof.
+    """
+    shape = (_count(observation), mdp.actions)
+    rows = np.kron(np.eye(shape[0]), np.ones(shape[1]))  # one constraint for each observation: probabilities sum to 1
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        policy = flat.reshape(shape)
+        gradient = policy_gradient(mdp, policy, observation)
+        return -expected_return(mdp, policy_over_states(policy, observation)), -gradient.ravel()
+
+    def climb(policy: Array) -> Array:
+        result = scipy.optimize.minimize(
+            loss,
+            policy.ravel(),
+            jac=True,
+            method="SLSQP",
+            bounds=[(0.0, 1.0)] * policy.size,
+            constraints={"type": "eq", "fun": lambda flat: rows @ flat - 1, "jac": lambda _: rows},
+            options={"ftol": 1e-14, "maxiter": 1000},
+        )
+        found = np.clip(result.x, 0, 1).reshape(shape)
+        normalized: Array = found / found.sum(-1, keepdims=True)
+        return normalized
+
+    random = stream(seed, "memoryless").dirichlet(np.ones(shape[1]), size=(restarts, shape[0]))
+    summits = [climb(policy) for policy in (np.full(shape, 1 / shape[1]), *random)]
+    values = [expected_return(mdp, policy_over_states(policy, observation)) for policy in summits]
+    best = int(np.argmax(values))
+    return summits[best], values[best]
+
+
+def chain(n: int, gamma: float = 0.9) -> MDP:
+    """Return a corridor of n states: action 0 goes left (and stays at the left end), action 1 goes right.
+
+    Right from the last state ends the world with reward 1; nothing else pays. V*(s) = gamma^(n - 1 - s).
+    """
+    transition, reward = np.zeros((n, 2, n)), np.zeros((n, 2))
+    for state in range(n):
+        transition[state, 0, max(state - 1, 0)] = 1
+        if state < n - 1:
+            transition[state, 1, state + 1] = 1
+    reward[n - 1, 1] = 1
+    return MDP(transition, reward, gamma, np.eye(n)[0])
+
+
+def short_corridor(gamma: float = 1.0) -> tuple[MDP, Index]:
+    """Return (MDP, observation [3]): three states that look alike (Sutton and Barto 2018, example 13.1).
+
+    Actions are left and right; the middle state takes them the wrong way round, and the way out, right of the last
+    state, ends the world. Every step pays -1. With gamma 1: V* = (-3, -2, -1); of the memoryless policies, the best
+    goes right with probability 2 - sqrt(2) and has J = -(6 + 4 sqrt(2)), about -11.66, and a deterministic one never
+    ends.
+    """
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 0] = transition[0, 1, 1] = 1
+    transition[1, 0, 2] = transition[1, 1, 0] = 1
+    transition[2, 0, 1] = 1
+    return MDP(transition, np.full((3, 2), -1.0), gamma, np.eye(3)[0]), np.zeros(3, dtype=np.int64)
+
+
+def aliased_pair(gamma: float = 0.9) -> tuple[MDP, Index]:
+    """Return (MDP, observation [2]): two states that look alike and want opposite actions (Singh et al. 1994).
+
+    Action 0 leaves state 0 and action 1 leaves state 1, each with reward 1; the other action stays and pays -1. With
+    the states told apart V* = 1 / (1 - gamma). Of the memoryless policies, the best tosses a fair coin and has J = 0;
+    a deterministic one, started in either state alike, has J = -gamma / (1 - gamma).
+    """
+    transition, reward = np.zeros((2, 2, 2)), np.full((2, 2), -1.0)
+    for state in range(2):
+        transition[state, state, 1 - state] = 1
+        transition[state, 1 - state, state] = 1
+        reward[state, state] = 1
+    return MDP(transition, reward, gamma, np.full(2, 0.5)), np.zeros(2, dtype=np.int64)
+
+
+def _transition_under(mdp: MDP, pi: Array) -> Array:
+    """Return [S, S'] under policy `pi`."""
+    transition: Array = np.einsum("sa,sat->st", pi, mdp.transition)
+    return transition
+
+
+def _count(observation: ArrayLike) -> int:
+    return int(np.max(observation)) + 1
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    try:
+        solution: Array = np.linalg.solve(matrix, right).astype(np.float64)
+    except np.linalg.LinAlgError as error:
+        raise ValueError("gamma is 1 and this policy may go on forever: its return is not finite") from error
+    return solution

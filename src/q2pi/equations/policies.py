@@ -1,0 +1,182 @@
+"""Policies as probability distributions over actions, one per row of a batch.
+
+Noise is an argument: an action is a pure function of the distribution's parameters and of uniform or normal numbers,
+so a counter-based stream decides it, and the same numbers give the same action wherever they are used.
+
+Entropies and divergences are in nats. All methods differentiate by the parameters, except `Categorical.sample` and
+`Categorical.mode`, whose actions are integers.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from q2pi.equations.shapes import require_shape
+
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical:
+    """pi(a) = softmax(logits)_a; a logit of -inf masks its action out."""
+
+    logits: Tensor
+    """[B, A]"""
+
+    @property
+    def log_probs(self) -> Tensor:
+        """[B, A] log pi(a); a masked action has the lowest finite number instead of -inf, so that 0 * log 0 is 0."""
+        normalized = self.logits.log_softmax(dim=1)
+        return normalized.clamp(min=torch.finfo(normalized.dtype).min)
+
+    def sample(self, uniform: Tensor) -> Tensor:
+        """Return actions, int64 [B]: the first whose cumulative probability exceeds `uniform`.
+
+        Args:
+            uniform: [B] in [0, 1]; a 1 that rounding made is taken as the largest number below it. A masked action is
+                never returned.
+        """
+        require_shape((len(self.logits),), uniform=uniform)
+        cumulative = self.logits.detach().float().softmax(dim=1).cumsum(dim=1)
+        total = cumulative[:, -1]
+        below_total = torch.nextafter(total, torch.zeros_like(total))
+        threshold = torch.minimum(uniform * total, below_total)
+        return (cumulative <= threshold.unsqueeze(1)).sum(dim=1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return log pi(a) [B] of `action`, int64 [B]."""
+        require_shape((len(self.logits),), action=action)
+        return self.log_probs.gather(1, action.unsqueeze(1)).squeeze(1)
+
+    def entropy(self) -> Tensor:
+        """Return -sum_a pi(a) log pi(a), [B]."""
+        log_probs = self.log_probs
+        return -(log_probs.exp() * log_probs).sum(dim=1)
+
+    def kl(self, other: "Categorical") -> Tensor:
+        """Return KL(self || other) = sum_a pi(a) log(pi(a) / pi'(a)), [B]; huge where `other` alone masks an action."""
+        require_shape(tuple(self.logits.shape), logits=other.logits)
+        log_probs = self.log_probs
+        return (log_probs.exp() * (log_probs - other.log_probs)).sum(dim=1)
+
+    def mode(self) -> Tensor:
+        """Return the likeliest actions, int64 [B]; the first of equals."""
+        return self.logits.argmax(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalGaussian:
+    """Independent normal action dimensions."""
+
+    mean: Tensor
+    """[B, D]"""
+    log_std: Tensor
+    """[B, D] logarithm of the standard deviation; expand one that all states share."""
+
+    def sample(self, normal: Tensor) -> Tensor:
+        """Return actions mean + std * normal, [B, D], where `normal` [B, D] is standard normal noise."""
+        require_shape(tuple(self.mean.shape), log_std=self.log_std, normal=normal)
+        return self.mean + self.log_std.exp() * normal
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-density [B] of `action` [B, D]."""
+        require_shape(tuple(self.mean.shape), log_std=self.log_std, action=action)
+        standardized = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * standardized.square() - self.log_std - LOG_SQRT_2PI).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy, sum_d log_std_d + log(2 pi e) / 2, [B]."""
+        return (self.log_std + (0.5 + LOG_SQRT_2PI)).sum(dim=1)
+
+    def kl(self, other: "DiagonalGaussian") -> Tensor:
+        """Return KL(self || other), [B]."""
+        require_shape(tuple(self.mean.shape), mean=other.mean, log_std=other.log_std)
+        log_ratio = other.log_std - self.log_std
+        distance = (self.mean - other.mean) * (-other.log_std).exp()
+        return (log_ratio + 0.5 * ((-2 * log_ratio).exp() + distance.square() - 1)).sum(dim=1)
+
+    def mode(self) -> Tensor:
+        """Return the mean, [B, D]."""
+        return self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class SquashedGaussian:
+    """A normal x squashed into the bounds of the action space: a = center + half_width * tanh(x).
+
+    Source: Haarnoja et al. 2018, "Soft Actor-Critic", appendix C. The entropy has no closed form: `entropy`
+    integrates it, and -log_prob of `sample_with_log_prob` is an unbiased estimate.
+    """
+
+    mean: Tensor
+    """[B, D] of x."""
+    log_std: Tensor
+    """[B, D] of x."""
+    low: Tensor
+    """[D] smallest action."""
+    high: Tensor
+    """[D] largest action, above `low`."""
+
+    @property
+    def base(self) -> DiagonalGaussian:
+        """The distribution of x, before squashing."""
+        return DiagonalGaussian(self.mean, self.log_std)
+
+    def sample(self, normal: Tensor) -> Tensor:
+        """Return actions [B, D] in [low, high], where `normal` [B, D] is standard normal noise."""
+        return self._squash(self.base.sample(normal))
+
+    def sample_with_log_prob(self, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (actions [B, D], their log-density [B]), exact even where the action has rounded to a bound."""
+        x = self.base.sample(normal)
+        return self._squash(x), self.base.log_prob(x) - self._log_slope(x)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log-density [B] of `action` [B, D]; an action at a bound is moved just inside.
+
+        What rounding took from an action near a bound is lost: prefer `sample_with_log_prob` where there is the choice.
+        """
+        require_shape(tuple(self.mean.shape), action=action)
+        edge = 1 - torch.finfo(action.dtype).eps
+        x = ((action - self._center) / self._half_width).clamp(-edge, edge).atanh()
+        return self.base.log_prob(x) - self._log_slope(x)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy of the action, [B]: that of x plus the mean of log |da/dx|.
+
+        The trapezoidal rule over 129 standard normal nodes, which converges exponentially for an integrand this smooth:
+        the error is below 1e-5 for a std of x up to 8.
+        """
+        node = torch.linspace(-6.0, 6.0, 129, dtype=self.mean.dtype, device=self.mean.device).reshape(-1, 1, 1)
+        weight = (-0.5 * node.square()).softmax(dim=0).squeeze(2)
+        return self.base.entropy() + (weight * self._log_slope(self.base.mean + self.log_std.exp() * node)).sum(dim=0)
+
+    def kl(self, other: "SquashedGaussian") -> Tensor:
+        """Return KL(self || other), [B], of two with the same bounds: squashing leaves it as it was."""
+        return self.base.kl(other.base)
+
+    def mode(self) -> Tensor:
+        """Return the squashed mean of x, [B, D]: the median of the actions, and what is used as the best action."""
+        return self._squash(self.mean)
+
+    @property
+    def _center(self) -> Tensor:
+        return (self.low + self.high) / 2
+
+    @property
+    def _half_width(self) -> Tensor:
+        return (self.high - self.low) / 2
+
+    def _squash(self, x: Tensor) -> Tensor:
+        return torch.clamp(self._center + self._half_width * x.tanh(), self.low, self.high)
+
+    def _log_slope(self, x: Tensor) -> Tensor:
+        """Return log |da/dx|, [..., B], of x [..., B, D].
+
+        By 1 - tanh(x)^2 = 4 / (e^x + e^-x)^2, which does not cancel for large x.
+        """
+        log_derivative = 2 * (math.log(2) - x - softplus(-2 * x))
+        return (self._half_width.log() + log_derivative).sum(dim=-1)

@@ -1,0 +1,106 @@
+"""Returns and advantages along a rollout, time-major: T steps of N games.
+
+What every function here is given, for step t of game n:
+
+    observation_t --action_t--> reward_t, discount_t, next observation_t (the true one), ended_t
+
+Three things can stop the sum of rewards, and they differ in what follows it:
+
+    the world ends (termination)    ended, discount 0       nothing follows
+    time runs out (truncation)      ended, discount gamma   next_value: that of the final observation
+    the rollout ends                row T - 1               next_value: the game goes on, its rewards are not yet known
+
+`next_value_t` belongs to the true next observation of step t. Row t + 1 of a rollout holds the first observation of
+the next episode where one ended at t, so `value_{t+1}` cannot stand in for it. No gradient flows through any of them.
+"""
+
+import torch
+from torch import Tensor
+
+from q2pi.equations.shapes import require_shape
+
+
+@torch.no_grad()
+def lambda_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: Tensor, lambda_: float) -> Tensor:
+    """Return the lambda-returns, [T, N] (TD(lambda); with next_value = max_a Q(s', a), Q(lambda) as in PQN).
+
+        G_t = r_t + discount_t * ((1 - lambda) * next_value_t + lambda * G_{t+1})
+
+    with next_value_t in the place of G_{t+1} where an episode or the rollout ends at t. Sources: Sutton and Barto 2018,
+    equation 12.20; Gallici et al. 2025, "Simplifying Deep Temporal Difference Learning".
+
+    Args:
+        reward: [T, N].
+        discount: [T, N], gamma, 0 where the world ended.
+        next_value: [T, N], finite values of the true next observations.
+        ended: bool [T, N], the episode ended, by termination or by truncation.
+        lambda_: in [0, 1]; 0 is the one-step target, 1 the discounted return.
+    """
+    require_shape(tuple(reward.shape), discount=discount, next_value=next_value, ended=ended)
+    returns = torch.empty_like(next_value)
+    following = next_value[-1]
+    for t in reversed(range(len(reward))):
+        following = torch.where(ended[t], next_value[t], following)
+        following = reward[t] + discount[t] * torch.lerp(next_value[t], following, lambda_)
+        returns[t] = following
+    return returns
+
+
+@torch.no_grad()
+def discounted_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: Tensor) -> Tensor:
+    """Return the discounted sums of rewards up to the end of the episode or of the rollout, [T, N].
+
+        G_t = r_t + discount_t * G_{t+1}
+
+    with next_value_t in the place of G_{t+1} where an episode or the rollout ends at t. Arguments as of
+    `lambda_returns`.
+    """
+    return lambda_returns(reward, discount, next_value, ended, lambda_=1.0)
+
+
+@torch.no_grad()
+def n_step_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: Tensor, n: int) -> Tensor:
+    """Return the n-step returns, [T, N] (Sutton 1988): n rewards, then the value of what follows.
+
+        G_t^(n) = r_t + discount_t * G_{t+1}^(n-1)    and    G_t^(0) is the value of observation t
+
+    Where an episode or the rollout ends sooner, the sum ends with it and next_value of that step follows.
+
+    Args:
+        reward, discount, next_value, ended: [T, N], as of `lambda_returns`.
+        n: rewards to sum, at least 1.
+    """
+    require_shape(tuple(reward.shape), discount=discount, next_value=next_value, ended=ended)
+    if n < 1:
+        raise ValueError(f"n-step returns need n of at least 1, got {n}")
+    returns = reward + discount * next_value
+    for _ in range(min(n, len(reward)) - 1):
+        following = torch.cat([returns[1:], next_value[-1:]])
+        returns = reward + discount * torch.where(ended, next_value, following)
+    return returns
+
+
+@torch.no_grad()
+def generalized_advantages(
+    reward: Tensor, discount: Tensor, value: Tensor, next_value: Tensor, ended: Tensor, lambda_: float
+) -> Tensor:
+    """Return the generalized advantage estimates, [T, N] (Schulman et al. 2016, equation 16).
+
+        delta_t = r_t + discount_t * next_value_t - value_t
+        A_t = delta_t + discount_t * lambda * A_{t+1}
+
+    with 0 in the place of A_{t+1} where an episode or the rollout ends at t.
+
+    Args:
+        reward, discount, next_value, ended, lambda_: as of `lambda_returns`.
+        value: [T, N], values of the observations that were acted on.
+    """
+    require_shape(tuple(reward.shape), discount=discount, value=value, next_value=next_value, ended=ended)
+    delta = reward + discount * next_value - value
+    decay = torch.where(ended, 0.0, discount * lambda_)
+    advantages = torch.empty_like(delta)
+    following = torch.zeros_like(delta[0])
+    for t in reversed(range(len(reward))):
+        following = delta[t] + decay[t] * following
+        advantages[t] = following
+    return advantages

@@ -1,0 +1,159 @@
+"""Scores in few numbers, each with its uncertainty.
+
+Source of the interquartile mean and the stratified bootstrap: Agarwal et al. 2021, "Deep Reinforcement Learning at the
+Edge of the Statistical Precipice". A score that is NaN makes every number that depends on the scores NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from q2pi.rng import stream
+
+Array = NDArray[np.float64]
+Interval = tuple[float, float]
+Score = TypeVar("Score", float, NDArray[Any])
+
+
+def mean(scores: ArrayLike) -> float:
+    """Return the arithmetic mean over all elements."""
+    return float(np.mean(_checked(scores)))
+
+
+def std(scores: ArrayLike) -> float:
+    """Return the standard deviation over all elements, divided by n and not n - 1.
+
+    It is numpy's default and the one behind "mean - std" on Hugging Face's leaderboard; it describes these episodes,
+    and is no estimate of the uncertainty of their mean: see `bootstrap_interval`.
+    """
+    return float(np.std(_checked(scores)))
+
+
+def median(scores: ArrayLike) -> float:
+    """Return the median over all elements."""
+    return float(np.median(_checked(scores)))
+
+
+def interquartile_mean(scores: ArrayLike) -> float:
+    """Return the mean of what is left without the floor(n / 4) lowest and the floor(n / 4) highest elements."""
+    ordered = np.sort(_checked(scores), axis=None)
+    if np.isnan(ordered[-1]):  # NaN sorts last, where trimming would hide it
+        return float("nan")
+    cut = len(ordered) // 4
+    return float(np.mean(ordered[cut : len(ordered) - cut]))
+
+
+def bootstrap_interval(
+    scores: ArrayLike,
+    statistic: Callable[[Array], float],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return (low, high): the percentile bootstrap interval of `statistic`.
+
+    The scores are drawn n at a time with replacement; the interval spans the central `confidence` of the statistic's
+    values on the draws. The draws depend on `seed` alone. With one score the interval has no width, and with few it
+    is too narrow: it cannot know of what was never seen. Source: Efron 1979.
+
+    Args:
+        scores: [n], at least one.
+        statistic: [n] -> number, such as `mean` or `interquartile_mean`.
+        confidence: in (0, 1).
+        resamples: how many draws, at least 1.
+        seed: of the stream "bootstrap".
+
+    Raises:
+        ValueError: where there are no scores or `scores` is not a vector.
+    """
+    values = _checked(scores)
+    if values.ndim != 1:
+        raise ValueError(f"scores has shape {values.shape}, expected one dimension")
+    return stratified_bootstrap_interval(
+        values[:, np.newaxis], lambda s: statistic(s[:, 0]), confidence, resamples, seed
+    )
+
+
+def stratified_bootstrap_interval(
+    scores: ArrayLike,
+    statistic: Callable[[Array], float],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return (low, high) over runs and tasks: runs are drawn with replacement within each task, never across tasks.
+
+    So the interval speaks of other seeds on the same tasks, and the tasks' differences do not widen it. Source:
+    Agarwal et al. 2021, section 4.2.
+
+    Args:
+        scores: [runs, tasks], normalised so that tasks compare.
+        statistic: [runs, tasks] -> number, such as `interquartile_mean`.
+        confidence: in (0, 1).
+        resamples: how many draws, at least 1.
+        seed: of the stream "bootstrap".
+
+    Raises:
+        ValueError: where there are no scores or `scores` is not a matrix.
+    """
+    values = _checked(scores)
+    if values.ndim != 2:
+        raise ValueError(f"scores has shape {values.shape}, expected (runs, tasks)")
+    generator = stream(seed, "bootstrap")
+    runs, tasks = values.shape
+    columns = np.arange(tasks)
+    draws = [statistic(values[generator.integers(runs, size=(runs, tasks)), columns]) for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def human_normalized(score: Score, random: float, human: float) -> Score:
+    """Return (score - random) / (human - random): 0 for a random player, 1 for the human reference.
+
+    Source: Mnih et al. 2015 (there in percent).
+
+    Args:
+        score: a raw score, or an array of them.
+        random: the raw score of a random player.
+        human: the raw score of the human reference.
+
+    Raises:
+        ValueError: where the two references are equal.
+    """
+    if human == random:
+        raise ValueError(f"the reference scores of random and human are both {human}: nothing to normalise by")
+    return (score - random) / (human - random)
+
+
+def summary(scores: ArrayLike, seed: int = 0) -> dict[str, Any]:
+    """Return the statistics of `scores` [n] as a dict that is ready for JSON.
+
+    Keys: n, mean, std (divided by n), median, iqm, iqm_interval and mean_interval ([low, high], 95 % percentile
+    bootstrap), mean_minus_std, min, max.
+
+    Raises:
+        ValueError: where there are no scores or `scores` is not a vector.
+    """
+    values = _checked(scores)
+    return {
+        "n": len(values),
+        "mean": mean(values),
+        "std": std(values),
+        "median": median(values),
+        "iqm": interquartile_mean(values),
+        "iqm_interval": list(bootstrap_interval(values, interquartile_mean, seed=seed)),
+        "mean_interval": list(bootstrap_interval(values, mean, seed=seed)),
+        "mean_minus_std": mean(values) - std(values),
+        "min": float(np.min(values)),
+        "max": float(np.max(values)),
+    }
+
+
+def _checked(scores: ArrayLike) -> Array:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("there are no scores")
+    return values

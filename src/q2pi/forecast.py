@@ -1,0 +1,118 @@
+"""What a run will take, said before it starts: steps, frames, updates, memory and time."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from q2pi import algorithms
+from q2pi.config import RunConfig, to_table
+from q2pi.envs import make_games
+from q2pi.errors import UserError
+from q2pi.loop import Progress, prepare, run, setting_of
+
+CALIBRATION_STEPS = 1_200
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The needs of a run."""
+
+    steps: int
+    """Agent steps."""
+    frames: int
+    """Emulator frames: agent steps x frame skip."""
+    updates: int
+    """Gradient updates."""
+    memory: int
+    """Peak bytes of the process."""
+    memory_available: int
+    """Bytes free on this machine now, this process included."""
+
+
+def forecast(config: RunConfig[Any]) -> Forecast:
+    """Return the needs of a run without training it.
+
+    Raises:
+        UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
+    """
+    config = prepare(config)
+    module = algorithms.find(config.algorithm)
+    games = make_games(config.env, 1, config.seed)
+    setting = dataclasses.replace(setting_of(config, games), num_envs=config.num_envs)
+    games.close()
+    module.check_spaces(setting)
+    process = psutil.Process(os.getpid())
+    before = process.memory_info().rss
+    needed, free = module.memory_needed(config.hyper, setting), psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"--buffer-size {config.hyper.buffer_size} needs {gigabytes(needed)}, "
+            f"more than the {gigabytes(free)} of memory that are free here"
+        )
+    return Forecast(
+        steps=config.total_timesteps,
+        frames=config.total_timesteps * (config.env.frame_skip or 1),
+        updates=module.updates_owed(config.hyper, config.total_timesteps),
+        memory=before + needed,
+        memory_available=free + before,
+    )
+
+
+def expected_seconds(config: RunConfig[Any]) -> float:
+    """Return the seconds of training expected on this machine, from a short trial of the same loop.
+
+    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too.
+    """
+    module = algorithms.find(config.algorithm)
+    trial = module.calibration(dataclasses.replace(config, total_timesteps=CALIBRATION_STEPS, evaluation_episodes=0))
+    trial = dataclasses.replace(trial, log_frequency=CALIBRATION_STEPS // 4, checkpoint_frequency=0)
+    rows = [event for event in run(trial) if isinstance(event, Progress)]
+    rows = rows[1:]
+    steps = rows[-1].step - rows[0].step + CALIBRATION_STEPS // 4
+    updates = sum(row.metrics.get("updates", 0.0) for row in rows)
+    learning = sum(row.seconds.get("learn", 0.0) for row in rows)
+    acting = sum(sum(row.seconds.values()) for row in rows) - learning
+    per_update = learning / updates if updates else 0.0
+    owed = module.updates_owed(config.hyper, config.total_timesteps)
+    return float(np.dot([config.total_timesteps, owed], [acting / steps, per_update]))
+
+
+def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> None:
+    """Print what a prepared run will take; in full, every option with it.
+
+    Raises:
+        UserError: the run cannot fit in this machine's memory.
+    """
+    needs = forecast(config)
+    table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
+    table.add_row("preset", preset or "none")
+    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} games side by side)")
+    table.add_row("frames", f"{needs.frames:,}")
+    table.add_row("updates", f"{needs.updates:,}")
+    table.add_row("memory", f"{gigabytes(needs.memory)} of {gigabytes(needs.memory_available)} that are free")
+    table.add_row("time", f"about {_duration(expected_seconds(config))} of training on this machine")
+    if not brief:
+        for name, value in _options(config).items():
+            table.add_row(name, str(value))
+    console.print(table)
+
+
+def _options(config: RunConfig[Any]) -> dict[str, Any]:
+    table = to_table(config)
+    return {**table.pop("env"), **table.pop("hyper"), **table}
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def gigabytes(count: int) -> str:
+    """Return a byte count for people."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,276 @@
+"""The one training loop, for every algorithm: a generator of events.
+
+    for event in run(config):
+        ...
+
+Whoever consumes the events prints, records, prunes or counts; the loop itself writes nothing. It pauses while an event
+is handled, so a consumer may save the state that a `Checkpoint` shows before training goes on.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from q2pi import algorithms
+from q2pi.algorithms.base import Agent, Metrics, Setting, State
+from q2pi.config import RunConfig, check_run
+from q2pi.envs import make_games
+from q2pi.envs.games import Episode, VectorGames
+from q2pi.envs.spec import resolve
+from q2pi.errors import UserError
+from q2pi.evaluation import Evaluation, evaluate
+
+EVALUATION_SEED = 1_000_003
+"""Seed of all evaluations, whatever the run's seed: agents of different runs are judged on the same episodes."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first event: the run is about to train from agent step `step`."""
+
+    step: int
+    config: RunConfig[Any]
+    agent: Agent
+
+
+@dataclass(frozen=True)
+class EpisodeEnded:
+    """An episode of training ended at agent step `step`."""
+
+    step: int
+    episode: Episode
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Means since the last event of this kind."""
+
+    step: int
+    metrics: dict[str, float]
+    """The algorithm's scalars (loss, q, ...) averaged over updates, and its counters."""
+    seconds: dict[str, float]
+    """Wall-clock seconds by part: act, environment, learn, observe, evaluate, other."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation during or at the end of training."""
+
+    step: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A moment at which the complete state may be saved; `state` refers to live arrays, valid until the next event."""
+
+    step: int
+    state: State
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event: the budget is spent."""
+
+    step: int
+    seconds: dict[str, float]
+    """Wall-clock seconds by part of this process's share of the run."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The last event of a run that was asked to stop; a `Checkpoint` came just before it."""
+
+    step: int
+
+
+Event = Started | EpisodeEnded | Progress | Evaluated | Checkpoint | Interrupted | Finished
+
+
+class Diverged(Exception):
+    """A loss or a value that is not a finite number."""
+
+
+class Clock:
+    """Wall-clock seconds by part; what no part claims is "other"."""
+
+    def __init__(self) -> None:
+        self.last_read = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+        self.total: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds by part since the last read."""
+        now = time.perf_counter()
+        seconds = {**self.seconds, "other": now - self.last_read - sum(self.seconds.values())}
+        for name, value in seconds.items():
+            self.total[name] = self.total.get(name, 0.0) + value
+        self.last_read, self.seconds = now, {}
+        return seconds
+
+
+def prepare(config: RunConfig[Any]) -> RunConfig[Any]:
+    """Return `config` with its environment resolved, after every bound was checked.
+
+    Raises:
+        UserError: an unknown algorithm or environment, or a value out of its bounds.
+    """
+    config = dataclasses.replace(config, env=resolve(config.env))
+    check_run(config)
+    algorithms.find(config.algorithm).check(config)
+    return config
+
+
+def device_of(name: str) -> torch.device:
+    """Return the torch device for auto, cpu or cuda."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return torch.device(name)
+
+
+def setting_of(config: RunConfig[Any], games: VectorGames) -> Setting:
+    """Return what an agent is built for, from a prepared config and its games."""
+    return Setting(
+        env=config.env,
+        num_envs=games.num_envs,
+        frame_shape=games.frame_shape,
+        frame_dtype=np.dtype(games.frame_dtype),
+        stack=games.stack,
+        observation_shape=games.observation_shape,
+        action_space=games.action_space,
+        total_timesteps=config.total_timesteps,
+        seed=config.seed,
+        device=device_of(config.device),
+        precision=config.precision,
+    )
+
+
+def build_agent(config: RunConfig[Any], games: VectorGames) -> Agent:
+    """Return a fresh agent of the run's algorithm, after its spaces were checked."""
+    module = algorithms.find(config.algorithm)
+    setting = setting_of(config, games)
+    module.check_spaces(setting)
+    agent: Agent = module.Agent(config.hyper, setting)
+    return agent
+
+
+def run(
+    config: RunConfig[Any], state: State | None = None, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Train, from the start or from a checkpoint's state, and yield what happens.
+
+    Args:
+        config: what to train; see `prepare`.
+        state: the `state` of a `Checkpoint` event of a run with the same config.
+        stop: asked after each step of the games; once it says true, a checkpoint is offered and the run ends.
+
+    Raises:
+        UserError: the config is out of its bounds.
+        Diverged: a loss or a Q-value is not finite any more.
+    """
+    config = prepare(config)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    games = make_games(config.env, config.num_envs, config.seed)
+    try:
+        agent = build_agent(config, games)
+        if state is None:
+            step = 0
+            agent.begin(games.reset())
+        else:
+            step = state["step"]
+            games.load(state["games"])
+            agent.load(state["agent"])
+        yield Started(step, config, agent)
+        yield from _train(config, games, agent, step, stop)
+    finally:
+        games.close()
+
+
+def _train(
+    config: RunConfig[Any], games: VectorGames, agent: Agent, step: int, stop: Callable[[], bool]
+) -> Iterator[Event]:
+    clock, recent = Clock(), _Means()
+    observation = games.observation
+    while step < config.total_timesteps:
+        before = step
+        with clock.part("act"):
+            action = agent.act(observation, step)
+        games.send(action)
+        if agent.overlap:
+            with clock.part("learn"):
+                recent.add(agent.learn(step), step)
+        with clock.part("environment"):
+            result = games.recv()
+        with clock.part("observe"):
+            agent.observe(action, result)
+        step += config.num_envs
+        if not agent.overlap:
+            with clock.part("learn"):
+                recent.add(agent.learn(step), step)
+        observation = result.observation
+        for episode in result.episodes:
+            yield EpisodeEnded(step, episode)
+
+        def due(frequency: int, before: int = before, after: int = step) -> bool:
+            return frequency > 0 and before // frequency != after // frequency
+
+        last = step >= config.total_timesteps
+        evaluates = config.evaluation_episodes > 0 and (last or due(config.evaluation_frequency))
+        stops = stop() and not last
+        saves = last or stops or due(config.checkpoint_frequency)
+        if last and agent.overlap:
+            with clock.part("learn"):
+                recent.add(agent.learn(step), step)
+        if evaluates:
+            with clock.part("evaluate"):
+                evaluation = evaluate(
+                    agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED
+                )
+            yield Evaluated(step, evaluation)
+        if saves or due(config.log_frequency):
+            yield Progress(step, recent.read(), clock.read())
+        if saves:
+            with clock.part("checkpoint"):
+                yield Checkpoint(step, {"step": step, "games": games.state(), "agent": agent.state()})
+        if stops:
+            yield Interrupted(step)
+            return
+    clock.read()
+    yield Finished(step, clock.total)
+
+
+class _Means:
+    """Running means of an algorithm's scalars between two events, and the guard against divergence."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.updates = 0
+
+    def add(self, rows: list[Metrics], step: int) -> None:
+        for row in rows:
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"{name} is {value} after {step} agent steps")
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.updates += len(rows)
+
+    def read(self) -> dict[str, float]:
+        means = {name: total / self.updates for name, total in self.sums.items()}
+        means["updates"] = self.updates
+        self.sums, self.updates = {}, 0
+        return means

@@ -1,0 +1,43 @@
+"""Named, counter-based random streams: randomness as a pure function, with no generator state to lose.
+
+`stream(seed, "explore", step)` gives the same numbers whenever and wherever it is asked, so a resumed run needs to
+remember its step counter and nothing else. Built on Philox (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC 2011): the key holds the run's seed and the stream's name, the counter holds the caller's counters.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+
+_WORD = 2**64
+SEED_BOUND = 2**31
+"""Derived seeds lie in [0, SEED_BOUND): the range that every emulator and environment accepts."""
+
+
+@lru_cache(maxsize=256)
+def _word(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def stream(seed: int, name: str, *counters: int) -> np.random.Generator:
+    """Return the generator of the stream `name` of run `seed` at up to three counters.
+
+    Streams that differ in seed, name or any counter are independent; the lowest counter word is left to the generator
+    itself, so each stream holds 2^64 blocks of numbers.
+
+    Args:
+        seed: the run's seed, a non-negative integer.
+        name: what the numbers are for, such as "explore" or "replay".
+        counters: at most three non-negative integers, such as a step counter.
+    """
+    if len(counters) > 3:
+        raise ValueError(f"a stream takes at most three counters, got {len(counters)}")
+    padded = [0, *counters, *([0] * (3 - len(counters)))]
+    key = np.array([seed % _WORD, _word(name)], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array(padded, dtype=np.uint64)))
+
+
+def derive(seed: int, name: str, *counters: int) -> int:
+    """Return a seed in [0, SEED_BOUND) for a consumer that wants an integer (an emulator, a torch generator)."""
+    return int(stream(seed, name, *counters).integers(SEED_BOUND))

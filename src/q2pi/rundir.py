@@ -1,0 +1,241 @@
+"""The run folder: all that a run leaves behind, readable with no tool of ours.
+
+    runs/<name>/
+        config.toml        the whole configuration
+        metrics.jsonl      one JSON object a line: training rows, episodes, evaluations
+        tensorboard/       the same as TensorBoard events
+        episodes/          newest.json and best.json: seeds and actions, enough to create those episodes again
+        evaluation.json    the newest evaluation
+        figures/  videos/  pictures of the run
+        checkpoints/       the newest two, see checkpoint.py
+
+`record` writes it from the events of the loop; viewers, plots, reports and the tuner read it and nothing else.
+"""
+
+import fcntl
+import json
+import os
+import time
+import tomllib
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from q2pi import algorithms, checkpoint
+from q2pi.config import RunConfig, from_table, to_table
+from q2pi.envs.games import Episode
+from q2pi.errors import UserError
+from q2pi.loop import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
+
+NEWEST_EPISODES = 8
+BEST_EPISODES = 4
+
+
+class RunDir:
+    """The paths of a run folder and what is read from them."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.toml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.evaluation_file = self.path / "evaluation.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.episodes = self.path / "episodes"
+        self.figures = self.path / "figures"
+        self.videos = self.path / "videos"
+        self.tensorboard = self.path / "tensorboard"
+
+    @classmethod
+    def create(cls, path: Path | str, config: RunConfig[Any]) -> "RunDir":
+        """Make the folder of a new run and write its config.
+
+        Raises:
+            UserError: the folder exists and is not empty.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise UserError(f"--run-dir {path} exists already; resume it (q2pi resume {path}) or name another folder")
+        run.path.mkdir(parents=True, exist_ok=True)
+        _replace(run.config_file, tomli_w.dumps(to_table(config)))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDir":
+        """Return the run folder at `path`.
+
+        Raises:
+            UserError: there is none.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise UserError(f"{path} is not a run folder: it has no config.toml")
+        return run
+
+    def config(self) -> RunConfig[Any]:
+        """Read the configuration.
+
+        Raises:
+            UserError: the file is not TOML, or names what does not exist.
+        """
+        return read_config(self.config_file)
+
+    def newest_checkpoint(self) -> tuple[int, checkpoint.State, dict[str, Any], list[str]]:
+        """Return (step, state, info, warnings), see `checkpoint.load_newest`."""
+        return checkpoint.load_newest(self.checkpoints)
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """Return the rows of one kind ("train", "episode", "evaluation") of metrics.jsonl, oldest first."""
+        if not self.metrics_file.is_file():
+            return []
+        with self.metrics_file.open() as file:
+            rows = [json.loads(line) for line in file if line.endswith("\n")]
+        return [row for row in rows if row["kind"] == kind]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second process that would train in it.
+
+        Raises:
+            UserError: another process trains in it now.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as problem:
+                raise UserError(f"{self.path} is in use: another process is training in it") from problem
+            yield
+
+
+def read_config(path: Path) -> RunConfig[Any]:
+    """Read a complete configuration from a TOML file."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"{path} is not valid TOML: {problem}") from problem
+    if not isinstance(table.get("algorithm"), str):
+        raise UserError(f"{path}: the option 'algorithm' is missing")
+    return from_table(default_config(table["algorithm"]), table, str(path))
+
+
+def default_config(algorithm: str) -> RunConfig[Any]:
+    """Return the configuration of `algorithm` with every default."""
+    module = algorithms.find(algorithm)
+    return RunConfig(algorithm=algorithm, hyper=module.Config())
+
+
+def record(events: Iterator[Event], run: RunDir, seconds_before: float = 0.0) -> Iterator[Event]:
+    """Write a run's events into its folder and pass each of them on.
+
+    Args:
+        events: from `loop.run`.
+        run: the folder; rows of `metrics.jsonl` beyond the step at which training continues are dropped.
+        seconds_before: wall-clock seconds that the run took before it was resumed.
+    """
+    with run.locked():
+        recorder: _Recorder | None = None
+        try:
+            for event in events:
+                if recorder is None:
+                    recorder = _Recorder(run, event.step, seconds_before)
+                recorder.write(event)
+                yield event
+        finally:
+            if recorder is not None:
+                recorder.close()
+
+
+class _Recorder:
+    def __init__(self, run: RunDir, step: int, seconds_before: float) -> None:
+        from tensorboardX import SummaryWriter
+
+        self.run = run
+        self.began = time.perf_counter() - seconds_before
+        for folder in (run.episodes, run.figures, run.videos, run.checkpoints):
+            folder.mkdir(exist_ok=True)
+        _drop_rows_after(run.metrics_file, step)
+        self.metrics = run.metrics_file.open("a")
+        self.board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+        self.newest = deque(_read_episodes(run.episodes / "newest.json", step), maxlen=NEWEST_EPISODES)
+        self.best = _read_episodes(run.episodes / "best.json", step)
+
+    def write(self, event: Event) -> None:
+        match event:
+            case EpisodeEnded(step, episode):
+                self._episode(step, episode)
+            case Progress(step, metrics, seconds):
+                spent = sum(value for name, value in seconds.items() if name != "evaluate")
+                self._row("train", step, metrics | {"seconds": seconds, "elapsed": self._elapsed(), "spent": spent})
+                for name, value in metrics.items():
+                    self.board.add_scalar(f"train/{name}", value, step)
+                self.metrics.flush()
+            case Evaluated(step, evaluation):
+                report = evaluation.report()
+                self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
+                self.board.add_scalar("evaluation/mean", report["statistics"]["mean"], step)
+                _replace(self.run.evaluation_file, json.dumps(report, indent=1))
+            case Checkpoint(step, state):
+                self.flush()
+                checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._elapsed()})
+            case Finished():
+                self.flush()
+
+    def flush(self) -> None:
+        self.metrics.flush()
+        os.fsync(self.metrics.fileno())
+        self.board.flush()
+        _replace(self.run.episodes / "newest.json", json.dumps(list(self.newest)))
+        _replace(self.run.episodes / "best.json", json.dumps(self.best))
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.board.close()
+
+    def _episode(self, step: int, episode: Episode) -> None:
+        values = {"return": episode.episode_return, "length": episode.length}
+        self._row("episode", step, values | {"game": episode.game, "number": episode.number, "seed": episode.seed})
+        self.board.add_scalar("episode/return", episode.episode_return, step)
+        entry = values | {
+            "step": step,
+            "game": episode.game,
+            "number": episode.number,
+            "seed": episode.seed,
+            "actions": episode.actions.tolist(),
+        }
+        self.newest.append(entry)
+        if len(self.best) < BEST_EPISODES or entry["return"] > self.best[-1]["return"]:
+            self.best = sorted([*self.best, entry], key=lambda e: -e["return"])[:BEST_EPISODES]
+
+    def _row(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        self.metrics.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+
+    def _elapsed(self) -> float:
+        return round(time.perf_counter() - self.began, 3)
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Cut what an interrupted run wrote beyond the checkpoint it continues from, a torn last line too."""
+    if not path.exists():
+        return
+    with path.open() as file:
+        kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+    _replace(path, "".join(kept))
+
+
+def _read_episodes(path: Path, step: int) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [entry for entry in json.loads(path.read_text()) if entry["step"] <= step]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

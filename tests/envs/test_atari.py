@@ -1,0 +1,248 @@
+"""The Atari engine against a slow oracle: one emulator, stepped frame by frame."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from ale_py import ALEInterface, LoggerMode, roms
+from ale_py.vector_env import AtariVectorEnv
+
+from q2pi.envs.atari import AtariEngine, raw_screen
+from q2pi.envs.games import Array, Frames
+from q2pi.envs.names import atari_roms
+from q2pi.envs.resize import AreaResize
+from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, resolve
+
+EMPTY_CROP = (0, 0, 0, 0)
+
+
+def engine_of(num_envs: int, env_id: str, **options: Any) -> AtariEngine:
+    return AtariEngine(resolve(EnvSpec(env_id, **options)), num_envs)
+
+
+def reset_all(engine: AtariEngine, *seeds: int) -> Frames:
+    return engine.reset(np.ones(engine.num_envs, np.bool_), np.array(seeds))
+
+
+def step(engine: AtariEngine, *actions: int) -> Frames:
+    engine.send(np.array(actions))
+    return engine.recv()
+
+
+class SlowGame:
+    """One game of ALE's plain interface under our rules: raw gray frames, max-pooled over the last two of each step."""
+
+    def __init__(self, env_id: str, seed: int, frame_skip: int = 4) -> None:
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        self.emulator = ALEInterface()
+        self.emulator.setFloat("repeat_action_probability", 0.0)
+        self.emulator.setInt("random_seed", seed)
+        path = roms.get_rom_path(atari_roms()[env_id])
+        assert path is not None
+        self.emulator.loadROM(path)
+        self.actions = self.emulator.getMinimalActionSet()
+        self.frame_skip = frame_skip
+
+    def step(self, action: int) -> tuple[Array, float, bool, int]:
+        screens, reward = [], 0.0
+        for _ in range(self.frame_skip):
+            reward += self.emulator.act(self.actions[action])
+            screens.append(self.emulator.getScreenGrayscale())
+            if self.emulator.game_over(with_truncation=False):
+                break
+        return np.maximum(*screens[-2:]), reward, self.emulator.game_over(with_truncation=False), self.emulator.lives()
+
+
+@pytest.mark.parametrize(("env_id", "frame_skip"), [("Breakout", 4), ("SpaceInvaders", 3), ("Pong", 2)])
+def test_equals_a_slow_emulator(env_id: str, frame_skip: int) -> None:
+    engine = engine_of(
+        1, env_id, protocol="nature", noop_max=0, fire_on_reset=False, frame_skip=frame_skip, crop=EMPTY_CROP,
+        resize=raw_screen(env_id),
+    )  # fmt: skip
+    slow = SlowGame(env_id, seed=5, frame_skip=frame_skip)
+    reset_all(engine, 5)
+    rewards = 0.0
+    for action in np.random.default_rng(0).integers(engine.action_space.n, size=400):
+        frames = step(engine, action)
+        frame, reward, terminated, lives = slow.step(action)
+        assert (frames.reward[0], frames.terminated[0], frames.lives[0]) == (reward, terminated, lives)
+        rewards += abs(reward)
+        if terminated:
+            break
+        np.testing.assert_array_equal(frames.frame[0, 0], frame)
+    assert rewards > 0
+    engine.close()
+
+
+@pytest.mark.parametrize("env_id", ["Breakout", "Pong", "SpaceInvaders"])
+@pytest.mark.parametrize("protocol", ["nature", "machado"])
+def test_a_partial_reset_is_a_fresh_game(env_id: str, protocol: Any) -> None:
+    """Games begun at unlike times, in the middle of others, equal games of the same seeds that began alone."""
+    engine = engine_of(3, env_id, protocol=protocol)
+    begun = {(0, 0): 11, (1, 0): 12, (2, 0): 13, (1, 20): 21, (0, 33): 14, (2, 33): 22, (1, 41): 11}
+    frames = reset_all(engine, 11, 12, 13)
+    actions = np.random.default_rng(0).integers(engine.action_space.n, size=(60, 3))
+    seen = {key: [frames.frame[key[0]]] for key in begun if key[1] == 0}
+    current = {game: (game, 0) for game in range(3)}
+    rewards: dict[tuple[int, int], list[float]] = {key: [] for key in begun}
+    for moment in range(60):
+        starts = [key for key in begun if key[1] == moment > 0]
+        if starts:
+            mask, seeds = np.zeros(3, np.bool_), np.zeros(3, np.int64)
+            for game, _ in starts:
+                current[game] = (game, moment)
+                mask[game], seeds[game] = True, begun[game, moment]
+            frames = engine.reset(mask, seeds)
+            for key in starts:
+                seen[key] = [frames.frame[key[0]]]
+        frames = step(engine, *actions[moment])
+        for game, key in current.items():
+            seen[key].append(frames.frame[game])
+            rewards[key].append(float(frames.reward[game]))
+    engine.close()
+    alone = engine_of(1, env_id, protocol=protocol)
+    for (game, start), seed in begun.items():
+        frames = reset_all(alone, seed)
+        for offset, expected in enumerate(seen[game, start]):
+            np.testing.assert_array_equal(frames.frame[0], expected)
+            if offset < len(rewards[game, start]):
+                frames = step(alone, actions[start + offset, game])
+                assert frames.reward[0] == rewards[game, start][offset]
+    alone.close()
+
+
+def test_sticky_actions_depend_on_the_seed() -> None:
+    """The negative twin of a partial reset: with another seed, the same actions are another game."""
+    engine = engine_of(2, "SpaceInvaders")
+    reset_all(engine, 1, 2)
+    actions = np.random.default_rng(0).integers(6, size=40)
+    last = [step(engine, action, action) for action in actions][-1]
+    assert (last.frame[0] != last.frame[1]).any()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (1, 84, 84)),
+        ({"grayscale": False}, (3, 84, 84)),
+        ({"crop": SPACE_INVADERS_CROP, "resize": (60, 50)}, (1, 60, 50)),
+        ({"crop": SPACE_INVADERS_CROP, "grayscale": False}, (3, 84, 84)),
+    ],
+)
+def test_shapes(options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    engine = engine_of(2, "SpaceInvaders", **options)
+    frames = reset_all(engine, 1, 2)
+    assert engine.frame_space.shape == shape
+    for received in (frames, step(engine, 0, 0)):
+        assert (received.frame.shape, received.frame.dtype) == ((2, *shape), np.uint8)
+        assert received.frame.flags.c_contiguous
+        assert (received.reward.dtype, received.lives.dtype) == (np.float32, np.int64)
+    engine.close()
+
+
+@pytest.mark.parametrize("grayscale", [True, False])
+@pytest.mark.parametrize(("env_id", "size"), [("SpaceInvaders", (84, 84)), ("JourneyEscape", (105, 80))])
+def test_our_resize_agrees_with_the_engines(env_id: str, size: tuple[int, int], grayscale: bool) -> None:
+    ours = engine_of(1, env_id, crop=EMPTY_CROP, resize=size, grayscale=grayscale)
+    theirs = engine_of(1, env_id, resize=size, grayscale=grayscale)
+    reset_all(ours, 3)
+    reset_all(theirs, 3)
+    for action in np.random.default_rng(0).integers(6, size=40):
+        difference = step(ours, action).frame.astype(int) - step(theirs, action).frame
+        assert np.abs(difference).max() <= 1
+    ours.close()
+    theirs.close()
+
+
+def test_a_crop_keeps_the_middle_of_the_raw_frame() -> None:
+    raw = engine_of(1, "SpaceInvaders", crop=EMPTY_CROP, resize=(210, 160))
+    cropped = engine_of(1, "SpaceInvaders", crop=(22, 15, 8, 4), resize=(90, 70))
+    reset_all(raw, 3)
+    reset_all(cropped, 3)
+    for _ in range(5):
+        frame, expected = step(cropped, 1).frame, step(raw, 1).frame[:, :, 22 : 210 - 15, 8 : 160 - 4]
+        np.testing.assert_array_equal(frame, AreaResize((173, 148), (90, 70))(expected))
+    raw.close()
+    cropped.close()
+
+
+def test_channels_are_red_green_and_blue() -> None:
+    engine = engine_of(1, "SpaceInvaders", grayscale=False, crop=EMPTY_CROP, resize=(210, 160))
+    reset_all(engine, 1)
+    slow = SlowGame("SpaceInvaders", seed=1)
+    frame = step(engine, 0).frame[0]
+    slow.step(0)
+    ground = np.s_[200:205, 60:80]
+    np.testing.assert_array_equal(frame[(..., *ground)], slow.emulator.getScreenRGB()[ground].transpose(2, 0, 1))
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("max_frames", "frame_skip", "steps"), [(40, 4, 10), (41, 4, 11), (43, 4, 11), (44, 4, 11), (40, 2, 20), (1, 4, 1)]
+)
+def test_the_bound_counts_emulator_frames(max_frames: int, frame_skip: int, steps: int) -> None:
+    engine = engine_of(2, "Breakout", protocol="nature", max_frames_per_episode=max_frames, frame_skip=frame_skip)
+    reset_all(engine, 1, 2)
+    for taken in range(1, steps + 1):
+        frames = step(engine, 0, 0)
+        assert frames.truncated.tolist() == [taken == steps] * 2
+        assert not frames.terminated.any()
+    # A game that begins later has all its frames before it.
+    engine.reset(np.array([True, False]), np.array([3, 0]))
+    assert step(engine, 0, 0).truncated.tolist() == [steps == 1, True]
+    engine.close()
+
+
+def test_the_final_frame_of_a_truncated_episode_is_complete() -> None:
+    """And the negative twin: cut off by the engine's own limit, it is not."""
+    actions = [2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]
+
+    def final_frame(engine: AtariEngine) -> Array:
+        reset_all(engine, 1)
+        return [step(engine, action) for action in actions][-1].frame
+
+    whole, bounded = (engine_of(1, "Breakout", max_frames_per_episode=most) for most in (1000, 41))
+    truth = final_frame(whole)
+    np.testing.assert_array_equal(final_frame(bounded), truth)
+    cut = AtariVectorEnv("breakout", 1, stack_num=1, noop_max=0, use_fire_reset=False, max_num_frames_per_episode=41,
+                         repeat_action_probability=0.25)  # fmt: skip
+    cut.reset(seed=np.array([1]))
+    received = [cut.step(np.array([action])) for action in actions][-1]
+    assert received[3].all()
+    assert (received[0] != truth).any()
+
+
+def test_actions_that_a_game_does_not_have_are_refused() -> None:
+    engine = engine_of(2, "Breakout")
+    reset_all(engine, 1, 2)
+    for bad in (4, -1):
+        with pytest.raises(ValueError, match=r"must lie in \[0, 4\)"):
+            engine.send(np.array([0, bad]))
+    assert engine_of(1, "Breakout", full_action_space=True).action_space.n == 18
+    engine.close()
+
+
+def test_frames_are_not_written_again() -> None:
+    engine = engine_of(2, "SpaceInvaders")
+    kept = [reset_all(engine, 1, 2).frame]
+    copies = [kept[0].copy()]
+    for _ in range(20):
+        kept.append(step(engine, 1, 1).frame)
+        copies.append(kept[-1].copy())
+    engine.reset(np.array([True, False]), np.array([3, 0]))
+    np.testing.assert_array_equal(kept, copies)
+    engine.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads: int) -> None:
+    engine = AtariEngine(resolve(EnvSpec("Pong")), 3, threads)
+    reset_all(engine, 1, 2, 3)
+    last = [step(engine, 2, 3, 2) for _ in range(20)][-1]
+    alone = AtariEngine(replace(resolve(EnvSpec("Pong"))), 1)
+    reset_all(alone, 2)
+    np.testing.assert_array_equal([step(alone, 3) for _ in range(20)][-1].frame[0], last.frame[1])
+    engine.close()
+    alone.close()

@@ -1,0 +1,60 @@
+import subprocess
+import sys
+
+import pytest
+
+from q2pi.envs.spec import canonical_id, is_atari
+from q2pi.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("env_id", "name"),
+    [
+        ("SpaceInvaders", "SpaceInvaders"),
+        ("ALE/SpaceInvaders-v5", "SpaceInvaders"),
+        ("SpaceInvadersNoFrameskip-v4", "SpaceInvaders"),
+        ("SpaceInvadersDeterministic-v0", "SpaceInvaders"),
+        ("SpaceInvaders-v4", "SpaceInvaders"),
+        ("space_invaders", "SpaceInvaders"),
+        ("spaceinvaders", "SpaceInvaders"),
+        ("tic_tac_toe_3d", "TicTacToe3D"),
+        ("up_n_down", "UpNDown"),
+    ],
+)
+def test_atari_spellings_have_one_name(env_id: str, name: str) -> None:
+    assert canonical_id(env_id) == name
+    assert canonical_id(name) == name
+    assert is_atari(env_id)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "CartPole-v0", "FrozenLake8x8-v1", "LunarLander-v3", "Blackjack-v1"])
+def test_gymnasium_ids_pass_through(env_id: str) -> None:
+    assert canonical_id(env_id) == env_id
+    assert not is_atari(env_id)
+
+
+def test_an_id_without_version_is_its_newest() -> None:
+    assert canonical_id("CartPole") == "CartPole-v1"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("SpaceInvadr", "--env-id SpaceInvadr is unknown; did you mean SpaceInvaders, SpaceWar?"),
+        ("Breakout-v3", "--env-id Breakout-v3 is unknown; did you mean Breakout?"),
+        ("zzzzz", "--env-id zzzzz is unknown, and no Atari game or Gymnasium id has a name like it"),
+        ("combat", "--env-id combat is unknown, and no Atari game or Gymnasium id has a name like it"),
+        ("no_such_package:World-v0", "--env-id no_such_package:World-v0 cannot be imported"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_close_ones(env_id: str, message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        canonical_id(env_id)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_specifications_are_light_to_import() -> None:
+    script = "import sys, q2pi.envs.spec, q2pi.envs.games; print({'ale_py', 'gymnasium', 'torch'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
