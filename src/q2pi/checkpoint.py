@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoints/<step>/`:
 
-    manifest.json         step, what each file holds, its size and SHA-256
+    manifest.json         step, notes, what each file holds, its size and SHA-256, and a SHA-256 of the manifest itself
     state.json            numbers and text
     weights.safetensors   torch tensors (networks and optimizer)
     arrays.safetensors    small numpy arrays
@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 import zstandard
+from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_numpy_file
 from safetensors.numpy import save as save_numpy
 from safetensors.torch import load_file as load_torch_file
@@ -30,7 +32,8 @@ from safetensors.torch import save as save_torch
 from q2pi.errors import UserError
 
 State = dict[str, Any]
-FORMAT = 1
+Array = NDArray[Any]
+FORMAT = 2
 KEPT = 2
 _LARGE = 1 << 20
 _PIECE = 4 << 20
@@ -41,17 +44,21 @@ class Damaged(Exception):
 
 
 def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None = None) -> Path:
-    """Write `state` as the checkpoint of agent step `step` in `folder`, keep the newest two, and return its path.
+    """Write `state` as the checkpoint of agent step `step` in `folder` and return its path.
+
+    The one before it is kept, too; older ones go, and so do later ones: training came back from before them because
+    they were damaged.
 
     Args:
         folder: the `checkpoints` folder of a run.
         step: agent steps taken so far.
         state: nested dicts of torch tensors, numpy arrays, numbers, text and lists of these last two.
-        info: notes that are not part of the training state (seconds spent, versions).
+        info: notes that are not part of the training state, as JSON has them.
     """
     final = folder / f"{step:012d}"
     temporary = folder / f".{final.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for torn in folder.glob(".*.partial"):
+        shutil.rmtree(torn)
     temporary.mkdir(parents=True)
     try:
         _write_all(temporary, step, state, dict(info or {}))
@@ -61,15 +68,18 @@ def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None =
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _flush_folder(folder)
-    for old in steps(folder)[:-KEPT]:
-        shutil.rmtree(folder / f"{old:012d}")
+    found = steps(folder)
+    kept = [number for number in found if number <= step][-KEPT:]
+    for number in found:
+        if number not in kept:
+            shutil.rmtree(folder / f"{number:012d}")
     return final
 
 
 def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> None:
     tensors, arrays, plain = _split(state)
     large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
-    small = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name not in large}
+    small = {name: np.asarray(array, order="C") for name, array in arrays.items() if name not in large}
     files = {
         "state.json": _write(folder / "state.json", [_json(plain)]),
         "weights.safetensors": _write(folder / "weights.safetensors", [save_torch(tensors)]),
@@ -79,7 +89,8 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
         file = name.replace("/", ".") + ".zst"
         written = _write(folder / file, _compressed(array))
         files[file] = written | {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
-    _write(folder / "manifest.json", [_json({"format": FORMAT, "step": step, "info": info, "files": files})])
+    manifest = {"format": FORMAT, "step": step, "info": info, "files": files}
+    _write(folder / "manifest.json", [_json(manifest | {"sha256": _checksum(manifest)})])
     _flush_folder(folder)
 
 
@@ -115,7 +126,7 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
         Damaged: a file is missing, or its size or checksum differs from the manifest's.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = _manifest(path)
         files = manifest["files"]
         for name, entry in files.items():
             _verify(path / name, entry)
@@ -125,9 +136,33 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
         for name, entry in files.items():
             if "array" in entry:
                 flat[entry["array"]] = _decompress(path / name, entry)
-    except (OSError, KeyError, ValueError, zstandard.ZstdError) as problem:
+    except (OSError, KeyError, ValueError, SafetensorError, zstandard.ZstdError) as problem:
         raise Damaged(str(problem)) from problem
     return _nest(flat), manifest["info"]
+
+
+def notes(folder: Path, step: int) -> dict[str, Any]:
+    """Return the `info` of the checkpoint of agent step `step` in `folder`; nothing where there is none."""
+    path = folder / f"{step:012d}"
+    info: dict[str, Any] = _manifest(path)["info"] if path.is_dir() else {}
+    return info
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = json.loads((path / "manifest.json").read_text())
+    if not isinstance(manifest, dict):
+        raise ValueError("manifest.json is no manifest")
+    checksum = manifest.pop("sha256", None)
+    # Format 1 had no checksum of the manifest itself.
+    if (manifest["format"], checksum) != (1, None) and checksum != _checksum(manifest):
+        raise ValueError("manifest.json differs from its checksum")
+    if manifest["format"] > FORMAT:
+        raise UserError(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: update q2pi")
+    return manifest
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json(dict(manifest))).hexdigest()
 
 
 def digest(state: State) -> str:
@@ -137,7 +172,7 @@ def digest(state: State) -> str:
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().contiguous().numpy()
         if isinstance(value, np.ndarray):
-            array = np.ascontiguousarray(value)
+            array = np.asarray(value, order="C")
             total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
             total.update(array.reshape(-1).view(np.uint8).data)
         else:
@@ -164,8 +199,10 @@ def _nest(flat: Mapping[str, Any]) -> State:
     return state
 
 
-def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray], dict[str, Any]]:
-    tensors, arrays, plain = {}, {}, {}
+def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, Array], dict[str, Any]]:
+    tensors: dict[str, torch.Tensor] = {}
+    arrays: dict[str, Array] = {}
+    plain: dict[str, Any] = {}
     for name, value in _flatten(state):
         if isinstance(value, torch.Tensor):
             tensors[name] = value.detach().cpu().contiguous()
@@ -180,17 +217,17 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
-def _compressed(array: np.ndarray) -> Iterator[bytes]:
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+def _compressed(array: Array) -> Iterator[bytes]:
+    data = np.asarray(array, order="C").reshape(-1).view(np.uint8).data
     compressor = zstandard.ZstdCompressor(level=1).compressobj(size=len(data))
     for start in range(0, len(data), _PIECE):
         yield compressor.compress(data[start : start + _PIECE])
     yield compressor.flush()
 
 
-def _decompress(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
-    array = np.empty(entry["shape"], dtype=np.dtype(entry["dtype"]))
-    data = memoryview(array.reshape(-1).view(np.uint8))
+def _decompress(path: Path, entry: Mapping[str, Any]) -> Array:
+    array: Array = np.empty(entry["shape"], dtype=np.dtype(entry["dtype"]))
+    data = array.reshape(-1).view(np.uint8).data
     with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
         position = 0
         while position < len(data):

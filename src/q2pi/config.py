@@ -6,7 +6,6 @@ algorithm's own `Config` are flags of the command line under the same names; the
 
 import dataclasses
 import difflib
-import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -104,7 +103,7 @@ def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Datacla
     Raises:
         UserError: a key that is no field, or a value of the wrong type.
     """
-    known = _field_types(type(base))
+    known = typing.get_type_hints(type(base))
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
@@ -112,16 +111,13 @@ def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Datacla
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise UserError(f"{where}: unknown option {key!r}{hint}")
         old = getattr(base, key)
-        if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(old) and not isinstance(old, type):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: {key} = {value!r}: it must be a table, [{key}]")
             changes[key] = from_table(old, value, where)
         else:
             changes[key] = _typed(value, known[key], f"{where}: {key} = {value!r}")
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]
-
-
-@functools.cache
-def _field_types(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _typed(value: Any, kind: Any, what: str) -> Any:

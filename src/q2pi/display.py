@@ -162,7 +162,9 @@ def evaluation_table(report: dict[str, Any]) -> Table:
     """Return the table of an evaluation's report."""
     protocol, s = report["protocol"], report["statistics"]
     env = protocol["env"]
-    table = Table(title=f"{env['env_id']} after {report['step']:,} agent steps", show_header=False, title_justify="left")
+    table = Table(
+        title=f"{env['env_id']} after {report['step']:,} agent steps", show_header=False, title_justify="left"
+    )
     table.add_row("mean", f"{s['mean']:.1f}   95 % interval [{s['mean_interval'][0]:.1f}, {s['mean_interval'][1]:.1f}]")
     table.add_row("standard deviation", f"{s['std']:.1f}")
     table.add_row("mean - std", f"{s['mean_minus_std']:.1f}")

@@ -1,20 +1,21 @@
 """What a run will take, said before it starts: steps, frames, updates, memory and time."""
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
 from q2pi import algorithms
-from q2pi.config import RunConfig, to_table
+from q2pi.config import RunConfig, flag, to_table
 from q2pi.envs import make_games
 from q2pi.errors import UserError
-from q2pi.loop import Progress, prepare, run, setting_of
+from q2pi.loop import Diverged, Progress, prepare, run, setting_of
 
 CALIBRATION_STEPS = 1_200
 
@@ -51,8 +52,9 @@ def forecast(config: RunConfig[Any]) -> Forecast:
     before = process.memory_info().rss
     needed, free = module.memory_needed(config.hyper, setting), psutil.virtual_memory().available
     if needed > free:
+        option = "buffer_size" if hasattr(config.hyper, "buffer_size") else "num_envs"
         raise UserError(
-            f"--buffer-size {config.hyper.buffer_size} needs {gigabytes(needed)}, "
+            f"{flag(option)} {_options(config)[option]} needs {gigabytes(needed)}, "
             f"more than the {gigabytes(free)} of memory that are free here"
         )
     return Forecast(
@@ -67,14 +69,21 @@ def forecast(config: RunConfig[Any]) -> Forecast:
 def expected_seconds(config: RunConfig[Any]) -> float:
     """Return the seconds of training expected on this machine, from a short trial of the same loop.
 
-    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too.
+    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too. Where
+    the trial diverges there is no telling: NaN.
     """
     module = algorithms.find(config.algorithm)
-    trial = module.calibration(dataclasses.replace(config, total_timesteps=CALIBRATION_STEPS, evaluation_episodes=0))
-    trial = dataclasses.replace(trial, log_frequency=CALIBRATION_STEPS // 4, checkpoint_frequency=0)
-    rows = [event for event in run(trial) if isinstance(event, Progress)]
-    rows = rows[1:]
-    steps = rows[-1].step - rows[0].step + CALIBRATION_STEPS // 4
+    length = max(config.num_envs, min(CALIBRATION_STEPS, config.total_timesteps))
+    trial = module.calibration(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
+    trial = dataclasses.replace(trial, log_frequency=max(1, length // 4), checkpoint_frequency=0)
+    try:
+        rows = [event for event in run(trial) if isinstance(event, Progress)]
+    except Diverged:
+        return float("nan")
+    # The first quarter warms up, where there are several.
+    warm = rows[0].step if len(rows) > 1 else 0
+    rows = rows[1:] or rows
+    steps = rows[-1].step - warm
     updates = sum(row.metrics.get("updates", 0.0) for row in rows)
     learning = sum(row.seconds.get("learn", 0.0) for row in rows)
     acting = sum(sum(row.seconds.values()) for row in rows) - learning
@@ -96,7 +105,7 @@ def explain(config: RunConfig[Any], preset: str | None, console: Console, brief:
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
     table.add_row("memory", f"{gigabytes(needs.memory)} of {gigabytes(needs.memory_available)} that are free")
-    table.add_row("time", f"about {_duration(expected_seconds(config))} of training on this machine")
+    table.add_row("time", f"{_duration(expected_seconds(config))} of training on this machine")
     if not brief:
         for name, value in _options(config).items():
             table.add_row(name, str(value))
@@ -109,8 +118,12 @@ def _options(config: RunConfig[Any]) -> dict[str, Any]:
 
 
 def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "unknown time, as a short trial diverged,"
     minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    if minutes < 2:
+        return f"about {seconds:.0f} s"
+    return f"about {minutes:.0f} minutes" if minutes < 120 else f"about {minutes / 60:.1f} hours"
 
 
 def gigabytes(count: int) -> str:

@@ -245,6 +245,7 @@ def _train(
         if saves or due(config.log_frequency):
             yield Progress(step, recent.read(), clock.read())
         if saves:
+            _check_finite(agent, step)
             with clock.part("checkpoint"):
                 yield Checkpoint(step, {"step": step, "games": games.state(), "agent": agent.state()})
         if stops:
@@ -252,6 +253,13 @@ def _train(
             return
     clock.read()
     yield Finished(step, clock.total)
+
+
+def _check_finite(agent: Agent, step: int) -> None:
+    """Keep a broken network out of the checkpoints: an update can spoil it before the next one's loss shows it."""
+    for name, network in agent.networks().items():
+        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise Diverged(f"a weight of network {name!r} is not finite after {step} agent steps")
 
 
 class _Means:

@@ -31,6 +31,7 @@ from q2pi.envs.games import Episode
 from q2pi.errors import UserError
 from q2pi.loop import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
+Entry = dict[str, Any]
 NEWEST_EPISODES = 8
 BEST_EPISODES = 4
 
@@ -54,14 +55,27 @@ class RunDir:
         """Make the folder of a new run and write its config.
 
         Raises:
-            UserError: the folder exists and is not empty.
+            UserError: the folder exists and is not empty, or cannot be made.
         """
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise UserError(f"--run-dir {path} exists already; resume it (q2pi resume {path}) or name another folder")
-        run.path.mkdir(parents=True, exist_ok=True)
-        _replace(run.config_file, tomli_w.dumps(to_table(config)))
+        run.check_new()
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            _replace(run.config_file, tomli_w.dumps(to_table(config)))
+        except OSError as problem:
+            reason = (problem.strerror or str(problem)).lower()
+            raise UserError(f"--run-dir {path} cannot be made: {reason}") from problem
         return run
+
+    def check_new(self) -> None:
+        """Raise a UserError where the folder of a new run cannot be made: it is in use, or no folder can be there."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(
+                f"--run-dir {self.path} exists already; resume it (q2pi resume {self.path}) or name another folder"
+            )
+        nearest = next(parent for parent in [self.path, *self.path.absolute().parents] if parent.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise UserError(f"--run-dir {self.path} cannot be made: {nearest} is no folder that can be written to")
 
     @classmethod
     def open(cls, path: Path | str) -> "RunDir":
@@ -150,17 +164,16 @@ def record(events: Iterator[Event], run: RunDir, seconds_before: float = 0.0) ->
 
 class _Recorder:
     def __init__(self, run: RunDir, step: int, seconds_before: float) -> None:
-        from tensorboardX import SummaryWriter
-
         self.run = run
         self.began = time.perf_counter() - seconds_before
-        for folder in (run.episodes, run.figures, run.videos, run.checkpoints):
+        for folder in (run.episodes, run.figures, run.videos, run.checkpoints, run.tensorboard):
             folder.mkdir(exist_ok=True)
         _drop_rows_after(run.metrics_file, step)
         self.metrics = run.metrics_file.open("a")
-        self.board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
-        self.newest = deque(_read_episodes(run.episodes / "newest.json", step), maxlen=NEWEST_EPISODES)
-        self.best = _read_episodes(run.episodes / "best.json", step)
+        self.board = _Board(run.tensorboard, step)
+        known = checkpoint.notes(run.checkpoints, step)
+        self.newest: deque[Entry] = deque(known.get("newest", []), maxlen=NEWEST_EPISODES)
+        self.best: list[Entry] = known.get("best", [])
 
     def write(self, event: Event) -> None:
         match event:
@@ -170,16 +183,18 @@ class _Recorder:
                 spent = sum(value for name, value in seconds.items() if name != "evaluate")
                 self._row("train", step, metrics | {"seconds": seconds, "elapsed": self._elapsed(), "spent": spent})
                 for name, value in metrics.items():
-                    self.board.add_scalar(f"train/{name}", value, step)
+                    self.board.write(f"train/{name}", value, step)
                 self.metrics.flush()
             case Evaluated(step, evaluation):
                 report = evaluation.report()
                 self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
-                self.board.add_scalar("evaluation/mean", report["statistics"]["mean"], step)
+                self.board.write("evaluation/mean", report["statistics"]["mean"], step)
                 _replace(self.run.evaluation_file, json.dumps(report, indent=1))
             case Checkpoint(step, state):
                 self.flush()
-                checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._elapsed()})
+                # The files of episodes may be newer than the checkpoint that an interrupted run continues from.
+                episodes = {"newest": list(self.newest), "best": self.best}
+                checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._elapsed()} | episodes)
             case Finished():
                 self.flush()
 
@@ -197,7 +212,7 @@ class _Recorder:
     def _episode(self, step: int, episode: Episode) -> None:
         values = {"return": episode.episode_return, "length": episode.length}
         self._row("episode", step, values | {"game": episode.game, "number": episode.number, "seed": episode.seed})
-        self.board.add_scalar("episode/return", episode.episode_return, step)
+        self.board.write("episode/return", episode.episode_return, step)
         entry = values | {
             "step": step,
             "game": episode.game,
@@ -216,6 +231,31 @@ class _Recorder:
         return round(time.perf_counter() - self.began, 3)
 
 
+class _Board:
+    """TensorBoard's event file, written in order and on the caller's own thread, where a full disk is noticed."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self.event, self.scalar = Event, scalar
+        self.writer = EventsWriter(str(folder / "events"), filename_suffix=f".{step}")
+        if step:
+            # What an interrupted run wrote beyond this step is void.
+            start = SessionLog(status=SessionLog.START)
+            self.writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def write(self, name: str, value: float, step: int) -> None:
+        self.writer.write_event(self.event(wall_time=time.time(), step=step, summary=self.scalar(name, value)))
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
 def _drop_rows_after(path: Path, step: int) -> None:
     """Cut what an interrupted run wrote beyond the checkpoint it continues from, a torn last line too."""
     if not path.exists():
@@ -223,12 +263,6 @@ def _drop_rows_after(path: Path, step: int) -> None:
     with path.open() as file:
         kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
     _replace(path, "".join(kept))
-
-
-def _read_episodes(path: Path, step: int) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [entry for entry in json.loads(path.read_text()) if entry["step"] <= step]
 
 
 def _replace(path: Path, text: str) -> None:

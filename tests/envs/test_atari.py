@@ -1,6 +1,5 @@
 """The Atari engine against a slow oracle: one emulator, stepped frame by frame."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,8 @@ class SlowGame:
             screens.append(self.emulator.getScreenGrayscale())
             if self.emulator.game_over(with_truncation=False):
                 break
-        return np.maximum(*screens[-2:]), reward, self.emulator.game_over(with_truncation=False), self.emulator.lives()
+        terminated = self.emulator.game_over(with_truncation=False)
+        return np.max(screens[-2:], axis=0), reward, terminated, self.emulator.lives()
 
 
 @pytest.mark.parametrize(("env_id", "frame_skip"), [("Breakout", 4), ("SpaceInvaders", 3), ("Pong", 2)])
@@ -75,18 +75,19 @@ def test_equals_a_slow_emulator(env_id: str, frame_skip: int) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("env_id", ["Breakout", "Pong", "SpaceInvaders"])
-@pytest.mark.parametrize("protocol", ["nature", "machado"])
+@pytest.mark.parametrize(
+    ("env_id", "protocol"), [("Breakout", "nature"), ("Pong", "machado"), ("SpaceInvaders", "machado")]
+)
 def test_a_partial_reset_is_a_fresh_game(env_id: str, protocol: Any) -> None:
     """Games begun at unlike times, in the middle of others, equal games of the same seeds that began alone."""
     engine = engine_of(3, env_id, protocol=protocol)
-    begun = {(0, 0): 11, (1, 0): 12, (2, 0): 13, (1, 20): 21, (0, 33): 14, (2, 33): 22, (1, 41): 11}
+    begun = {(0, 0): 11, (1, 0): 12, (2, 0): 13, (1, 52): 21, (0, 70): 14, (2, 70): 11}
     frames = reset_all(engine, 11, 12, 13)
-    actions = np.random.default_rng(0).integers(engine.action_space.n, size=(60, 3))
+    actions = np.random.default_rng(0).integers(engine.action_space.n, size=(140, 3))
     seen = {key: [frames.frame[key[0]]] for key in begun if key[1] == 0}
     current = {game: (game, 0) for game in range(3)}
     rewards: dict[tuple[int, int], list[float]] = {key: [] for key in begun}
-    for moment in range(60):
+    for moment in range(140):
         starts = [key for key in begun if key[1] == moment > 0]
         if starts:
             mask, seeds = np.zeros(3, np.bool_), np.zeros(3, np.int64)
@@ -116,9 +117,9 @@ def test_sticky_actions_depend_on_the_seed() -> None:
     """The negative twin of a partial reset: with another seed, the same actions are another game."""
     engine = engine_of(2, "SpaceInvaders")
     reset_all(engine, 1, 2)
-    actions = np.random.default_rng(0).integers(6, size=40)
-    last = [step(engine, action, action) for action in actions][-1]
-    assert (last.frame[0] != last.frame[1]).any()
+    actions = np.random.default_rng(0).integers(6, size=80)
+    frames = [step(engine, action, action).frame for action in actions]
+    assert any((frame[0] != frame[1]).any() for frame in frames)
     engine.close()
 
 
@@ -136,9 +137,13 @@ def test_shapes(options: dict[str, Any], shape: tuple[int, ...]) -> None:
     frames = reset_all(engine, 1, 2)
     assert engine.frame_space.shape == shape
     for received in (frames, step(engine, 0, 0)):
-        assert (received.frame.shape, received.frame.dtype) == ((2, *shape), np.uint8)
+        assert received.frame.shape == (2, *shape)
         assert received.frame.flags.c_contiguous
-        assert (received.reward.dtype, received.lives.dtype) == (np.float32, np.int64)
+        assert [array.dtype.name for array in (received.frame, received.reward, received.lives)] == [
+            "uint8",
+            "float32",
+            "int64",
+        ]
     engine.close()
 
 
@@ -236,12 +241,11 @@ def test_frames_are_not_written_again() -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_nothing(threads: int) -> None:
-    engine = AtariEngine(resolve(EnvSpec("Pong")), 3, threads)
+def test_threads_change_nothing() -> None:
+    engine = AtariEngine(resolve(EnvSpec("Pong")), 3, threads=2)
     reset_all(engine, 1, 2, 3)
     last = [step(engine, 2, 3, 2) for _ in range(20)][-1]
-    alone = AtariEngine(replace(resolve(EnvSpec("Pong"))), 1)
+    alone = AtariEngine(resolve(EnvSpec("Pong")), 1, threads=1)
     reset_all(alone, 2)
     np.testing.assert_array_equal([step(alone, 3) for _ in range(20)][-1].frame[0], last.frame[1])
     engine.close()

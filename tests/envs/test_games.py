@@ -56,9 +56,7 @@ class ScriptedEngine:
     def close(self) -> None: ...
 
 
-def build(
-    seeds: list[list[int]], stack: int = 1, kind: type[VectorGames] = VectorGames, **script: Any
-) -> VectorGames:
+def build(seeds: list[list[int]], stack: int = 1, kind: type[VectorGames] = VectorGames, **script: Any) -> VectorGames:
     """Return games whose episode `number` of game `n` has seed, and so length, seeds[n][number]."""
     engine = ScriptedEngine(len(seeds), **script)
     return kind(engine, EnvSpec("scripted", stack=stack), lambda game, number: seeds[game][number])
@@ -168,11 +166,11 @@ def test_termination_wins_over_truncation() -> None:
 
 
 def test_a_life_lost_is_reported_where_the_game_goes_on() -> None:
-    games = build([[4, 9]], lives=(3, 3, 2, 2, 0, 9, 9))
+    games = build([[4, 9]], lives=(3, 2, 2, 1, 0, 0))
     games.reset()
     steps = play(games, 0, 0, 0, 0, 0)
-    # The last life goes with the episode; the next one's three lives are no gain or loss against it.
-    assert [bool(step.life_lost[0]) for step in steps] == [False, True, False, False, False]
+    # The last life goes with the episode, and the next episode begins with lives of its own.
+    assert [bool(step.life_lost[0]) for step in steps] == [True, False, True, False, True]
     assert bool(steps[3].terminated[0])
 
 
@@ -251,7 +249,11 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     state = games.state()
     with pytest.raises(UserError, match="--num-envs 1 differs from the 2 games of the checkpoint"):
         build([[5]]).load(state)
-    with pytest.raises(UserError, match="do not come out as they were"):
-        build([[2, 9], [5]]).load(state)
+    unpaid = build([[5], [5]])
+    unpaid.reset()
+    play(unpaid, 0, 0)
+    for sooner in (state, unpaid.state()):
+        with pytest.raises(UserError, match="do not come out as they were"):
+            build([[2, 9], [5]]).load(sooner)
     with pytest.raises(UserError, match="do not come out as they were"):
         build([[5], [5]]).load(state | {"returns": np.array([30.0, 31.0])})

@@ -27,7 +27,9 @@ def test_atari_spellings_have_one_name(env_id: str, name: str) -> None:
     assert is_atari(env_id)
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "CartPole-v0", "FrozenLake8x8-v1", "LunarLander-v3", "Blackjack-v1"])
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v1", "CartPole-v0", "FrozenLake8x8-v1", "Blackjack-v1", "q2pi/AliasedVacuum-v0", "Taxi-v3"]
+)
 def test_gymnasium_ids_pass_through(env_id: str) -> None:
     assert canonical_id(env_id) == env_id
     assert not is_atari(env_id)

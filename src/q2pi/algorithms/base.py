@@ -1,4 +1,16 @@
-"""What every algorithm is given and what it must offer: the contract between an algorithm's file and the one loop."""
+"""What every algorithm is given and what it must offer: the contract between an algorithm's file and the one loop.
+
+An algorithm's module holds
+
+    OBSERVATIONS, ACTIONS              the spaces it serves, in words, for `q2pi algorithms`
+    Config                             frozen dataclass of hyperparameters, each with a docstring
+    check(run)                         UserError for the first hyperparameter of a RunConfig that is out of its bounds
+    check_spaces(setting)              UserError where it cannot serve the environment's spaces
+    updates_owed(config, step)         gradient updates after `step` agent steps, for the forecast
+    memory_needed(config, setting)     bytes of its own storage when full
+    calibration(run)                   a short run with the same work per step and per update, to be timed
+    Agent(config, setting)             see `Agent` below
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +22,7 @@ from numpy.typing import NDArray
 
 from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
+from q2pi.errors import UserError
 
 Array = NDArray[Any]
 State = dict[str, Any]
@@ -82,6 +95,22 @@ class Agent(Protocol):
 
     def load(self, state: State) -> None:
         """Continue from what `state` returned."""
+
+
+def load_weights(networks: Mapping[str, torch.nn.Module], state: State) -> None:
+    """Load the weights of networks from the state that holds each under its name.
+
+    Raises:
+        UserError: a network has other layers than the saved one.
+    """
+    for name, network in networks.items():
+        try:
+            network.load_state_dict(state[name])
+        except RuntimeError as problem:
+            raise UserError(
+                f"the checkpoint's network {name!r} has other layers than config.toml asks for: "
+                "its options (--hidden, --resize, --stack, ...) must be those of the saved run"
+            ) from problem
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:

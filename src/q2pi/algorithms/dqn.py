@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch, load_optimizer, optimizer_state
+from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch, load_optimizer, load_weights, optimizer_state
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
@@ -96,6 +96,12 @@ def check(run: RunConfig[Config]) -> None:
             f"--learning-starts {config.learning_starts} is beyond the budget: "
             f"it must be below --total-timesteps {run.total_timesteps}"
         )
+    least = (config.n_step - 1) * run.num_envs - config.train_frequency + 1
+    if config.learning_starts < least:
+        raise UserError(
+            f"--learning-starts {config.learning_starts} is before the first {config.n_step}-step transition of "
+            f"{run.num_envs} games: it must be at least {least} (--n-step, --num-envs)"
+        )
 
 
 def check_spaces(setting: Setting) -> None:
@@ -104,6 +110,8 @@ def check_spaces(setting: Setting) -> None:
         raise UserError(
             f"--env-id {setting.env.env_id} has actions {setting.action_space}: dqn needs a Discrete action space"
         )
+    if setting.frame_dtype == np.int64:
+        raise UserError(f"--env-id {setting.env.env_id} shows numbers of states: dqn needs images or vectors")
 
 
 def updates_owed(config: Config, step: int) -> int:
@@ -115,7 +123,14 @@ def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step and per update, small and learning at once, to be timed."""
     start = min(run.hyper.learning_starts, run.total_timesteps // 2)
     size = min(run.hyper.buffer_size, 2 * run.total_timesteps)
-    hyper = replace(run.hyper, learning_starts=start, buffer_size=max(size, run.hyper.batch_size), end_e=0.0, start_e=0.0)
+    hyper = replace(
+        run.hyper,
+        learning_starts=start,
+        n_step=min(run.hyper.n_step, max(1, start // run.num_envs)),
+        buffer_size=max(size, run.hyper.batch_size),
+        end_e=0.0,
+        start_e=0.0,
+    )
     return replace(run, hyper=hyper)
 
 
@@ -243,8 +258,7 @@ class Agent:
         }
 
     def load(self, state: State) -> None:
-        self.main.load_state_dict(state["main"])
-        self.target.load_state_dict(state["target"])
+        load_weights(self.networks(), state)
         load_optimizer(self.optimizer, state.get("optimizer", {}))
         self.replay.load(state["replay"])
         self.updates = state["updates"]
@@ -301,7 +315,8 @@ class Agent:
         """Move the target network when the agent step that the newest update belongs to enters a new period."""
         config = self.config
         step = config.learning_starts + self.updates * config.train_frequency
-        if step // config.target_network_frequency == (step - config.train_frequency) // config.target_network_frequency:
+        before, period = step - config.train_frequency, config.target_network_frequency
+        if step // period == before // period:
             return
         with torch.no_grad():
             for slow, fast in zip(self.target.parameters(), self.main.parameters(), strict=True):

@@ -29,7 +29,7 @@ def parse(kind: type[Options], verb: str, description: str, arguments: list[str]
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            return tyro.cli(
+            options: Options = tyro.cli(
                 kind,
                 prog=f"q2pi {verb}",
                 description=description,
@@ -37,6 +37,7 @@ def parse(kind: type[Options], verb: str, description: str, arguments: list[str]
                 config=(tyro.conf.OmitArgPrefixes,),
                 **extra,
             )
+            return options
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> int:
         explain(config, preset, Console())
         return 0
     path = Path(options.run_dir) if options.run_dir else _fresh_folder(config)
+    RunDir(path).check_new()
     explain(config, preset, Console(), brief=True)
     run = RunDir.create(path, config)
     print(f"recording in {path}")
@@ -122,5 +123,3 @@ def _farewell(run: RunDir, finished: loop.Finished, report: dict[str, Any] | Non
     print(f"  q2pi record {run.path}       a video of its best episode")
     print(f"  q2pi evaluate {run.path}     judge it on more episodes")
     print(f"  q2pi plot {run.path}         draw its curves, alone or with other runs")
-
-

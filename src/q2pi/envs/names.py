@@ -39,9 +39,12 @@ def is_atari(env_id: str) -> bool:
 
 
 def _gymnasium_ids() -> dict[str, str]:
-    """Return Gymnasium's ids, without Atari's, each with its id less the version."""
+    """Return Gymnasium's ids, this package's worlds among them and Atari's not, each with its id less the version."""
     import gymnasium
 
+    from q2pi.envs.vacuum import register_worlds
+
+    register_worlds()
     registered = gymnasium.registry.items()
     return {name: name.rsplit("-v", 1)[0] for name, entry in registered if "ale_py" not in str(entry.entry_point)}
 

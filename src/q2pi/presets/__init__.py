@@ -46,7 +46,7 @@ def configure(
     source = _find(algorithm, preset)
     try:
         table = tomllib.loads(source.read_text())
-    except tomllib.TOMLDecodeError as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise UserError(f"--preset {preset} is not valid TOML: {problem}") from problem
     if table.get("algorithm", algorithm) != algorithm:
         raise UserError(f"--preset {preset} is for {table['algorithm']}, not for {algorithm}")

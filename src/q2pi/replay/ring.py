@@ -61,9 +61,10 @@ def rows_per_stream(capacity: int, num_envs: int, stack: int, n_step: int) -> in
     """Return the rows of one stream: its share of the capacity, and rows that no sample can start at.
 
     Those are the oldest `stack - 1`, which may lack a predecessor, and the newest `n_step` (the open row among them),
-    whose chain of rewards may be incomplete.
+    whose chain of rewards may be incomplete. A share of one row would be empty whenever that row is a final one; no
+    two final rows are neighbours, so two rows are never empty.
     """
-    return -(-capacity // num_envs) + (stack - 1) + n_step
+    return max(2, -(-capacity // num_envs)) + (stack - 1) + n_step
 
 
 def bytes_needed(
@@ -129,7 +130,7 @@ class Replay:
         action_dtype: DTypeLike = np.int64,
         store: MakeStore = RawFrames,
     ) -> None:
-        sizes = {"--buffer-size": capacity, "--num-envs": num_envs, "--frame-stack": stack, "--n-step": n_step}
+        sizes = {"--buffer-size": capacity, "--num-envs": num_envs, "--stack": stack, "--n-step": n_step}
         for flag, size in sizes.items():
             if size < 1:
                 raise UserError(f"{flag} {size} is out of range: it must be at least 1")
@@ -166,7 +167,7 @@ class Replay:
         """Add one step of every environment.
 
         Args:
-            action: [N, *action_shape] what was done at the open rows.
+            action: [N, *action_shape] what was chosen at the open rows.
             reward: [N] what it earned.
             continuation: [N] 0 where the world ended or a life counts as an end, else 1 (where truncated, too).
             next_frame: [N, *frame_shape] what came of it: the final observation where the episode ended.

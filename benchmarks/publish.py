@@ -1,0 +1,83 @@
+"""Keep the evidence of a run under results/: small files, made from the run folder alone.
+
+    python benchmarks/publish.py RUN results/NAME [--published space-invaders-sticky]
+
+Written: config.toml, curve.csv (windows of agent steps), evaluation.json, evaluations.csv, the figures, and the main
+network's weights in half precision. The command that made the run stands in the README.md beside them.
+"""
+
+import argparse
+import csv
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from q2pi.plots import learning_curves, published_comparison
+from q2pi.rundir import RunDir
+
+WINDOW = 10_000
+PUBLISHED = {
+    "space-invaders-sticky": {
+        "Dopamine DQN (Adam + MSE), 5 seeds": [(250_000, 164), (500_000, 250), (750_000, 340), (1_000_000, 415)],
+        "Dopamine DQN (RMSProp), 5 seeds": [(250_000, 167), (500_000, 190), (750_000, 235), (1_000_000, 271)],
+        "Dopamine Rainbow, 5 seeds": [(250_000, 182), (500_000, 234), (750_000, 328), (1_000_000, 437)],
+    }
+}
+"""Mean training return of the iteration that ends at that many agent steps (Dopamine's published baselines)."""
+
+
+def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows of equal keys as CSV; nothing where there are none."""
+    if rows:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def curve(run: RunDir, window: int = WINDOW) -> list[dict[str, float]]:
+    """Return one row per window: mean raw return and length of the episodes that ended in it, mean loss and Q."""
+    episodes, updates = run.rows("episode"), run.rows("train")
+    rows = []
+    for end in range(window, int(max(row["step"] for row in updates)) + 1, window):
+        ended = [row for row in episodes if end - window < row["step"] <= end]
+        learned = [row for row in updates if end - window < row["step"] <= end and row.get("updates")]
+        count = sum(row["updates"] for row in learned)
+        row = {"agent_steps": end, "episodes": len(ended)}
+        for name in ("return", "length"):
+            row[f"mean_{name}"] = round(sum(e[name] for e in ended) / len(ended), 3) if ended else ""
+        for name in ("loss", "q"):
+            row[name] = round(sum(r[name] * r["updates"] for r in learned) / count, 6) if count else ""
+        row["seconds"] = round(max((r["elapsed"] for r in learned), default=0.0), 1)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Read one run and write its evidence."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--published", choices=sorted(PUBLISHED), help="draw the run beside these published points")
+    options = parser.parse_args()
+    run, folder = RunDir.open(options.run), options.results
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run.config_file, folder / "config.toml")
+    write_rows(folder / "curve.csv", curve(run))
+    if run.evaluation_file.exists():
+        shutil.copy(run.evaluation_file, folder / "evaluation.json")
+    evaluations = [{"agent_steps": row["step"]} | row["statistics"] for row in run.rows("evaluation")]
+    write_rows(folder / "evaluations.csv", evaluations)
+    learning_curves([run], folder / "learning_curve.png")
+    if options.published:
+        published_comparison(run, PUBLISHED[options.published], folder / "beside_published.png")
+    _, state, _, _ = run.newest_checkpoint()
+    weights = {name.replace("/", "."): tensor.to(torch.float16) for name, tensor in state["agent"]["main"].items()}
+    save_file(weights, folder / "weights.safetensors")
+    print(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""q2pi inspect: one picture of each step from the raw screen to what the network sees."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from q2pi.commands.options import parse
+from q2pi.envs.preprocessing import preprocessing_picture
+from q2pi.envs.spec import EnvSpec, resolve
+
+
+@dataclass(frozen=True)
+class Options:
+    game: Annotated[str, tyro.conf.Positional] = "SpaceInvaders"
+    """The Atari game."""
+    out: str | None = None
+    """The picture's file; by default GAME-preprocessing.png in this folder."""
+    seed: int = 0
+    """Seed of the episode."""
+    spec: Annotated[EnvSpec, tyro.conf.OmitArgPrefixes] = field(default_factory=EnvSpec)
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(Options, "inspect", "Picture each step of the preprocessing of an Atari game.", arguments)
+    spec = resolve(replace(options.spec, env_id=options.game))
+    path = Path(options.out or f"{spec.env_id}-preprocessing.png")
+    preprocessing_picture(spec, path, seed=options.seed)
+    print(path)
+    return 0

@@ -1,0 +1,49 @@
+"""q2pi plot: draw the learning curves of one or several runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from q2pi.commands.options import parse
+from q2pi.config import at_least
+from q2pi.errors import UserError
+from q2pi.rundir import RunDir
+
+DESCRIPTION = """Draw the learning curves of one or several runs as a PNG. Runs that differ only in their seed become
+one curve with a 95 % bootstrap interval over seeds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders of the runs."""
+    out: str | None = None
+    """The PNG; by default figures/learning_curve.png in the folder of a single run, learning_curves.png here for
+    several."""
+    smooth: int = 0
+    """Agent steps over which training returns are averaged; 0 chooses some 50 windows of ten or more episodes."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(Options, "plot", DESCRIPTION, arguments)
+    at_least(options, 0, "smooth")
+    if not options.runs:
+        raise UserError("plot needs the folder of at least one run (q2pi runs lists them)")
+    runs = [RunDir.open(path) for path in options.runs]
+    for run in runs:
+        if not run.rows("episode") and not run.rows("evaluation"):
+            raise UserError(f"{run.path} has nothing to draw yet: no episode has ended")
+    path = Path(options.out) if options.out else _usual_path(runs)
+    if path.suffix != ".png":
+        raise UserError(f"--out {path} must end in .png")
+
+    from q2pi.plots import learning_curves
+
+    print(learning_curves(runs, path, width=options.smooth))
+    return 0
+
+
+def _usual_path(runs: list[RunDir]) -> Path:
+    return runs[0].figures / "learning_curve.png" if len(runs) == 1 else Path("learning_curves.png")

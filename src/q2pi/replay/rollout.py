@@ -1,0 +1,236 @@
+"""What on-policy agents keep between two updates: T steps of N games, or whole episodes.
+
+Both are read once and emptied, both can be saved half full, and both keep observations as the games gave them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Steps as an update reads them."""
+
+    observation: Tensor
+    """[B, *observation_shape], as the network takes it."""
+    action: Tensor
+    """[B, *action_shape], as the policy drew it."""
+    log_prob: Tensor
+    """[B] log pi(a|s) when the action was drawn."""
+    value: Tensor
+    """[B] V(s) at that moment."""
+    advantage: Tensor
+    """[B]"""
+    target: Tensor
+    """[B] what V(s) is moved to."""
+
+    def select(self, index: Tensor) -> "Batch":
+        """Return the rows `index`, int64."""
+        return Batch(*(getattr(self, name)[index] for name in self.__slots__))
+
+
+class Rollout:
+    """T steps of N games, time-major.
+
+    The value of what follows step t is found in one of two places, since row t + 1 belongs to another episode where one
+    ended:
+
+        row t       observation o_t  action a_t  reward r_t      what follows it        its value
+        0           o0               a0          r0              o1                     value[1]
+        1           o1               a1          r1, truncated   o2, final              final_value[1]
+        2           o'0              a2          r2              o'1                    value[3]
+        T - 1 = 3   o'1              a3          r3              o'2, not in a row      final_value[3]
+
+    Args:
+        steps, num_envs: T and N.
+        observation_shape, observation_dtype: of one observation.
+        action_shape, action_dtype: of one action as the policy draws it.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        num_envs: int,
+        observation_shape: tuple[int, ...],
+        observation_dtype: np.dtype[Any],
+        action_shape: tuple[int, ...],
+        action_dtype: np.dtype[Any],
+    ) -> None:
+        size = (steps, num_envs)
+        self.steps = steps
+        self.length = 0
+        """Rows filled."""
+        self.observation: Array = np.zeros((*size, *observation_shape), observation_dtype)
+        self.action: Array = np.zeros((*size, *action_shape), action_dtype)
+        self.log_prob: Array = np.zeros(size, np.float32)
+        self.value: Array = np.zeros(size, np.float32)
+        self.reward: Array = np.zeros(size, np.float32)
+        self.discount: Array = np.zeros(size, np.float32)
+        """gamma, 0 where the world ended."""
+        self.ended: Array = np.zeros(size, np.bool_)
+        """The episode ended, either way."""
+        self.final_value: Array = np.zeros(size, np.float32)
+        """Value of what follows, where time ran out and in the last row; 0 elsewhere."""
+
+    @property
+    def full(self) -> bool:
+        return self.length == self.steps
+
+    @property
+    def nbytes(self) -> int:
+        return sum(column.nbytes for column in self._columns().values())
+
+    def append(self, **row: Array) -> None:
+        """Take in one step of every game: one array [N, ...] for each column, by name."""
+        assert not self.full, "the rollout is full"
+        for name, column in self._columns().items():
+            column[self.length] = row[name]
+        self.length += 1
+
+    def next_value(self) -> Array:
+        """Return the values [T, N] of what follows each step of a full rollout."""
+        assert self.full, "what follows the last row is not known yet"
+        following = np.concatenate([self.value[1:], self.final_value[-1:]])
+        return np.where(self.ended, self.final_value, following)
+
+    def clear(self) -> None:
+        self.length = 0
+
+    def state(self) -> State:
+        """Return the rows filled so far."""
+        return {"length": self.length} | {name: column[: self.length] for name, column in self._columns().items()}
+
+    def load(self, state: State) -> None:
+        self.length = int(state["length"])
+        for name, column in self._columns().items():
+            column[: self.length] = state[name]
+
+    def _columns(self) -> dict[str, Array]:
+        names = ("observation", "action", "log_prob", "value", "reward", "discount", "ended", "final_value")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One whole episode of T steps."""
+
+    observation: Array
+    """[T, *observation_shape]"""
+    action: Array
+    """[T, *action_shape]"""
+    reward: Array
+    """[T] float32"""
+    final_observation: Array
+    """[*observation_shape] what the last action led to."""
+    truncated: bool
+    """Time ran out: the world had not ended."""
+
+
+class Episodes:
+    """Whole episodes of N games, the same number of each, all begun after the last update.
+
+    Which episodes count is settled before they begin: the first `share` that each game begins. Taking instead the first
+    ones to finish, of whichever game, would prefer short episodes. In the picture, `share` is 1, # counts, . is played
+    and not kept:
+
+        game 0  |#######|........|......########|...
+        game 1  |###############|.....|####|........
+                                ^ update            ^ update
+
+    Args:
+        num_envs: N.
+        share: whole episodes of each game, at least 1.
+        columns: shape and dtype of one observation and one action, under the names "observation" and "action".
+    """
+
+    def __init__(self, num_envs: int, share: int, columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+        flags = {name: ((), np.dtype(np.bool_)) for name in ("ended", "truncated")}
+        self.share = share
+        self.columns = columns | {"reward": ((), np.dtype(np.float32)), "final": columns["observation"]} | flags
+        self.counts: Array = np.ones(num_envs, np.bool_)
+        """[N] the episode under way was begun after the last update."""
+        self.rows: list[dict[str, list[Array]]] = [self._empty() for _ in range(num_envs)]
+        self._just_ended: Array = np.zeros(num_envs, np.bool_)
+
+    @property
+    def complete(self) -> bool:
+        """Every game has played its share."""
+        return all(self._has_played(game) for game in range(len(self.rows)))
+
+    def append(
+        self,
+        observation: Array,
+        action: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        next_observation: Array,
+    ) -> None:
+        """Take in one step of every game: arrays [N, ...]; `next_observation` is the true result of the action."""
+        ended = terminated | truncated
+        for game, rows in enumerate(self.rows):
+            if not self.counts[game] or self._has_played(game):
+                continue
+            row = {"observation": observation, "action": action, "reward": reward}
+            for name, column in (row | {"ended": ended, "truncated": truncated}).items():
+                rows[name].append(column[game].copy())
+            if ended[game]:
+                rows["final"].append(next_observation[game].copy())
+        self.counts = self.counts | ended
+        self._just_ended = ended
+
+    def take(self) -> list[Trajectory]:
+        """Return the episodes, by game and then by their order, and begin the next collection after them.
+
+        To be called after an `append` that made the collection complete.
+        """
+        trajectories = [trajectory for rows in self.rows for trajectory in self._cut(rows)]
+        self.rows = [self._empty() for _ in self.rows]
+        self.counts = self._just_ended
+        return trajectories
+
+    def state(self) -> State:
+        games = {
+            str(game): {name: self._stacked(name, rows[name]) for name in self.columns}
+            for game, rows in enumerate(self.rows)
+        }
+        return {"counts": self.counts, "games": games}
+
+    def load(self, state: State) -> None:
+        self.counts = np.array(state["counts"])
+        for game, rows in enumerate(self.rows):
+            for name in self.columns:
+                rows[name] = list(np.array(state["games"][str(game)][name]))
+
+    def _has_played(self, game: int) -> bool:
+        return len(self.rows[game]["final"]) == self.share
+
+    def _empty(self) -> dict[str, list[Array]]:
+        return {name: [] for name in self.columns}
+
+    def _stacked(self, name: str, rows: list[Array]) -> Array:
+        shape, dtype = self.columns[name]
+        return np.array(rows, dtype).reshape(len(rows), *shape)
+
+    def _cut(self, rows: dict[str, list[Array]]) -> list[Trajectory]:
+        """Return the whole episodes of one game."""
+        columns = {name: self._stacked(name, rows[name]) for name in self.columns}
+        ends = np.flatnonzero(columns["ended"]) + 1
+        begins = [0, *ends[:-1]]
+        return [
+            Trajectory(
+                observation=columns["observation"][begin:end],
+                action=columns["action"][begin:end],
+                reward=columns["reward"][begin:end],
+                final_observation=columns["final"][number],
+                truncated=bool(columns["truncated"][end - 1]),
+            )
+            for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
+        ]

@@ -1,0 +1,530 @@
+"""PPO: the ratio, the clipping, the minibatches, what a rollout is worth, what is played and stored."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from q2pi import checkpoint, loop
+from q2pi.algorithms import ppo
+from q2pi.algorithms.base import Setting
+from q2pi.config import RunConfig
+from q2pi.envs.games import Step
+from q2pi.envs.spec import EnvSpec
+from q2pi.equations.policies import Categorical, SquashedGaussian
+from q2pi.errors import UserError
+from q2pi.presets import configure
+from q2pi.replay.rollout import Batch
+
+GAMES = 2
+BOX = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))
+DISCRETE = spaces.Discrete(3)
+
+
+def agent(space: Any = DISCRETE, shape: tuple[int, ...] = (3,), **changes: Any) -> ppo.Agent:
+    """Return an agent for 2 games with rollouts of 8 steps."""
+    options = {"num_steps": 8, "num_minibatches": 2, "hidden": (16,)} | changes
+    dtype = np.dtype(np.uint8 if len(shape) == 3 else np.float32)
+    setting = Setting(
+        env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
+        num_envs=GAMES,
+        frame_shape=shape,
+        frame_dtype=dtype,
+        stack=1,
+        observation_shape=shape,
+        action_space=space,
+        total_timesteps=160,
+        seed=1,
+        device=torch.device("cpu"),
+        precision="fp32",
+    )
+    return ppo.Agent(ppo.Config(**options), setting)
+
+
+def observations(shape: tuple[int, ...], now: int) -> np.ndarray:
+    generator = np.random.default_rng(now)
+    if len(shape) == 3:
+        return generator.integers(0, 256, (GAMES, *shape), dtype=np.uint8)
+    return generator.normal(1.0, 2.0, (GAMES, *shape)).astype(np.float32)
+
+
+def step(now: int, shape: tuple[int, ...], truncated: bool = False, reward: float = 1.0) -> Step:
+    nothing = np.zeros(GAMES, np.bool_)
+    following = observations(shape, now + 1)
+    return Step(
+        next_observation=-following if truncated else following,
+        observation=following,
+        reward=np.full(GAMES, reward, np.float32),
+        terminated=nothing,
+        truncated=np.full(GAMES, truncated),
+        life_lost=nothing,
+        episodes=(),
+    )
+
+
+def fill(player: ppo.Agent, start: int = 0, moved: Callable[[int], None] = lambda now: None) -> list[np.ndarray]:
+    """Play a rollout on random observations; return the actions sent. `moved` is called after each step."""
+    shape, sent = player.setting.observation_shape, []
+    for now in range(start, start + player.rollout.steps):
+        sent.append(player.act(observations(shape, now), now * GAMES))
+        player.observe(sent[-1], step(now, shape, truncated=now % 5 == 4, reward=float(now)))
+        moved(now)
+    return sent
+
+
+def ratio(player: ppo.Agent, batch: Batch) -> torch.Tensor:
+    with torch.inference_mode():
+        policy, _ = player.network(batch.observation)
+        return (policy.log_prob(batch.action) - batch.log_prob).exp()
+
+
+CASES = [
+    pytest.param(DISCRETE, (3,), {}, id="discrete"),
+    pytest.param(BOX, (3,), {}, id="box"),
+    pytest.param(BOX, (3,), {"squash": True}, id="squashed"),
+    pytest.param(DISCRETE, (3,), {"normalize_observations": True, "normalize_rewards": True}, id="normalised"),
+    pytest.param(DISCRETE, (1, 36, 36), {}, id="images"),
+]
+
+
+@pytest.mark.parametrize(("space", "shape", "changes"), CASES)
+def test_the_ratio_is_one_before_the_first_update(space: Any, shape: tuple[int, ...], changes: dict[str, Any]) -> None:
+    """In the second rollout, so that statistics and weights have moved since the start."""
+    player = agent(space, shape, log_std=1.0, **changes)
+    for rollout in range(2):
+        fill(player, rollout * player.rollout.steps)
+        batch = player._batch()
+        for row in range(player.rollout.steps):  # rows as they were acted on: the same arithmetic, so the same bits
+            acted = batch.select(torch.arange(row * GAMES, (row + 1) * GAMES))
+            assert torch.equal(ratio(player, acted), torch.ones(GAMES))
+        shuffled = batch.select(player._minibatches(0)[0])
+        torch.testing.assert_close(ratio(player, shuffled), torch.ones(len(shuffled.action)), atol=1e-5, rtol=0)
+        first = player.learn((rollout + 1) * player.rollout.steps * GAMES)[0]
+        assert first["approx_kl"] == pytest.approx(0, abs=1e-6)
+        assert first["clip_fraction"] == 0
+    torch.manual_seed(0)
+    assert (ratio(player, batch) - 1).abs().max() > 1e-3  # after the updates it is not
+
+
+def test_the_ratio_is_not_one_if_statistics_move_within_a_rollout() -> None:
+    player = agent(normalize_observations=True)
+    fill(player)
+    player.learn(16)
+    assert player.observations is not None
+    normalizer = player.observations
+    fill(player, 8, moved=lambda now: normalizer.update(observations((3,), now)))
+    assert (ratio(player, player._batch()) - 1).abs().max() > 1e-5
+
+
+def test_the_ratio_is_not_one_if_clipped_actions_are_stored() -> None:
+    player = agent(BOX, log_std=1.0)
+    sent = fill(player)
+    batch = dataclasses.replace(player._batch(), action=torch.from_numpy(np.concatenate(sent)))
+    assert (ratio(player, batch) - 1).abs().max() > 0.1
+
+
+class Bandit(nn.Module):
+    """One state, three actions, a value: the policy is its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(3))
+        self.value = nn.Parameter(torch.zeros(()))
+
+    def forward(self, observation: torch.Tensor) -> Any:
+        return Categorical(self.logits.expand(len(observation), 3)), self.value.expand(len(observation))
+
+
+def bandit_gradients(
+    ratio: float, advantage: float, clip: float, old_value: float = 0.0, target: float = 0.0, **changes: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients by the logits and by the value of one step whose ratio is as given."""
+    network = Bandit()
+    batch = Batch(
+        observation=torch.zeros(1, 1),
+        action=torch.tensor([0]),
+        log_prob=torch.tensor([math.log(1 / 3) - math.log(ratio)]),
+        value=torch.tensor([old_value]),
+        advantage=torch.tensor([advantage]),
+        target=torch.tensor([target]),
+    )
+    options = {"normalize_advantages": False, "entropy_coefficient": 0.0, "value_coefficient": 1.0} | changes
+    total, _ = ppo.loss(network, batch, ppo.Config(**options), clip)
+    total.backward()
+    assert network.logits.grad is not None
+    assert network.value.grad is not None
+    return network.logits.grad, network.value.grad
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "moves"), [(1.5, 2.0, False), (0.5, -2.0, False), (1.5, -2.0, True), (0.5, 2.0, True)]
+)
+def test_the_gradient_vanishes_where_the_ratio_has_moved_far_enough(
+    ratio: float, advantage: float, moves: bool
+) -> None:
+    gradient, _ = bandit_gradients(ratio, advantage, clip=0.2)
+    # d(-ratio * advantage) = -ratio * advantage * (onehot(0) - 1/3)
+    unclipped = -ratio * advantage * torch.tensor([2 / 3, -1 / 3, -1 / 3])
+    torch.testing.assert_close(gradient, unclipped if moves else torch.zeros(3))
+    wide, _ = bandit_gradients(ratio, advantage, clip=0.9)
+    torch.testing.assert_close(wide, unclipped)
+
+
+def test_the_value_moves_no_further_than_the_clip() -> None:
+    """V is 0, was -0.5 and its target is 3: it has moved 0.5 up already, beyond a clip of 0.1."""
+    assert bandit_gradients(1.0, 0.0, 0.1, old_value=-0.5, target=3.0)[1] == 0
+    assert bandit_gradients(1.0, 0.0, 0.1, old_value=-0.5, target=3.0, clip_value_loss=False)[1] == pytest.approx(-6)
+    assert bandit_gradients(1.0, 0.0, 0.6, old_value=-0.5, target=3.0)[1] == pytest.approx(-6)
+
+
+def test_entropy_and_value_enter_with_their_coefficients() -> None:
+    """At uniform logits the entropy is stationary: its weight shows in the loss alone."""
+    network = Bandit()
+    columns = [torch.zeros(2, 1), torch.tensor([0, 1]), torch.full((2,), math.log(1 / 3))]
+    batch = Batch(*columns, torch.zeros(2), torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))
+    config = ppo.Config(value_coefficient=0.1, entropy_coefficient=0.01, normalize_advantages=False)
+    total, scalars = ppo.loss(network, batch, dataclasses.replace(config, clip_value_loss=False), 0.2)
+    assert scalars["policy_loss"].item() == pytest.approx(-1.5)
+    assert scalars["value_loss"].item() == pytest.approx(5)
+    assert total.item() == pytest.approx(-1.5 + 0.5 - 0.01 * math.log(3))
+
+
+def test_advantages_are_normalised_in_each_minibatch() -> None:
+    """Advantages 1 and 2 become -+1/sqrt(2), so that their mean loss at ratio 1 is 0; raw it would be -1.5."""
+    columns = [torch.zeros(2, 1), torch.tensor([0, 1]), torch.full((2,), math.log(1 / 3)), torch.zeros(2)]
+    batch = Batch(*columns, torch.tensor([1.0, 2.0]), torch.zeros(2))
+    _, scalars = ppo.loss(Bandit(), batch, ppo.Config(), 0.2)
+    assert scalars["policy_loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_minibatches_part_the_rollout_anew_in_each_epoch() -> None:
+    player = agent(num_minibatches=4)
+    epochs = [torch.cat(player._minibatches(epoch)).tolist() for epoch in range(3)]
+    assert [len(part) for part in player._minibatches(0)] == [4] * 4
+    assert all(sorted(order) == list(range(16)) for order in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert torch.cat(player._minibatches(0)).tolist() == epochs[0]
+    player.rollouts += 1
+    assert torch.cat(player._minibatches(0)).tolist() != epochs[0]
+
+
+def test_every_step_is_learned_from_as_often_as_epochs_say() -> None:
+    player = agent(update_epochs=3, num_minibatches=4)
+    fill(player)
+    assert player.learn(12) and player.rollout.length == 0  # noqa: PT018
+    fill(player, 8)
+    assert len(player.learn(32)) == 12 == ppo.updates_owed(player.config, 16, GAMES)
+    assert player.learn(32) == []
+
+
+def test_epochs_stop_at_the_target_kl() -> None:
+    eager = agent(learning_rate=0.1, target_kl=1e-4, update_epochs=5)
+    fill(eager)
+    assert len(eager.learn(16)) < 10
+    patient = agent(learning_rate=0.1, update_epochs=5)
+    fill(patient)
+    assert len(patient.learn(16)) == 10
+
+
+def test_steps_and_clip_fall_linearly() -> None:
+    """Budget 160: the rollout that began at 40 learns at three quarters of the rate."""
+    player = agent(learning_rate=1e-3, clip_coefficient=0.2, anneal_clip_coefficient=True)
+    fill(player)
+    assert [row["learning_rate"] for row in player.learn(56)] == pytest.approx([7.5e-4] * 8)
+    assert player._clip(40) == pytest.approx(0.15)
+    constant = agent(learning_rate=1e-3, anneal_learning_rate=False, clip_coefficient=0.2)
+    fill(constant)
+    assert {row["learning_rate"] for row in constant.learn(56)} == {1e-3}
+    assert constant._clip(40) == 0.2
+
+
+def with_value_of_first_number(player: ppo.Agent) -> ppo.Agent:
+    """Let V(s) be the first number of s."""
+    network = player.network
+
+    class Known(nn.Module):
+        def forward(self, observation: torch.Tensor) -> torch.Tensor:
+            return observation[:, 0]
+
+    network.critic = Known()
+    return player
+
+
+def test_values_of_final_observations_and_of_the_end_of_the_rollout() -> None:
+    """gamma 0.1, V the first number: game 0 goes on, game 1 runs out of time at the first step."""
+    player = with_value_of_first_number(agent(num_steps=2, num_minibatches=1, gamma=0.1, gae_lambda=1.0))
+    nothing = np.zeros(2, np.bool_)
+
+    def seen(*values: float) -> np.ndarray:
+        return np.array([[value, 0, 0] for value in values], np.float32)
+
+    player.act(seen(10, 20), 0)
+    first = Step(
+        seen(30, 40), seen(30, 99), np.array([1, 2], np.float32), nothing, ~nothing & [False, True], nothing, ()
+    )
+    player.observe(np.zeros(2), first)
+    player.act(seen(30, 99), 2)
+    last = Step(seen(50, 60), seen(50, 60), np.array([3, 4], np.float32), nothing, nothing, nothing, ())
+    player.observe(np.zeros(2), last)
+    batch = player._batch()
+    # returns: game 0: 1 + 0.1 * (3 + 0.1 * 50) and 3 + 0.1 * 50; game 1: 2 + 0.1 * 40 and 4 + 0.1 * 60
+    torch.testing.assert_close(batch.target, torch.tensor([1.8, 6.0, 8.0, 10.0]))
+    torch.testing.assert_close(batch.advantage, torch.tensor([1.8 - 10, 6.0 - 20, 8.0 - 30, 10.0 - 99]))
+
+
+@pytest.mark.parametrize("truncation", [True, False])
+def test_time_running_out_is_no_end_of_the_world(truncation: bool) -> None:
+    """Reward 1 forever is worth 1 / (1 - 0.9) = 10 everywhere. Cut every third step, nothing is better or worse than
+    expected; were the cuts ends of the world, everything would be worse."""
+    player = with_value_of_first_number(agent(gamma=0.9))
+    ten = np.full((GAMES, 3), 10, np.float32)
+    nothing = np.zeros(GAMES, np.bool_)
+    for now in range(player.rollout.steps):
+        player.act(ten, now)
+        cut = np.full(GAMES, now % 3 == 2)
+        ends = (nothing, cut) if truncation else (cut, nothing)
+        player.observe(np.zeros(GAMES), Step(ten, ten, np.ones(GAMES, np.float32), *ends, nothing, ()))
+    advantage = player._batch().advantage
+    if truncation:
+        torch.testing.assert_close(advantage, torch.zeros(16), atol=1e-5, rtol=0)
+    else:
+        assert advantage.min() < -8
+
+
+def test_a_lost_life_ends_the_return_where_the_rules_say_so() -> None:
+    for rule, expected in ((True, 0.0), (False, 0.99)):
+        player = agent()
+        env = dataclasses.replace(player.setting.env, life_loss_discount=rule)
+        player.setting = dataclasses.replace(player.setting, env=env)
+        player.act(observations((3,), 0), 0)
+        player.observe(np.zeros(GAMES), dataclasses.replace(step(0, (3,)), life_lost=np.array([True, False])))
+        np.testing.assert_allclose(player.rollout.discount[0], [expected, 0.99], rtol=1e-6)
+
+
+def test_rewards_are_clipped_where_the_rules_say_so() -> None:
+    for rule, expected in ((True, 1.0), (False, 7.0)):
+        player = agent()
+        player.setting = dataclasses.replace(
+            player.setting, env=dataclasses.replace(player.setting.env, clip_rewards=rule)
+        )
+        player.act(observations((3,), 0), 0)
+        player.observe(np.zeros(GAMES), step(0, (3,), reward=7.0))
+        assert player.rollout.reward[0].tolist() == [expected] * GAMES
+
+
+def test_box_actions_are_sent_clipped_and_stored_unclipped() -> None:
+    player = agent(BOX, log_std=1.5)
+    sent, stored = np.stack(fill(player)), player.rollout.action
+    assert (sent == np.clip(stored, BOX.low, BOX.high)).all()
+    assert (sent != stored).any()
+
+
+def test_squashed_actions_lie_within_their_bounds_and_have_the_right_density() -> None:
+    """Stored is x; ratios and gradients must be those of the density of the action itself."""
+    player = agent(BOX, squash=True, log_std=-0.5)
+    sent = torch.from_numpy(np.concatenate(fill(player)))
+    assert BOX.contains(sent[0].numpy())
+    batch = player._batch()
+    low, high = torch.from_numpy(BOX.low), torch.from_numpy(BOX.high)
+    policy, _ = player.network(batch.observation)
+    torch.testing.assert_close(sent, low + (high - low) * (1 + torch.tanh(batch.action)) / 2)
+    action_policy = SquashedGaussian(policy.mean, policy.log_std, low, high)
+    shifted = SquashedGaussian(policy.mean + 0.3, policy.log_std - 0.2, low, high)
+    ratio = policy.log_prob(batch.action) - shifted.base.log_prob(batch.action)
+    expected = action_policy.log_prob(sent) - shifted.log_prob(sent)
+    torch.testing.assert_close(ratio, expected, atol=2e-4, rtol=1e-4)
+    parameters = list(player.network.policy.parameters())
+    mine = torch.autograd.grad(policy.log_prob(batch.action).sum(), parameters, retain_graph=True)
+    theirs = torch.autograd.grad(action_policy.log_prob(sent).sum(), parameters, retain_graph=True)
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(policy.entropy(), action_policy.entropy())
+    assert (policy.entropy() - action_policy.base.entropy()).abs().min() > 0.1
+
+
+def test_actions_that_count_from_elsewhere() -> None:
+    player = agent(spaces.Discrete(3, start=-1))
+    sent = np.concatenate(fill(player))
+    assert set(sent) == {-1, 0, 1}
+    assert player.rollout.action.min() == 0
+
+
+def test_weights_are_orthogonal_and_the_first_policy_nearly_uniform() -> None:
+    player = agent(shape=(1, 36, 36))
+    convolution = player.network.policy.torso.convolutions[2].weight.detach().reshape(64, -1)
+    torch.testing.assert_close(convolution @ convolution.T, 2 * torch.eye(64), atol=1e-4, rtol=0)
+    policy, _ = player.network(torch.from_numpy(observations((1, 36, 36), 0)))
+    assert (policy.log_probs.exp() - 1 / 3).abs().max() < 0.02
+
+
+def test_an_image_torso_serves_both_and_learns_from_both() -> None:
+    assert "critic.torso.layers.0.weight" in agent().network.state_dict()
+    player = agent(shape=(1, 36, 36))
+    assert not any("critic.torso" in name for name in player.network.state_dict())
+    before = player.network.policy.torso.linear.weight.clone()
+    fill(player)
+    player.learn(16)
+    assert not torch.equal(before, player.network.policy.torso.linear.weight)
+
+
+def test_evaluation_leaves_no_trace_and_says_what_it_plays() -> None:
+    player = agent(normalize_observations=True, normalize_rewards=True)
+    fill(player)
+    player.learn(16)
+    player.act(observations((3,), 3), 16)
+    player.observe(np.zeros(GAMES), step(3, (3,)))
+    before = checkpoint.digest(player.state())
+    many = np.concatenate([observations((3,), now) for now in range(200)])
+    mode = player.evaluation_act(many, np.random.default_rng(1))
+    assert mode.tolist() == player.evaluation_act(many, np.random.default_rng(2)).tolist()
+    assert mode.tolist() == player.predict(many)[0].tolist()
+    assert player.predict(many[0])[0] == mode[0]
+    drawn = player.predict(many, deterministic=False)[0]
+    assert drawn.tolist() != mode.tolist()
+    assert checkpoint.digest(player.state()) == before
+    assert player.evaluation_policy == "the policy's mode"
+    sampler = agent(evaluation_deterministic=False)
+    first, again, other = (sampler.evaluation_act(many, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert sampler.evaluation_policy == "drawn from the policy"
+
+
+def test_explained_variance() -> None:
+    target = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert ppo.explained_variance(target + 5, target) == 1
+    assert ppo.explained_variance(torch.zeros(4), target) == 0
+    assert ppo.explained_variance(torch.zeros(4), torch.ones(4)) == 0
+
+
+def config(env_id: str, total: int, **hyper: Any) -> RunConfig[ppo.Config]:
+    options = {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (8,)} | hyper
+    return RunConfig(
+        algorithm="ppo",
+        total_timesteps=total,
+        num_envs=2,
+        threads=1,
+        checkpoint_frequency=80,
+        evaluation_episodes=0,
+        env=EnvSpec(env_id),
+        hyper=ppo.Config(**options),
+    )
+
+
+def final_digest(run: RunConfig[ppo.Config], state: Any = None, folder: Path | None = None) -> str:
+    """Train to the end, save the checkpoint of step 80 in `folder`, and return the digest of the last state."""
+    digest = ""
+    for event in loop.run(run, state):
+        if isinstance(event, loop.Checkpoint):
+            digest = checkpoint.digest(event.state)
+            if folder is not None and event.step == 80:
+                checkpoint.save(folder, event.step, event.state)
+    return digest
+
+
+@pytest.mark.parametrize(
+    ("env_id", "hyper"),
+    [
+        ("CartPole-v1", {}),
+        ("Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}),
+        ("Pendulum-v1", {"squash": True}),
+    ],
+)
+def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(
+    tmp_path: Path, env_id: str, hyper: dict[str, Any]
+) -> None:
+    """Rollouts take 32 agent steps; the checkpoint is at 80, half-way through the third."""
+    run = config(env_id, 160, **hyper)
+    expected = final_digest(run, folder=tmp_path)
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    assert saved["agent"]["rollout"]["length"] == 8
+    assert final_digest(run, saved) == expected
+    _, emptied, _, _ = checkpoint.load_newest(tmp_path)
+    emptied["agent"]["rollout"]["reward"][:] = 0
+    assert final_digest(run, emptied) != expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_minibatches": 3}, "--num-minibatches 3 does not divide the 32 agent steps"),
+        ({"num_steps": 0}, "--num-steps 0 is out of range: it must be at least 1"),
+        (
+            {"num_steps": 1000},
+            "--num-steps 1000 of --num-envs 2 games are 2000 agent steps, beyond --total-timesteps 160",
+        ),
+        ({"update_epochs": 0}, "--update-epochs 0"),
+        ({"clip_coefficient": 1.5}, r"--clip-coefficient 1.5 is out of range: it must be in \[0, 1\]"),
+        ({"gae_lambda": -0.1}, "--gae-lambda -0.1"),
+        ({"target_kl": -1.0}, "--target-kl -1.0"),
+        ({"learning_rate": math.nan}, "--learning-rate nan"),
+        ({"hidden": ()}, "--hidden"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        loop.prepare(config("CartPole-v1", 160, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_spaces_it_cannot_serve() -> None:
+    def setting(space: Any) -> Setting:
+        return dataclasses.replace(agent().setting, action_space=space)
+
+    with pytest.raises(
+        UserError, match=r"--env-id CartPole-v1 has actions MultiBinary\(3\): ppo needs Discrete or Box"
+    ):
+        ppo.check_spaces(setting(spaces.MultiBinary(3)))
+    with pytest.raises(UserError, match="ppo needs Discrete or Box"):
+        ppo.check_spaces(setting(spaces.Box(0, 255, (2,), np.uint8)))
+    ppo.check_spaces(setting(DISCRETE))
+    ppo.check_spaces(setting(BOX))
+    with pytest.raises(UserError, match="--squash needs actions with finite bounds"):
+        agent(spaces.Box(-np.inf, np.inf, (2,)), squash=True)
+    with pytest.raises(UserError, match="--normalize-observations is for vectors"):
+        agent(shape=(1, 36, 36), normalize_observations=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1", "Acrobot-v1", "LunarLander-v3", "Pendulum-v1", "MountainCarContinuous-v0"]
+)
+def test_a_calibration_has_whole_rollouts_of_the_same_minibatches(name: str) -> None:
+    run, preset = configure("ppo", name)
+    assert preset == name
+    ppo.check(run)
+    trial = ppo.calibration(dataclasses.replace(run, total_timesteps=1_200))
+    ppo.check(trial)
+
+    def minibatch(of: RunConfig[ppo.Config]) -> float:
+        return of.hyper.num_steps * of.num_envs / of.hyper.num_minibatches
+
+    assert minibatch(trial) == minibatch(run)
+    assert trial.hyper.num_steps * trial.num_envs <= 300
+    assert trial.hyper.update_epochs == run.hyper.update_epochs
+
+
+def test_memory_needed_is_what_a_rollout_takes_twice() -> None:
+    for player in (agent(), agent(BOX), agent(shape=(1, 36, 36))):
+        assert ppo.memory_needed(player.config, player.setting) == pytest.approx(2 * player.rollout.nbytes, rel=0.1)
+
+
+@pytest.mark.learning
+def test_ppo_learns_cart_pole() -> None:
+    run, _ = configure("ppo", "CartPole-v1")
+    run = dataclasses.replace(run, total_timesteps=50_000, threads=1)
+    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    assert np.mean(scores[-1]) > 450
+
+
+@pytest.mark.learning
+def test_ppo_learns_pendulum() -> None:
+    run, _ = configure("ppo", "Pendulum-v1")
+    run = dataclasses.replace(run, threads=1)
+    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    assert np.mean(scores[-1]) > -400

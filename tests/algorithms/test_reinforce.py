@@ -1,0 +1,458 @@
+"""REINFORCE: its weights by hand, and its gradient against the exact one of worlds that are solved exactly."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from q2pi import checkpoint, loop
+from q2pi.algorithms import reinforce
+from q2pi.algorithms.base import Setting
+from q2pi.algorithms.reinforce import Credit, credit_of, weights
+from q2pi.config import RunConfig
+from q2pi.envs.games import Step
+from q2pi.envs.spec import EnvSpec
+from q2pi.equations.exact import MDP, chain, policy_value, softmax_gradient, softmax_policy
+from q2pi.equations.policies import Categorical
+from q2pi.errors import UserError
+from q2pi.presets import configure
+from q2pi.replay.rollout import Trajectory
+
+EPISODES = 4
+BATCHES = 800
+VARIANTS = [(kind, baseline) for kind in ("whole", "to_go") for baseline in ("none", "batch_mean", "value")]
+
+
+def setting(states: int, actions: int, num_envs: int = 1) -> Setting:
+    return Setting(
+        env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
+        num_envs=num_envs,
+        frame_shape=(states,),
+        frame_dtype=np.dtype(np.float32),
+        stack=1,
+        observation_shape=(states,),
+        action_space=spaces.Discrete(actions),
+        total_timesteps=1_000,
+        seed=1,
+        device=torch.device("cpu"),
+        precision="fp32",
+    )
+
+
+def random_world() -> MDP:
+    """Three states, three actions; every step ends the world with a probability of about 0.3."""
+    generator = np.random.default_rng(11)
+    transition = generator.dirichlet(np.ones(4), size=(3, 3))[..., :3] * 0.9
+    return MDP(transition, generator.normal(size=(3, 3)), 0.8, np.array([0.5, 0.3, 0.2]))
+
+
+WORLDS: dict[str, tuple[MDP, np.ndarray]] = {
+    "random": (random_world(), np.random.default_rng(12).normal(size=(3, 3))),
+    "chain": (chain(3, gamma=0.7), np.array([[0.0, 0.5], [0.2, 0.0], [0.0, 0.3]])),
+}
+
+
+class World:
+    """N copies of a finite world as games: the observation is the state, one-hot."""
+
+    def __init__(self, mdp: MDP, num_envs: int, seed: int) -> None:
+        self.mdp, self.generator = mdp, np.random.default_rng(seed)
+        self.state = np.array([self._first() for _ in range(num_envs)])
+
+    @property
+    def observation(self) -> np.ndarray:
+        return np.eye(self.mdp.states, dtype=np.float32)[self.state]
+
+    def step(self, action: np.ndarray) -> Step:
+        reward = self.mdp.reward[self.state, action].astype(np.float32)
+        cumulative = self.mdp.transition[self.state, action].cumsum(-1)
+        arrival = (self.generator.random((len(action), 1)) > cumulative).sum(-1)
+        terminated = arrival == self.mdp.states
+        self.state = np.where(terminated, 0, arrival)
+        following = self.observation
+        for game in np.flatnonzero(terminated):
+            self.state[game] = self._first()
+        nothing = np.zeros(len(action), np.bool_)
+        return Step(following, self.observation, reward, terminated, nothing, nothing, ())
+
+    def _first(self) -> int:
+        return int(self.generator.choice(self.mdp.states, p=self.mdp.start))
+
+
+@functools.cache
+def played(name: str) -> list[list[Trajectory]]:
+    """Return batches of whole episodes of the world's softmax policy."""
+    mdp, theta = WORLDS[name]
+    world, pi = World(mdp, 1, seed=3), softmax_policy(theta).cumsum(-1)
+    noise = np.random.default_rng(4)
+    episodes: list[Trajectory] = []
+    rows: list[tuple[Any, ...]] = []
+    while len(episodes) < EPISODES * BATCHES:
+        seen, action = world.observation, (noise.random((1, 1)) > pi[world.state]).sum(-1)
+        result = world.step(action)
+        rows.append((seen[0], action[0], result.reward[0]))
+        if result.terminated[0]:
+            observation, actions, reward = (np.array(column) for column in zip(*rows, strict=True))
+            episodes.append(Trajectory(observation, actions, reward, result.next_observation[0], False))
+            rows = []
+    return [episodes[start : start + EPISODES] for start in range(0, len(episodes), EPISODES)]
+
+
+@functools.cache
+def credits_of(name: str) -> list[Credit]:
+    """Return the credit of each batch, with a value that is just some function of the state."""
+    value, final = torch.tensor([3.0, -1.0, 2.0]), [torch.zeros(())] * EPISODES
+    states = [[episode.observation.argmax(-1) for episode in batch] for batch in played(name)]
+    return [
+        credit_of(batch, [value[torch.from_numpy(state)] for state in seen], final, WORLDS[name][0].gamma)
+        for batch, seen in zip(played(name), states, strict=True)
+    ]
+
+
+def sampled_gradients(name: str, config: reinforce.Config, action_baseline: float = 0.0) -> np.ndarray:
+    """Return the estimate of dJ / d theta of each batch, [BATCHES, S, A], from `weights` and `loss`.
+
+    Args:
+        name: of a world.
+        config: the variant.
+        action_baseline: subtracted from the weight of action 0 alone, which no baseline may do.
+    """
+    weight = torch.cat([weights(credit, config).T[credit.played.T] for credit in credits_of(name)])
+    everything = [episode for batch in played(name) for episode in batch]
+    action = torch.from_numpy(np.concatenate([episode.action for episode in everything]))
+    state = torch.from_numpy(np.concatenate([episode.observation.argmax(-1) for episode in everything]))
+    lengths = torch.tensor([len(episode.reward) for episode in everything])
+    batch = (torch.arange(len(everything)) // EPISODES).repeat_interleave(lengths)
+    # Each batch has logits of its own, so that one gradient of the sum of losses holds all of theirs.
+    logits = torch.tensor(WORLDS[name][1], dtype=torch.float32).repeat(BATCHES, 1, 1).requires_grad_()
+    policy = Categorical(logits[batch, state])
+    reinforce.loss(policy, action, weight - action_baseline * (action == 0), EPISODES).backward()
+    assert logits.grad is not None
+    gradients: np.ndarray = -logits.grad.numpy()
+    return gradients
+
+
+def deviation(estimates: np.ndarray, name: str) -> float:
+    """Return how far the mean is from the exact gradient, in standard errors, at worst over the parameters."""
+    mdp, theta = WORLDS[name]
+    exact = softmax_gradient(mdp, theta, np.arange(mdp.states))
+    error = estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates))
+    return float((np.abs(estimates.mean(axis=0) - exact) / error).max())
+
+
+def variant(name: str, kind: Any, baseline: Any, **changes: Any) -> reinforce.Config:
+    options = {"discount_states": True} | changes
+    return reinforce.Config(return_kind=kind, baseline=baseline, gamma=WORLDS[name][0].gamma, **options)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize(("kind", "baseline"), VARIANTS)
+def test_the_estimate_is_unbiased(name: str, kind: str, baseline: str) -> None:
+    assert deviation(sampled_gradients(name, variant(name, kind, baseline)), name) < 4
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize(("kind", "baseline"), VARIANTS)
+def test_a_baseline_that_depends_on_the_action_is_found_out(name: str, kind: str, baseline: str) -> None:
+    assert deviation(sampled_gradients(name, variant(name, kind, baseline), action_baseline=1.0), name) > 6
+
+
+def test_returns_to_go_need_gamma_to_the_t_to_be_unbiased() -> None:
+    practice = variant("chain", "to_go", "none", discount_states=False)
+    assert deviation(sampled_gradients("chain", practice), "chain") > 6
+
+
+def test_a_mean_with_the_episode_itself_in_it_shrinks_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean_of_all(gain: torch.Tensor, played: torch.Tensor) -> torch.Tensor:
+        return gain.mean(dim=1, keepdim=True).expand_as(gain)
+
+    monkeypatch.setattr(reinforce, "_mean_of_others", mean_of_all)
+    estimates = sampled_gradients("chain", variant("chain", "whole", "batch_mean"))
+    assert deviation(estimates, "chain") > 4
+    assert deviation(estimates * EPISODES / (EPISODES - 1), "chain") < 4
+
+
+def test_what_is_left_out_was_noise() -> None:
+    def spread(kind: str, baseline: str) -> float:
+        return float(sampled_gradients("random", variant("random", kind, baseline)).var(axis=0).sum())
+
+    print(
+        spread("whole", "none"), spread("to_go", "none"), spread("whole", "batch_mean"), spread("to_go", "batch_mean")
+    )
+    assert spread("to_go", "none") < 0.8 * spread("whole", "none")
+
+
+def linear_agent(name: str, num_envs: int = 2, **changes: Any) -> reinforce.Agent:
+    """Return an agent whose logits are the world's theta and whose step sizes are 0."""
+    mdp, theta = WORLDS[name]
+    options = {
+        "hidden": (),
+        "learning_rate": 0.0,
+        "value_learning_rate": 0.0,
+        "value_updates": 1,
+        "episodes_per_update": EPISODES,
+        "gamma": mdp.gamma,
+        "discount_states": True,
+    }
+    agent = reinforce.Agent(reinforce.Config(**(options | changes)), setting(mdp.states, mdp.actions, num_envs))
+    with torch.no_grad():
+        agent.head.logits.weight.copy_(torch.from_numpy(theta.T))
+    return agent
+
+
+def test_playing_collecting_and_learning_together_are_unbiased() -> None:
+    """Two games, two whole episodes each per update: the whole way from `act` to the gradient."""
+    agent = linear_agent("random", baseline="value")
+    world = World(WORLDS["random"][0], 2, seed=7)
+    estimates, step = [], 0
+    while len(estimates) < 200:
+        action = agent.act(world.observation, step)
+        agent.observe(action, world.step(action))
+        step += 2
+        if agent.learn(step):
+            gradient = agent.head.logits.weight.grad
+            assert gradient is not None
+            estimates.append(-gradient.T.numpy().copy())
+    assert deviation(np.array(estimates), "random") < 4
+
+
+def episode(*reward: float, truncated: bool = False) -> Trajectory:
+    length = len(reward)
+    column = np.zeros((length, 1), np.float32)
+    return Trajectory(column, np.zeros(length, np.int64), np.array(reward, np.float32), column[0], truncated)
+
+
+def by_hand(config: dict[str, Any]) -> list[list[float]]:
+    """Weights of three episodes: rewards 1 2 3 | 4 5 | 6, V 0.5 everywhere but 0.25 in first states, gamma 0.1."""
+    episodes = [episode(1, 2, 3), episode(4, 5), episode(6)]
+    value = [torch.tensor([0.25, 0.5, 0.5]), torch.tensor([0.25, 0.5]), torch.tensor([0.25])]
+    credit = credit_of(episodes, value, [torch.tensor(99.0)] * 3, gamma=0.1)
+    table = weights(credit, reinforce.Config(**({"gamma": 0.1, "baseline": "none"} | config)))
+    return [table[: len(e.reward), column].tolist() for column, e in enumerate(episodes)]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, [[1.23, 2.3, 3.0], [4.5, 5.0], [6.0]]),
+        ({"discount_states": True}, [[1.23, 0.23, 0.03], [4.5, 0.5], [6.0]]),
+        ({"return_kind": "whole"}, [[1.23] * 3, [4.5] * 2, [6.0]]),
+        ({"return_kind": "whole", "discount_states": True}, [[1.23] * 3, [4.5] * 2, [6.0]]),
+        ({"baseline": "value"}, [[0.98, 1.8, 2.5], [4.25, 4.5], [5.75]]),
+        ({"baseline": "value", "discount_states": True}, [[0.98, 0.18, 0.025], [4.25, 0.45], [5.75]]),
+        ({"baseline": "value", "return_kind": "whole"}, [[0.98] * 3, [4.25] * 2, [5.75]]),
+        # Step 0: (4.5 + 6) / 2, ...; step 1: the other long one; step 2: no other lasts so long.
+        ({"baseline": "batch_mean"}, [[1.23 - 5.25, 2.3 - 5, 3.0], [4.5 - 3.615, 5 - 2.3], [6 - 2.865]]),
+        (
+            {"baseline": "batch_mean", "return_kind": "whole"},
+            [[1.23 - 5.25] * 3, [4.5 - 3.615] * 2, [6 - 2.865]],
+        ),
+    ],
+)
+def test_weights_by_hand(config: dict[str, Any], expected: list[list[float]]) -> None:
+    found = by_hand(config)
+    assert [len(row) for row in found] == [3, 2, 1]
+    for row, values in zip(found, expected, strict=True):
+        assert row == pytest.approx(values, abs=1e-6)
+
+
+def test_normalised_weights() -> None:
+    flat = np.concatenate(by_hand({"normalize_returns": True}))
+    raw = np.array([1.23, 2.3, 3.0, 4.5, 5.0, 6.0])  # of the six steps alone, not of the padding
+    np.testing.assert_allclose(flat, (raw - raw.mean()) / raw.std(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("truncated", "value", "expected"), [(True, 7.0, [1.27, 2.7]), (False, 7.0, [1.2, 2.0])])
+def test_the_final_value_follows_where_time_ran_out(truncated: bool, value: float, expected: list[float]) -> None:
+    credit = credit_of([episode(1, 2, truncated=truncated)], [torch.zeros(2)], [torch.tensor(value)], gamma=0.1)
+    assert credit.returns[:, 0].tolist() == pytest.approx(expected)
+
+
+def test_without_a_value_network_a_return_is_cut_where_time_ran_out() -> None:
+    cut, valued = linear_agent("chain", baseline="none"), linear_agent("chain", baseline="value")
+    assert valued.value is not None
+    with torch.no_grad():
+        valued.value.head.bias.fill_(5.0)
+        valued.value.head.weight.zero_()
+    trajectory = dataclasses.replace(episode(1, 2, truncated=True), final_observation=np.zeros(3, np.float32))
+    rows = torch.zeros(2, 3)
+    assert cut._credit([trajectory], rows).returns[:, 0].tolist() == pytest.approx([1 + 0.7 * 2, 2])
+    assert valued._credit([trajectory], rows).returns[:, 0].tolist() == pytest.approx([1 + 0.7 * 5.5, 5.5])
+
+
+def test_a_loss_in_parts_is_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = {}
+    for size in (2_048, 3):
+        monkeypatch.setattr(reinforce, "STEPS_AT_ONCE", size)
+        agent = linear_agent("chain", baseline="value", entropy_coefficient=0.1)
+        world = World(WORLDS["chain"][0], 2, seed=1)
+        metrics: list[dict[str, float]] = []
+        step = 0
+        while not metrics:
+            action = agent.act(world.observation, step)
+            agent.observe(action, world.step(action))
+            step += 2
+            metrics = agent.learn(step)
+        gradient = agent.head.logits.weight.grad
+        assert gradient is not None
+        gradients[size] = (gradient, metrics[0])
+    torch.testing.assert_close(gradients[3][0], gradients[2_048][0])
+    assert gradients[3][1] == pytest.approx(gradients[2_048][1], rel=1e-5)
+    assert gradients[3][1]["episode_length"] * EPISODES > 3
+
+
+def test_the_value_network_moves_towards_the_returns_after_the_weights_were_computed() -> None:
+    agent = linear_agent("chain", baseline="value", value_learning_rate=0.05, value_updates=400, hidden=())
+    mdp, theta = WORLDS["chain"]
+    expected = policy_value(mdp, softmax_policy(theta))[0]
+    generator, rows, targets = np.random.default_rng(0), [], []
+    for _ in range(400):
+        state = int(generator.integers(3))
+        rows.append(np.eye(3, dtype=np.float32)[state])
+        targets.append(expected[state] + generator.normal(0, 0.1))
+    observation = torch.from_numpy(np.array(rows))
+    first = agent._train_value(observation, torch.tensor(targets, dtype=torch.float32))
+    assert first > 0.1
+    np.testing.assert_allclose(agent._values(torch.eye(3)), expected, atol=0.03)
+
+
+def until_learned(agent: reinforce.Agent, name: str = "chain") -> int:
+    """Play until the first update; return the steps of all games."""
+    world = World(WORLDS[name][0], agent.setting.num_envs, seed=1)
+    step = 0
+    while True:
+        action = agent.act(world.observation, step)
+        agent.observe(action, world.step(action))
+        step += agent.setting.num_envs
+        if agent.learn(step):
+            return step
+
+
+def test_statistics_take_a_batch_in_after_it_was_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = linear_agent("chain", num_envs=1, normalize_observations=True)
+    assert agent.observations is not None
+    moments, counts = agent.observations.moments, []
+    original = agent._train_policy
+    monkeypatch.setattr(agent, "_train_policy", lambda *all: counts.append(moments.count) or original(*all))
+    steps = until_learned(agent)
+    assert counts == [0]
+    assert moments.count == steps
+
+
+def test_rewards_are_clipped_where_the_rules_say_so() -> None:
+    """The chain's only reward, at its end, is 1; told to the agent as 7 it is still 1 with the rule."""
+    for rule, expected in ((True, 1.0), (False, 7.0)):
+        agent = linear_agent("chain", num_envs=1)
+        env = dataclasses.replace(agent.setting.env, clip_rewards=rule)
+        agent.setting = dataclasses.replace(agent.setting, env=env)
+        agent.act(np.eye(3, dtype=np.float32)[:1], 0)
+        yes, no = np.ones(1, np.bool_), np.zeros(1, np.bool_)
+        seen = np.zeros((1, 3), np.float32)
+        agent.observe(np.zeros(1), Step(seen, seen, np.array([7.0], np.float32), yes, no, no, ()))
+        assert agent.episodes.rows[0]["reward"] == [expected]
+
+
+def test_evaluation_leaves_no_trace_and_draws_from_the_policy() -> None:
+    agent = linear_agent("random", normalize_observations=True)
+    agent.act(np.eye(3, dtype=np.float32)[:2], 0)
+    many = np.eye(3, dtype=np.float32)[np.arange(300) % 3]
+    before = checkpoint.digest(agent.state())
+    first, again, other = (agent.evaluation_act(many, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert agent.predict(many)[0].tolist() == np.argmax(WORLDS["random"][1], -1)[np.arange(300) % 3].tolist()
+    assert agent.evaluation_policy == "drawn from the policy"
+    assert checkpoint.digest(agent.state()) == before
+    greedy = linear_agent("random", evaluation_deterministic=True)
+    assert greedy.evaluation_act(many, np.random.default_rng(1)).tolist() == agent.predict(many)[0].tolist()
+    assert greedy.evaluation_policy == "the policy's mode"
+
+
+def config(total: int = 400, **hyper: Any) -> RunConfig[reinforce.Config]:
+    options = {"hidden": (8,), "episodes_per_update": 4} | hyper
+    return RunConfig(
+        algorithm="reinforce",
+        total_timesteps=total,
+        num_envs=2,
+        threads=1,
+        checkpoint_frequency=150,
+        evaluation_episodes=0,
+        env=EnvSpec("CartPole-v1"),
+        hyper=reinforce.Config(**options),
+    )
+
+
+def final_digest(run: RunConfig[reinforce.Config], state: Any = None, folder: Path | None = None) -> str:
+    """Train to the end, save the checkpoint of step 150 in `folder`, and return the digest of the last state."""
+    digest = ""
+    for event in loop.run(run, state):
+        if isinstance(event, loop.Checkpoint):
+            digest = checkpoint.digest(event.state)
+            if folder is not None and event.step == 150:
+                checkpoint.save(folder, event.step, event.state)
+    return digest
+
+
+@pytest.mark.parametrize("hyper", [{"normalize_observations": True}, {"baseline": "batch_mean"}])
+def test_a_run_resumed_within_a_batch_ends_the_same_bit_for_bit(tmp_path: Path, hyper: dict[str, Any]) -> None:
+    run = config(**hyper)
+    expected = final_digest(run, folder=tmp_path)
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    kept = [len(game["reward"]) for game in saved["agent"]["episodes"]["games"].values()]
+    assert max(kept) > 0
+    assert final_digest(run, saved) == expected
+    _, damaged, _, _ = checkpoint.load_newest(tmp_path)
+    for game in damaged["agent"]["episodes"]["games"].values():
+        game["observation"][:] = 0
+    assert final_digest(run, damaged) != expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episodes_per_update": 3}, "--episodes-per-update 3 is not a multiple of --num-envs 2"),
+        ({"episodes_per_update": 0}, "--episodes-per-update 0 is out of range: it must be at least 1"),
+        ({"gamma": -0.5}, "--gamma -0.5 is out of range"),
+        ({"learning_rate": math.nan}, "--learning-rate nan"),
+        ({"value_updates": 0}, "--value-updates 0"),
+        ({"hidden": ()}, "--hidden"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        loop.prepare(config(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mean_over_other_episodes_needs_others() -> None:
+    run = dataclasses.replace(config(episodes_per_update=1, baseline="batch_mean"), num_envs=1)
+    with pytest.raises(UserError, match=r"--baseline batch_mean .* must be at least 2"):
+        loop.prepare(run)
+    assert reinforce.calibration(dataclasses.replace(run, num_envs=3)).hyper.episodes_per_update == 3
+    assert reinforce.calibration(run).hyper.episodes_per_update == 2
+
+
+def test_spaces_it_cannot_serve() -> None:
+    with pytest.raises(UserError, match="reinforce needs Discrete or Box"):
+        reinforce.check_spaces(dataclasses.replace(setting(3, 2), action_space=spaces.MultiBinary(3)))
+
+
+def test_padding_has_no_weight_of_its_own() -> None:
+    """A step that nobody played changes no mean: the credit of a lone long episode is its own return."""
+    played = torch.tensor([[True, True], [True, False]])
+    credit = Credit(torch.tensor([[5.0, 7.0], [3.0, 99.0]]), torch.zeros(2, 2), played)
+    found = weights(credit, reinforce.Config(baseline="batch_mean"))
+    assert found[:, 0].tolist() == [-2.0, 3.0]
+
+
+@pytest.mark.learning
+def test_reinforce_learns_cart_pole() -> None:
+    run, _ = configure("reinforce", "CartPole-v1")
+    run = dataclasses.replace(run, total_timesteps=60_000, threads=1)
+    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    assert np.mean(scores[-1]) > 300

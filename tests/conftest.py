@@ -1,0 +1,16 @@
+"""What all tests share: one thread of arithmetic, and no figures where nobody looks at them."""
+
+import os
+import sys
+from types import SimpleNamespace
+
+# Before torch is imported: results are bit-exact for the same number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs end without their learning curve, which takes longer than the run."""
+    monkeypatch.setitem(sys.modules, "q2pi.plots", SimpleNamespace(learning_curves=lambda runs, path: None))

@@ -1,0 +1,172 @@
+"""Games as the loop has them: seeds, episodes that can be created again, and states that can be loaded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ale_py.vector_env import AtariVectorEnv
+
+from q2pi import rng
+from q2pi.envs import make_games
+from q2pi.envs.games import Episode, Step, VectorGames
+from q2pi.envs.spec import EnvSpec
+from q2pi.errors import UserError
+
+BREAKOUT_STEPS = 210
+"""Agent steps after which at least two games of Breakout have ended, where two actions of three are FIRE."""
+
+
+def random_actions(games: VectorGames, steps: int, seed: int = 0) -> list[Any]:
+    games.action_space.seed(seed)
+    actions = [np.stack([games.action_space.sample() for _ in range(games.num_envs)]) for _ in range(steps)]
+    if games.spec.env_id == "Breakout":
+        fires = np.random.default_rng(seed).random((steps, games.num_envs)) < 2 / 3
+        return list(np.where(fires, 1, actions))
+    return actions
+
+
+def play(games: VectorGames, actions: list[Any]) -> list[Step]:
+    steps = []
+    for action in actions:
+        games.send(action)
+        steps.append(games.recv())
+    return steps
+
+
+def again(alone: VectorGames, episode: Episode) -> tuple[list[Any], Episode | None]:
+    """Play an episode again in a game of its own: its observations, and itself where it ended."""
+    alone.seed_of = lambda game, number: episode.seed
+    observations = [alone.reset()[0]]
+    ended = None
+    for step in play(alone, [action[None] for action in episode.actions]):
+        observations.append(step.next_observation[0])
+        ended = step.episodes[0] if step.episodes else None
+    return observations, ended
+
+
+@pytest.mark.parametrize(
+    ("spec", "num_envs", "steps"),
+    [
+        (EnvSpec("Breakout", protocol="nature"), 3, BREAKOUT_STEPS),
+        (EnvSpec("Breakout", stack=2), 3, BREAKOUT_STEPS),
+        (EnvSpec("SpaceInvaders", max_frames_per_episode=240), 2, 65),
+        (EnvSpec("CartPole-v1", stack=2), 4, 60),
+        (EnvSpec("LunarLander-v3"), 2, 120),
+    ],
+)
+def test_every_episode_can_be_created_again(spec: EnvSpec, num_envs: int, steps: int) -> None:
+    if spec.env_id.startswith("LunarLander"):
+        pytest.importorskip("Box2D")
+    games, alone = make_games(spec, num_envs, 7), make_games(spec, 1, 0)
+    seen = [[observation] for observation in games.reset()]
+    count = 0
+    for step in play(games, random_actions(games, steps)):
+        for game in range(num_envs):
+            seen[game].append(step.next_observation[game])
+        for episode in step.episodes:
+            count += 1
+            observations, ended = again(alone, episode)
+            np.testing.assert_array_equal(observations, seen[episode.game])
+            assert ended is not None
+            assert (ended.episode_return, ended.length) == (episode.episode_return, episode.length)
+            seen[episode.game] = [step.observation[episode.game]]
+    assert count >= 2
+    games.close()
+    alone.close()
+
+
+def test_the_step_in_which_the_engine_resets_itself_is_never_taken() -> None:
+    """After an ending the next action acts; the negative twin, the engine left to itself, drops it."""
+    games = make_games(EnvSpec("Breakout", protocol="nature"), 1, 7)
+    games.reset()
+    actions = random_actions(games, 400)
+    left = AtariVectorEnv("breakout", 1, stack_num=1, reward_clipping=False)
+    left.reset(seed=np.array([rng.derive(7, "episode", 0, 0)]))
+    for action in actions:
+        (step,) = play(games, [action])
+        received = left.step(action)
+        np.testing.assert_array_equal(step.next_observation[0, -1], received[0][0, 0])
+        if step.terminated[0]:
+            break
+    assert step.terminated[0]
+    games.send(np.array([1]))
+    frame = games.recv().next_observation[0]
+    assert frame[-2].any()
+    assert (frame[-2] != frame[-1]).any()
+    # The engine's next step, whatever its action, is the first frame of an episode of a seed that nobody knows.
+    _, _, terminated, _, info = left.step(np.array([1]))
+    assert not terminated[0]
+    assert info["episode_frame_number"][0] < 31
+    games.close()
+
+
+def test_seeds_derive_from_the_run_the_game_and_the_number() -> None:
+    games = make_games(EnvSpec("CartPole-v1"), 3, 5)
+    games.reset()
+    episodes = [episode for step in play(games, random_actions(games, 80)) for episode in step.episodes]
+    assert len(episodes) > 6
+    assert {episode.number for episode in episodes} >= {0, 1, 2}
+    for episode in episodes:
+        assert episode.seed == rng.derive(5, "episode", episode.game, episode.number)
+    assert len({episode.seed for episode in episodes}) == len(episodes)
+    other = make_games(EnvSpec("CartPole-v1"), 3, 5, stream="evaluation").reset()
+    assert (other != make_games(EnvSpec("CartPole-v1"), 3, 5).reset()).any()
+
+
+def test_a_game_does_not_depend_on_how_many_play_beside_it() -> None:
+    few, many = (make_games(EnvSpec("CartPole-v1"), count, 5) for count in (1, 4))
+    few.reset()
+    many.reset()
+    actions = random_actions(many, 60)
+    for one, four in zip(play(few, [action[:1] for action in actions]), play(many, actions), strict=True):
+        np.testing.assert_array_equal(one.observation[0], four.observation[0])
+
+
+@pytest.mark.parametrize(
+    ("spec", "num_envs", "steps"),
+    [
+        (EnvSpec("Breakout", protocol="nature"), 3, BREAKOUT_STEPS),
+        (EnvSpec("SpaceInvaders", crop=(22, 15, 0, 0)), 1, 40),
+        (EnvSpec("CartPole-v1", stack=3), 4, 50),
+        (EnvSpec("Taxi"), 2, 30),
+        (EnvSpec("Pendulum-v1"), 2, 230),
+        (EnvSpec("LunarLander-v3"), 2, 130),
+    ],
+)
+def test_load_is_where_state_was(spec: EnvSpec, num_envs: int, steps: int) -> None:
+    if spec.env_id.startswith("LunarLander"):
+        pytest.importorskip("Box2D")
+    games, restored = make_games(spec, num_envs, 3), make_games(spec, num_envs, 3)
+    games.reset()
+    play(games, random_actions(games, steps))
+    restored.load(games.state())
+    np.testing.assert_array_equal(restored.observation, games.observation)
+    future = random_actions(games, 40, seed=1)
+    for one, other in zip(play(games, future), play(restored, future), strict=True):
+        for name in ("next_observation", "observation", "reward", "terminated", "truncated", "life_lost"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert [(e.seed, e.episode_return) for e in one.episodes] == [
+            (e.seed, e.episode_return) for e in other.episodes
+        ]
+    games.close()
+    restored.close()
+
+
+def test_lives_lost_and_raw_rewards_of_a_real_game() -> None:
+    games = make_games(EnvSpec("SpaceInvaders", protocol="nature", stack=1), 2, 1)
+    games.reset()
+    steps = play(games, random_actions(games, 420))
+    lost = sum(int(step.life_lost.sum()) for step in steps)
+    ended = sum(len(step.episodes) for step in steps)
+    assert lost >= 2 * ended
+    assert lost >= 2
+    rewards = {float(reward) for step in steps for reward in step.reward}
+    assert rewards >= {0.0, 5.0, 10.0}
+    for step in steps:
+        assert not (step.life_lost & step.ended).any()
+    games.close()
+
+
+def test_no_games_are_refused() -> None:
+    with pytest.raises(UserError, match="--num-envs 0 is less than 1"):
+        make_games(EnvSpec(), 0, 1)

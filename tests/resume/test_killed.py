@@ -1,0 +1,214 @@
+"""A run that is killed, again and again, at any moment, ends in the same state as one that never was."""
+
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import cartpole, invaders
+
+from q2pi import checkpoint, cli
+from q2pi.commands import train
+from q2pi.config import RunConfig
+from q2pi.loop import Event
+from q2pi.rundir import RunDir
+
+# Processes of their own that need not import torch again.
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["q2pi.commands.train", "gymnasium.vector", "ale_py.vector_env"])
+
+Fate = tuple[str, int]
+"""(kind, n): die at the nth flush of a file, or at the nth event, or wait n milliseconds at each file to be killed."""
+
+
+def live(path: Path, fate: Fate) -> None:
+    """Train in the run folder `path`, from its newest checkpoint if it has one, until fate strikes."""
+    sys.stdout = sys.stderr = io.StringIO()
+    run = RunDir.open(path)
+    _, state, info, _ = run.newest_checkpoint() if checkpoint.steps(run.checkpoints) else (0, None, {}, [])
+    kind, number = fate
+    if kind == "flush":
+        os.fsync = dying(os.fsync, number)
+    elif kind == "slow":
+        os.fsync = slow(os.fsync, number / 1000)
+    else:
+        events = train.loop.run
+        train.loop.run = lambda *arguments: dying_at(events(*arguments), number, signal.Signals[kind])
+    sys.exit(train.carry_on(run, run.config(), state, info.get("seconds", 0.0)))
+
+
+def dying(call: Any, number: int) -> Any:
+    calls = itertools.count(1)
+
+    def counted(*arguments: Any) -> None:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call(*arguments)
+
+    return counted
+
+
+def slow(call: Any, seconds: float) -> Any:
+    def slowed(*arguments: Any) -> None:
+        time.sleep(seconds)
+        call(*arguments)
+
+    return slowed
+
+
+def dying_at(events: Iterator[Event], number: int, by: signal.Signals) -> Iterator[Event]:
+    for count, event in enumerate(events):
+        if count == number:
+            os.kill(os.getpid(), by)
+        yield event
+
+
+def exit_code_of(path: Path, fate: Fate) -> int | None:
+    process = SPAWN.Process(target=live, args=(path, fate))
+    process.start()
+    process.join(120)
+    if process.is_alive():
+        process.kill()
+    return process.exitcode
+
+
+def digest_of(path: Path) -> str:
+    return checkpoint.digest(RunDir.open(path).newest_checkpoint()[1])
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Return all rows of metrics.jsonl without the readings of the clock."""
+    clock = {"seconds", "elapsed", "spent"}
+    lines = RunDir(path).metrics_file.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
+
+
+def episodes(path: Path) -> list[Any]:
+    return [json.loads((RunDir(path).episodes / name).read_text()) for name in ("newest.json", "best.json")]
+
+
+def check_intact(path: Path) -> None:
+    """Every checkpoint that has its name is whole, however the process died."""
+    folder = RunDir.open(path).checkpoints
+    for step in checkpoint.steps(folder):
+        assert checkpoint.load(folder / f"{step:012d}")[0]["step"] == step
+
+
+@pytest.fixture
+def uninterrupted(request: pytest.FixtureRequest, tmp_path: Path, no_figures: None) -> Path:
+    path = tmp_path / "uninterrupted"
+    assert train.carry_on(RunDir.create(path, request.param), request.param, None, 0.0) == 0
+    return path
+
+
+WORLDS: dict[str, RunConfig[Any]] = {
+    "CartPole, 4 games": cartpole(),
+    "Space Invaders, 1 game": invaders(num_envs=1),
+    "Space Invaders, 3 games": invaders(num_envs=3, protocol="nature"),
+}
+# A checkpoint takes 10 flushes, or 11 with large frames: 4 of metrics, events and episodes, then those of its folder.
+FATES: list[Fate] = [("flush", 19), ("SIGKILL", 2), ("flush", 2), ("flush", 17)]
+
+
+@pytest.mark.parametrize("uninterrupted", WORLDS.values(), ids=WORLDS.keys(), indirect=True)
+def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "killed"
+    run = RunDir.create(path, RunDir(uninterrupted).config())
+    every = run.config().checkpoint_frequency
+    for fate, kept, torn in zip(FATES, [1, 1, 1, 2], [2, 2, 2, 3], strict=True):
+        assert exit_code_of(path, fate) == -signal.SIGKILL
+        check_intact(path)
+        assert checkpoint.steps(run.checkpoints)[-1] // every == kept
+        assert [int(path.name.split(".")[1]) // every for path in run.checkpoints.glob(".*.partial")] == [torn]
+    assert cli.main(["resume", str(path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["digest", str(path)]) == cli.main(["digest", str(uninterrupted)]) == 0
+    killed, whole = capsys.readouterr().out.split()
+    assert killed == whole
+    assert rows(path) == rows(uninterrupted), "no row twice, none beyond, none missing"
+    assert episodes(path) == episodes(uninterrupted)
+    assert not list(run.checkpoints.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("uninterrupted", [cartpole()], indirect=True)
+def test_killed_from_outside_while_a_checkpoint_is_written(uninterrupted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "killed"
+    run = RunDir.create(path, cartpole())
+    for _ in range(2):
+        before = checkpoint.steps(run.checkpoints)
+        process = SPAWN.Process(target=live, args=(path, ("slow", 30)))
+        process.start()
+        deadline = time.monotonic() + 60
+        while checkpoint.steps(run.checkpoints) == before or not list(run.checkpoints.glob(".*.partial")):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+        process.join()
+        check_intact(path)
+        assert list(run.checkpoints.glob(".*.partial"))
+    assert cli.main(["resume", str(path)]) == 0
+    assert digest_of(path) == digest_of(uninterrupted)
+    assert rows(path) == rows(uninterrupted)
+
+
+def test_killed_before_the_first_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "killed"
+    run = RunDir.create(path, cartpole())
+    assert exit_code_of(path, ("flush", 6)) == -signal.SIGKILL
+    assert list(run.checkpoints.glob(".*.partial"))
+    assert cli.main(["resume", str(path)]) == 2
+    assert "--checkpoint-frequency" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("uninterrupted", [cartpole()], indirect=True)
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(
+    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signal_name: str
+) -> None:
+    path = tmp_path / "stopped"
+    RunDir.create(path, cartpole())
+    assert exit_code_of(path, (signal_name, 7)) == 130
+    stopped_at = checkpoint.steps(RunDir(path).checkpoints)[-1]
+    assert 0 < stopped_at < 400
+    assert rows(path)[-1]["step"] == stopped_at
+    assert cli.main(["resume", str(path)]) == 0
+    assert f"resuming {path} at step {stopped_at} of 400" in capsys.readouterr().out
+    assert digest_of(path) == digest_of(uninterrupted)
+    kept = [row for row in rows(path) if row["kind"] == "episode"]
+    assert kept == [row for row in rows(uninterrupted) if row["kind"] == "episode"]
+    assert episodes(path) == episodes(uninterrupted)
+
+
+def test_what_ctrl_c_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = train.loop.run
+    monkeypatch.setattr(train.loop, "run", lambda *arguments: dying_at(events(*arguments), 7, signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    run = RunDir.create(tmp_path / "stopped", cartpole())
+    assert train.carry_on(run, cartpole(), None, 0.0) == 130
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].endswith(f"continue with:  q2pi resume {run.path}")
+    assert "saving a checkpoint" in printed.err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = train.loop.run
+
+    def impatient(*arguments: Any) -> Iterator[Event]:
+        return dying_at(dying_at(events(*arguments), 7, signal.SIGINT), 7, signal.SIGINT)
+
+    monkeypatch.setattr(train.loop, "run", impatient)
+    run = RunDir.create(tmp_path / "stopped", cartpole())
+    with pytest.raises(KeyboardInterrupt):
+        train.carry_on(run, cartpole(), None, 0.0)
+    assert checkpoint.steps(run.checkpoints) == []

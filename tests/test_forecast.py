@@ -1,0 +1,99 @@
+"""What a run will take: counts by hand, the memory that the replay really has, and refusals."""
+
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from small_runs import cartpole, invaders
+
+from q2pi import algorithms, forecast
+from q2pi.config import RunConfig
+from q2pi.envs import make_games
+from q2pi.errors import UserError
+from q2pi.loop import build_agent, prepare, setting_of
+
+
+def test_counts_of_a_run_by_hand() -> None:
+    """600 agent steps of 4 frames; an update every 4 steps after the first 100."""
+    needs = forecast.forecast(invaders())
+    assert (needs.steps, needs.frames, needs.updates) == (600, 2_400, 125)
+    needs = forecast.forecast(cartpole())
+    assert (needs.steps, needs.frames, needs.updates) == (400, 400, 84)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [cartpole(), cartpole(num_envs=1, n_step=3), invaders(), invaders(num_envs=1, buffer_size=7, batch_size=2)],
+)
+def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1_000))
+    monkeypatch.setattr(forecast.psutil, "Process", lambda pid: process)
+    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    config = prepare(config)
+    games = make_games(config.env, config.num_envs, config.seed)
+    agent: Any = build_agent(config, games)
+    needed = algorithms.find("dqn").memory_needed(config.hyper, setting_of(config, games))
+    games.close()
+    assert needed == agent.replay.nbytes
+    needs = forecast.forecast(config)
+    assert (needs.memory, needs.memory_available) == (1_000 + needed, 1_000 + 10**9)
+
+
+def test_a_million_atari_frames_take_seven_gigabytes() -> None:
+    """84 * 84 = 7056 bytes a frame, and 21 beside it: action 8, reward 4, continuation 4, age 4, final 1."""
+    config = prepare(invaders(resize=(84, 84), num_envs=8))
+    games = make_games(config.env, 1, 1)
+    setting = replace(setting_of(config, games), num_envs=8)
+    games.close()
+    hyper = replace(config.hyper, buffer_size=1_000_000)
+    rows = 8 * (125_000 + 3 + 1)
+    assert algorithms.find("dqn").memory_needed(hyper, setting) == rows * (7056 + 21)
+
+
+def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^--buffer-size 1000000000 needs \d+\.\d+ GB, more than the \d+\.\d+ GB"):
+        forecast.forecast(invaders(buffer_size=10**9))
+    needed = 1_000 * 1296  # less than the replay needs
+    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
+    with pytest.raises(UserError, match="--buffer-size 1000"):
+        forecast.forecast(invaders())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [cartpole(), cartpole(num_envs=400), cartpole(total_timesteps=5, num_envs=1, learning_starts=0)],
+    ids=["usual", "one step of all games", "five steps"],
+)
+def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
+    assert 0 < forecast.expected_seconds(prepare(config)) < 60
+
+
+def test_more_steps_take_more_time() -> None:
+    config = prepare(cartpole())
+    assert forecast.expected_seconds(replace(config, total_timesteps=400_000)) > 10 * forecast.expected_seconds(config)
+
+
+def explained(config: RunConfig[Any], brief: bool) -> str:
+    text = io.StringIO()
+    forecast.explain(prepare(config), "classic", Console(file=text, width=120), brief)
+    return text.getvalue()
+
+
+def test_it_is_explained() -> None:
+    full, brief = explained(cartpole(), False), explained(cartpole(), True)
+    for line in ("classic", "400 (4 games side by side)", "84", "about"):
+        assert line in brief
+    assert "target_network_frequency" in full
+    assert "target_network_frequency" not in brief
+
+
+def test_a_trial_that_diverges_is_no_failure() -> None:
+    assert "unknown time, as a short trial diverged" in explained(cartpole(learning_rate=1e30), True)
+
+
+def test_bytes_for_people() -> None:
+    assert forecast.gigabytes(7_056_000_000) == "7.06 GB"
+    assert forecast.gigabytes(1_500_000) == "1.5 MB"

@@ -1,0 +1,85 @@
+"""Networks: sizes, the division by 255, precision, layout in memory, and seeds."""
+
+import pytest
+import torch
+from torch import nn
+
+from q2pi.networks import MLPTorso, NatureTorso, QNetwork, seeded, torso_for
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("actions", [4, 6, 18])
+def test_the_nature_network_has_its_published_size(actions: int) -> None:
+    """32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1) + 512 * (3136 + 1), then 513 for each action."""
+    torso = 32 * 257 + 64 * 513 + 64 * 577 + 512 * 3137
+    assert torso == 1_684_128
+    assert parameters(NatureTorso(4, 84, 84)) == torso
+    assert parameters(QNetwork((4, 84, 84), actions, (1,))) == torso + 513 * actions
+
+
+def test_for_four_actions() -> None:
+    assert parameters(QNetwork((4, 84, 84), 4, (1,))) == 1_686_180
+
+
+def test_an_mlp_has_the_layers_asked_for() -> None:
+    torso = MLPTorso(3, (5, 7))
+    assert [tuple(parameter.shape) for parameter in torso.parameters()] == [(5, 3), (5,), (7, 5), (7,)]
+    assert torso.features == 7
+    assert isinstance(torso_for((3,), (5, 7)), MLPTorso)
+    assert isinstance(torso_for((4, 84, 84), (5, 7)), NatureTorso)
+
+
+def images(count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 4, 84, 84), dtype=torch.uint8, generator=generator)
+
+
+def test_pixels_are_divided_by_255_and_convolved_as_published() -> None:
+    """The same numbers from a plain float network, channels first, with strides 4, 2, 1."""
+    torso = seeded(lambda: NatureTorso(4, 84, 84), 1, "main")
+    x = images().float() / 255
+    convolutions = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
+    for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
+        x = torch.relu(nn.functional.conv2d(x, layer.weight.contiguous(), layer.bias, stride=stride))
+    expected = torch.relu(x.flatten(1) @ torso.linear.weight.T + torso.linear.bias)
+    torch.testing.assert_close(torso(images()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_observations_are_not_written_to() -> None:
+    observation = images()
+    NatureTorso(4, 84, 84)(observation)
+    assert torch.equal(observation, images())
+
+
+def test_values_are_float32_under_bf16_and_agree_with_fp32() -> None:
+    network = seeded(lambda: QNetwork((4, 84, 84), 6, (1,)), 1, "main")
+    plain = network(images())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = network(images())
+    assert plain.dtype == narrow.dtype == torch.float32
+    assert plain.shape == (2, 6)
+    assert not torch.equal(plain, narrow)
+    torch.testing.assert_close(plain, narrow, rtol=0, atol=0.02)
+
+
+def weights(seed: int, name: str) -> torch.Tensor:
+    return seeded(lambda: QNetwork((4,), 2, (8,)), seed, name).head.weight
+
+
+def test_a_network_is_a_pure_function_of_seed_and_name() -> None:
+    first = weights(1, "main")
+    torch.rand(5)
+    assert torch.equal(weights(1, "main"), first)
+    assert not torch.equal(weights(2, "main"), first)
+    assert not torch.equal(weights(1, "other"), first)
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    weights(1, "main")
+    assert torch.equal(torch.rand(4), expected)

@@ -1,0 +1,77 @@
+"""Presets: all of them can run, the right one is the default, and mistakes are answered."""
+
+from pathlib import Path
+
+import pytest
+
+from q2pi import algorithms
+from q2pi.errors import UserError
+from q2pi.loop import prepare
+from q2pi.presets import configure, names
+from q2pi.rundir import default_config
+
+ALL = [(algorithm, preset) for algorithm in algorithms.names() for preset in names(algorithm)]
+
+
+@pytest.mark.parametrize(("algorithm", "preset"), ALL)
+def test_every_preset_can_run(algorithm: str, preset: str) -> None:
+    config, used = configure(algorithm, "CartPole-v1" if preset == "classic" else None, preset)
+    assert used == preset
+    assert prepare(config).algorithm == algorithm
+    assert config != default_config(algorithm)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "expected"),
+    [(None, "quick"), ("SpaceInvaders", "quick"), ("ALE/Pong-v5", "quick"), ("CartPole", "classic")],
+)
+def test_the_default_suits_the_environment(env_id: str | None, expected: str) -> None:
+    assert configure("dqn", env_id)[1] == expected
+
+
+def test_the_quick_preset_is_what_the_readme_says_of_it() -> None:
+    config, _ = configure("dqn", "space_invaders")
+    assert config.env.env_id == "SpaceInvaders"
+    assert (config.total_timesteps, config.hyper.buffer_size, config.precision) == (200_000, 100_000, "bf16")
+
+
+def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('seed = 7\n[env]\nenv_id = "Pong"\n[hyper]\nbatch_size = 16\n')
+    config, used = configure("dqn", None, str(path))
+    assert (config.seed, config.env.env_id, config.hyper.batch_size, used) == (7, "Pong", 16, str(path))
+    assert configure("dqn", "Breakout", str(path))[0].env.env_id == "Breakout"
+
+
+@pytest.mark.parametrize(
+    ("preset", "line"),
+    [
+        ("natur", "--preset natur: dqn has classic, machado, nature, quick; did you mean 'nature'?"),
+        ("missing.toml", "--preset missing.toml: dqn has classic"),
+    ],
+)
+def test_unknown_presets(preset: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configure("dqn", None, preset)
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"seed = ", "is not valid TOML"),
+        (b"\xff\xfe\x00", "is not valid TOML"),
+        (b'algorithm = "ppo"', "is for ppo, not for dqn"),
+        (b"sed = 1", "unknown option 'sed' (did you mean 'seed'?)"),
+        (b'seed = "one"', "seed = 'one': it must be of type int"),
+    ],
+    ids=["torn", "binary", "another algorithm", "unknown option", "wrong type"],
+)
+def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        configure("dqn", None, str(path))
+    assert fragment in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
