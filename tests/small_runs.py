@@ -21,6 +21,7 @@ CARTPOLE = QUIET | {
     "num_envs": 4,
     "learning_starts": 64,
     "buffer_size": 200,
+    "train_frequency": 4,
     "batch_size": 8,
     "target_network_frequency": 40,
     "checkpoint_frequency": 100,

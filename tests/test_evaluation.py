@@ -48,16 +48,16 @@ def test_which_episodes_count_is_settled_beforehand(episodes: int) -> None:
 
 
 def test_the_first_to_finish_would_favour_the_short() -> None:
-    """The negative twin: of 8 games side by side, the first 16 episodes to end are mostly short ones."""
+    """The negative twin: of 8 games side by side, the first 8 episodes to end are mostly short ones."""
     games = make_games(SPEC, 8, SEED, stream="evaluation")
     games.reset()
     finished: list[Episode] = []
-    while len(finished) < 16:
+    while len(finished) < 8:
         games.send(np.zeros(8, np.int64))
         finished += games.recv().episodes
-    fair = float(np.mean(expected_lengths(16)))
-    assert judged(16).report()["statistics"]["mean"] == pytest.approx(fair)
-    assert mean_return(finished[:16]) < fair - 3
+    fair = float(np.mean(expected_lengths(8)))
+    assert judged(8).report()["statistics"]["mean"] == pytest.approx(fair)
+    assert mean_return(finished[:8]) < fair - 3
 
 
 def test_the_same_seed_gives_the_same_episodes_and_another_one_others() -> None:

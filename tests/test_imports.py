@@ -21,6 +21,7 @@ LAYERS = [
     {"rundir"},
     {"presets", "display", "forecast", "plots", "video"},
     {"api"},
+    {"tables"},
     {"tuning", "scale", "lab", "viewer"},
     {"commands"},
     {"cli"},

@@ -61,12 +61,16 @@ def load(run_dir: str | Path) -> Agent:
 
 
 def load_agent(folder: RunDir) -> tuple[Agent, RunConfig[Any], int, list[str]]:
-    """Return (agent, config, agent steps, warnings) of a run's newest checkpoint."""
+    """Return (agent, config, agent steps, warnings) of a run's newest checkpoint, without its replay.
+
+    The agent can act and be judged; to train on, `q2pi.loop.run` takes the whole state.
+    """
     config = prepare(folder.config())
     step, state, _, warnings = folder.newest_checkpoint()
     games = make_games(config.env, config.num_envs, config.seed)
     agent = build_agent(config, games)
     games.close()
+    state["agent"].pop("replay", None)
     agent.load(state["agent"])
     return agent, config, step, warnings
 

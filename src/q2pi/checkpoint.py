@@ -122,6 +122,8 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
 def load(path: Path) -> tuple[State, dict[str, Any]]:
     """Return (state, info) of the checkpoint at `path`, after every byte was checked.
 
+    Large arrays are `StoredArray`s: they are read when they are asked for, so the folder must stay until then.
+
     Raises:
         Damaged: a file is missing, or its size or checksum differs from the manifest's.
     """
@@ -135,7 +137,7 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
         flat |= load_numpy_file(path / "arrays.safetensors")
         for name, entry in files.items():
             if "array" in entry:
-                flat[entry["array"]] = _decompress(path / name, entry)
+                flat[entry["array"]] = StoredArray(path / name, entry)
     except (OSError, KeyError, ValueError, SafetensorError, zstandard.ZstdError) as problem:
         raise Damaged(str(problem)) from problem
     return _nest(flat), manifest["info"]
@@ -171,7 +173,7 @@ def digest(state: State) -> str:
     for name, value in sorted(_flatten(state)):
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().contiguous().numpy()
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | StoredArray):
             array = np.asarray(value, order="C")
             total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
             total.update(array.reshape(-1).view(np.uint8).data)
@@ -225,17 +227,39 @@ def _compressed(array: Array) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _decompress(path: Path, entry: Mapping[str, Any]) -> Array:
-    array: Array = np.empty(entry["shape"], dtype=np.dtype(entry["dtype"]))
-    data = array.reshape(-1).view(np.uint8).data
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+class StoredArray:
+    """A large array that still lies in its checkpoint: read straight to where it belongs, so it is never held twice.
+
+    numpy takes it for an array (`np.asarray(stored)` reads it).
+    """
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.path, self.shape, self.dtype = path, tuple(entry["shape"]), np.dtype(entry["dtype"])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array: Array = np.zeros(self.shape, self.dtype)
+        self.read_into(array)
+        return array if dtype is None else array.astype(dtype)
+
+    def read_into(self, array: Array) -> None:
+        """Fill a C-ordered array of this shape and type. Memory that is zero on both sides is not touched.
+
+        Raises:
+            Damaged: the file does not hold what the manifest says.
+        """
+        target = array.reshape(-1).view(np.uint8)
+        piece = np.empty(_PIECE, np.uint8)
         position = 0
-        while position < len(data):
-            count = reader.readinto(data[position : position + _PIECE])
-            if count == 0:
-                raise ValueError(f"{path.name} ends early")
-            position += count
-    return array
+        with self.path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+            while count := reader.readinto(piece.data):
+                part = target[position : position + count]
+                if len(part) < count:
+                    raise Damaged(f"{self.path.name} is longer than its array")
+                if piece[:count].any() or part.any():
+                    part[:] = piece[:count]
+                position += count
+        if position < len(target):
+            raise Damaged(f"{self.path.name} ends early")
 
 
 def _write(path: Path, pieces: Iterator[bytes] | list[bytes]) -> dict[str, Any]:

@@ -205,8 +205,14 @@ class GaussianHead(nn.Module):
 
 
 def policy_head(features: int, space: Any, *, log_std: float = 0.0, squash: bool = False) -> Any:
-    """Return the head for a `Discrete` space, or for a `Box` of floats."""
+    """Return the head for a `Discrete` space, or for a `Box` of floats.
+
+    Raises:
+        UserError: `squash` for a space without finite bounds.
+    """
     if type(space).__name__ == "Discrete":
+        if squash:
+            raise UserError(f"--squash is for Box actions, not for {space}")
         return CategoricalHead(features, int(space.n), int(space.start))
     return GaussianHead(features, space, log_std=log_std, squash=squash)
 

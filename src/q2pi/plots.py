@@ -136,7 +136,7 @@ def learning_curves(runs: Sequence[RunDir], path: Path, *, width: int = 0) -> Pa
     _finish(axes["return"], "raw return per episode", _title(histories), _subtitle(histories, groups, width))
     axes["return"].legend(frameon=False, fontsize=9, labelcolor=INK)
     for name in scalars:
-        _finish(axes[name], PANEL_NAMES.get(name, name), small=True)
+        _finish(axes[name], PANEL_NAMES.get(name, name.replace("_", " ")), small=True)
     return _save(figure, path)
 
 

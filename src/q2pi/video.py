@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from q2pi.envs.spec import EnvSpec, is_atari
+from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.rundir import RunDir
 
@@ -128,6 +128,7 @@ def stage_of(spec: EnvSpec) -> Stage:
     Raises:
         UserError: it cannot be drawn.
     """
+    spec = resolve(spec)
     return _atari(spec) if is_atari(spec.env_id) else _gymnasium(spec)
 
 
@@ -154,10 +155,9 @@ def replay(stage: Stage, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
 def _atari(spec: EnvSpec) -> Stage:
     from q2pi.envs.atari import AtariEngine, raw_screen
     from q2pi.envs.games import VectorGames
-    from q2pi.envs.spec import resolve
 
     # How a screen is shown changes nothing in the game: seed, no-ops, stickiness and frame skip stay.
-    seen = resolve(replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1))
+    seen = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1)
     assert seen.frame_skip is not None
 
     def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:

@@ -106,6 +106,18 @@ def test_rewards_are_scaled_by_one_number_for_the_whole_rollout() -> None:
     np.testing.assert_allclose(player._batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
 
 
+def test_statistics_of_observations_take_a_rollout_in_after_its_update() -> None:
+    player = agent(num_steps=3, normalize_observations=True)
+    assert player.observations is not None
+    moments = player.observations.moments
+    for seen in (1, 2, 6):
+        observe(player, seen, 1, 99)
+    assert moments.count == 0
+    player.learn(3)
+    assert moments.count == 3
+    np.testing.assert_allclose(moments.mean, [3, 0])
+
+
 class Bandit(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -249,6 +261,6 @@ def test_spaces_it_cannot_serve() -> None:
 @pytest.mark.learning
 def test_a2c_learns_cart_pole() -> None:
     run, _ = configure("actor_critic", "CartPole-v1")
-    run = dataclasses.replace(run, total_timesteps=100_000, threads=1)
+    run = dataclasses.replace(run, total_timesteps=150_000, threads=1)
     scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
-    assert np.mean(scores[-1]) > 300
+    assert np.mean(scores[-1]) > 400

@@ -487,6 +487,8 @@ def test_spaces_it_cannot_serve() -> None:
     ppo.check_spaces(setting(BOX))
     with pytest.raises(UserError, match="--squash needs actions with finite bounds"):
         agent(spaces.Box(-np.inf, np.inf, (2,)), squash=True)
+    with pytest.raises(UserError, match=r"--squash is for Box actions, not for Discrete\(3\)"):
+        agent(squash=True)
     with pytest.raises(UserError, match="--normalize-observations is for vectors"):
         agent(shape=(1, 36, 36), normalize_observations=True)
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from q2pi.envs.spec import canonical_id, is_atari
+from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError
 
 
@@ -22,8 +22,8 @@ from q2pi.errors import UserError
     ],
 )
 def test_atari_spellings_have_one_name(env_id: str, name: str) -> None:
-    assert canonical_id(env_id) == name
-    assert canonical_id(name) == name
+    assert canonical(env_id) == name
+    assert canonical(name) == name
     assert is_atari(env_id)
 
 
@@ -31,12 +31,12 @@ def test_atari_spellings_have_one_name(env_id: str, name: str) -> None:
     "env_id", ["CartPole-v1", "CartPole-v0", "FrozenLake8x8-v1", "Blackjack-v1", "q2pi/AliasedVacuum-v0", "Taxi-v3"]
 )
 def test_gymnasium_ids_pass_through(env_id: str) -> None:
-    assert canonical_id(env_id) == env_id
+    assert canonical(env_id) == env_id
     assert not is_atari(env_id)
 
 
 def test_an_id_without_version_is_its_newest() -> None:
-    assert canonical_id("CartPole") == "CartPole-v1"
+    assert canonical("CartPole") == "CartPole-v1"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_an_id_without_version_is_its_newest() -> None:
 )
 def test_an_unknown_name_is_answered_with_close_ones(env_id: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
-        canonical_id(env_id)
+        canonical(env_id)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
 

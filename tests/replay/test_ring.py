@@ -257,7 +257,7 @@ def test_a_continuous_action_is_kept_whole() -> None:
     [
         ({"capacity": 0}, "--buffer-size 0 is out of range: it must be at least 1"),
         ({"num_envs": 0}, "--num-envs 0 is out of range: it must be at least 1"),
-        ({"stack": 0}, "--frame-stack 0 is out of range: it must be at least 1"),
+        ({"stack": 0}, "--stack 0 is out of range: it must be at least 1"),
         ({"n_step": 0}, "--n-step 0 is out of range: it must be at least 1"),
         ({"gamma": 1.5}, "--gamma 1.5 is out of range: it must lie between 0 and 1"),
     ],

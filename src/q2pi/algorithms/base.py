@@ -94,7 +94,7 @@ class Agent(Protocol):
         """Return everything that training has changed, as nested dicts of tensors, arrays and numbers."""
 
     def load(self, state: State) -> None:
-        """Continue from what `state` returned."""
+        """Continue from what `state` returned; without its "replay", where it has one, the agent can act, not learn."""
 
 
 def load_weights(networks: Mapping[str, torch.nn.Module], state: State) -> None:

@@ -260,7 +260,8 @@ class Agent:
     def load(self, state: State) -> None:
         load_weights(self.networks(), state)
         load_optimizer(self.optimizer, state.get("optimizer", {}))
-        self.replay.load(state["replay"])
+        if "replay" in state:
+            self.replay.load(state["replay"])
         self.updates = state["updates"]
 
     def _newest_frame(self, observation: Array) -> Array:

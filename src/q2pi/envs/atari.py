@@ -10,7 +10,7 @@ decision, `p` the frame that comes of it, `-` a frame of zeros:
     stack      - - - p0 |  - - p0 p1  |  - p0 p1 p2 | p0 p1 p2 p3 |
     reward              |   sum of 4  |   sum of 4  |   sum of 4  |
 
-A frame is made in this order: gray, maximum of the last two, crop, resize by area. Stacking is not done here, but in
+A frame is made in this order: gray, maximum of the last two, crop, resize by area. Stacks are put together in
 `games.VectorGames`. Whether an action sticks is drawn anew in every emulator frame, by the emulator.
 
 Two things are ours rather than the engine's. Time limits: cut off by the engine, an episode's final frame would mix the

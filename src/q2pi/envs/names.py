@@ -55,7 +55,7 @@ def _gymnasium_name(env_id: str) -> str | None:
     ids = _gymnasium_ids()
     if env_id in ids:
         return env_id
-    versions = [name for name, base in ids.items() if base == env_id and name != base]
+    versions = [name for name, base in ids.items() if base == env_id]
     if versions:
         return max(versions, key=lambda name: int(name.rsplit("-v", 1)[1]))
     if ":" in env_id:

@@ -10,11 +10,10 @@ Environment", 2018: sticky actions, whole games). Scores are comparable only und
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from q2pi.envs.names import canonical as canonical_id
-from q2pi.envs.names import is_atari
+from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError
 
-__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "canonical_id", "is_atari", "resolve"]
+__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "resolve"]
 
 SPACE_INVADERS_CROP = (22, 15, 0, 0)
 """Rows 22 to 194 of Space Invaders' 210: without the scoreboard above and the ground below, 18% fewer pixels. The
@@ -95,7 +94,7 @@ def resolve(spec: EnvSpec) -> EnvSpec:
     Raises:
         UserError: unknown environment, a value out of bounds, or an Atari rule for something else.
     """
-    spec = replace(spec, env_id=canonical_id(spec.env_id))
+    spec = replace(spec, env_id=canonical(spec.env_id))
     _check_least(spec)
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
 

@@ -64,15 +64,18 @@ class RawFrames:
 
 
 def copy_into(array: Array, state: Mapping[str, Any], name: str) -> None:
-    """Overwrite `array` with `state[name]`.
+    """Overwrite `array` with `state[name]`, straight from the disk where that is where it lies.
 
     Raises:
         UserError: the saved array has another shape or type.
     """
-    saved = np.asarray(state[name])
+    saved = state[name]
     if saved.shape != array.shape or saved.dtype != array.dtype:
         raise UserError(
             f"the saved replay has {name} {saved.dtype} {saved.shape}, this run needs {array.dtype} {array.shape}: "
             "--buffer-size, --num-envs and --env-id must be those of the saved run"
         )
-    array[...] = saved
+    if hasattr(saved, "read_into"):
+        saved.read_into(array)
+    else:
+        array[...] = saved

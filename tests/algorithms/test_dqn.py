@@ -1,0 +1,474 @@
+"""DQN: its update against slow arithmetic, counters in agent steps, exploration, and worlds with known values."""
+
+import math
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import Chain, cartpole, digests, flags, invaders
+
+from q2pi import checkpoint, cli
+from q2pi.algorithms import dqn
+from q2pi.config import RunConfig
+from q2pi.envs.atari import AtariEngine
+from q2pi.envs.games import Step
+from q2pi.envs.gym import GymnasiumEngine
+from q2pi.envs.spec import EnvSpec
+from q2pi.equations import exact
+from q2pi.errors import UserError
+from q2pi.loop import Diverged, EpisodeEnded, Progress, Setting, Started, prepare, run
+from q2pi.rng import stream
+from q2pi.rundir import RunDir
+
+
+class Discrete:
+    """Enough of gymnasium's space of two actions."""
+
+    n = 2
+
+
+def agent_of(num_envs: int = 1, env: EnvSpec | None = None, total_timesteps: int = 100, **hyper: Any) -> dqn.Agent:
+    """Return an agent for observations of two numbers and two actions."""
+    setting = Setting(
+        env=env or EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
+        num_envs=num_envs,
+        frame_shape=(2,),
+        frame_dtype=np.dtype(np.float32),
+        stack=1,
+        observation_shape=(2,),
+        action_space=Discrete(),
+        total_timesteps=total_timesteps,
+        seed=1,
+        device=torch.device("cpu"),
+        precision="fp32",
+    )
+    options = {"hidden": (3,), "buffer_size": 64, "batch_size": 4, "learning_starts": 0} | hyper
+    return dqn.Agent(dqn.Config(**options), setting)
+
+
+def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
+    """Fill an agent's replay with `steps` random steps of each game, some of which end in one way or the other."""
+    generator, games = np.random.default_rng(0), agent.setting.num_envs
+
+    def seen() -> Any:
+        return generator.normal(size=(games, 2)).astype(np.float32)
+
+    agent.begin(seen())
+    for _ in range(steps):
+        ends = generator.random(games)
+        result = Step(
+            next_observation=seen(),
+            observation=seen(),
+            reward=generator.normal(size=games).astype(np.float32),
+            terminated=ends < 0.2,
+            truncated=ends > 0.8,
+            life_lost=np.zeros(games, np.bool_),
+            episodes=(),
+        )
+        agent.observe(generator.integers(2, size=games), result)
+    return agent
+
+
+# ---- the update ------------------------------------------------------------------------------------------------------
+
+
+def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
+    """Return the weights after Adam's updates, written out number by number (Kingma and Ba 2015, algorithm 1)."""
+    config, main, target = agent.config, agent.main, agent.target
+    names = [name for name, _ in main.named_parameters()]
+    weights = {name: parameter.detach().clone().double() for name, parameter in main.named_parameters()}
+    first = {name: torch.zeros_like(weights[name]) for name in names}
+    second = {name: torch.zeros_like(weights[name]) for name in names}
+    for number in range(updates):
+        rows = stream(1, "replay", number)
+        slots = dqn.uniform(agent.replay, config.batch_size, rows)
+        batch = agent.replay.sample(slots)
+        free = {name: weights[name].clone().requires_grad_() for name in names}
+
+        def q_of(values: dict[str, Any], observation: Any) -> Any:
+            x = torch.relu(
+                values["torso.layers.0.weight"] @ torch.from_numpy(observation).double() + values["torso.layers.0.bias"]
+            )
+            return values["head.weight"] @ x + values["head.bias"]
+
+        fixed = {name: parameter.detach().double() for name, parameter in target.named_parameters()}
+        total = torch.zeros((), dtype=torch.float64)
+        for b in range(config.batch_size):
+            ahead, judge = (
+                q_of(free, batch.next_observation[b]).tolist(),
+                q_of(fixed, batch.next_observation[b]).tolist(),
+            )
+            chooser = ahead if double else judge
+            best = chooser.index(max(chooser))
+            goal = float(batch.reward[b]) + float(batch.discount[b]) * judge[best]
+            error = abs(goal - q_of(free, batch.observation[b])[int(batch.action[b])])
+            if config.loss == "huber":
+                total = total + (0.5 * error**2 if error <= 1 else error - 0.5)
+            else:
+                total = total + error**2
+        (total / config.batch_size).backward()
+        for name in names:
+            gradient = free[name].grad
+            assert gradient is not None
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            scale = (second[name] / (1 - 0.999 ** (number + 1))).sqrt() + config.adam_eps
+            weights[name] = weights[name] - config.learning_rate * first[name] / (1 - 0.9 ** (number + 1)) / scale
+    return weights
+
+
+def distance(agent: dqn.Agent, weights: dict[str, Any]) -> float:
+    """Return the largest difference of a weight, in learning rates: one update moves a weight by about one."""
+    moved = [(parameter - weights[name]).abs().max().item() for name, parameter in agent.main.named_parameters()]
+    return max(moved) / agent.config.learning_rate
+
+
+def prepared(**hyper: Any) -> dqn.Agent:
+    """Return an agent with a filled replay and a target network of its own."""
+    agent = played(agent_of(learning_rate=0.01, train_frequency=1, target_network_frequency=10_000, **hyper), 40)
+    with torch.no_grad():
+        for parameter in agent.target.parameters():
+            parameter.neg_()
+    return agent
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+@pytest.mark.parametrize("double", [True, False])
+def test_updates_are_those_of_slow_arithmetic(double: bool, loss: str) -> None:
+    agent = prepared(double=double, loss=loss, batch_size=16)
+    expected, other = oracle(agent, 3, double), oracle(agent, 3, not double)
+    agent.learn(3)
+    assert agent.updates == 3
+    assert distance(agent, expected) < 1e-3
+    assert distance(agent, other) > 0.01, "the twin: this batch tells DQN from Double DQN"
+
+
+def test_gradients_are_clipped_by_their_norm() -> None:
+    """Far below Adam's constant, its first step is lr * gradient / eps: of norm lr * bound / eps."""
+    agent = prepared(max_grad_norm=1e-3, adam_eps=1.0)
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in agent.main.parameters()])
+    agent.learn(1)
+    after = torch.cat([parameter.detach().flatten() for parameter in agent.main.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.01 * 1e-3, rel=0.05)
+
+
+# ---- counters in agent steps -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("games", [1, 8])
+@pytest.mark.parametrize("tau", [1.0, 0.25])
+def test_the_target_network_moves_at_its_agent_steps(games: int, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates belong to agent steps 14, 18, 22, ...: those at 22, 42 and 62 enter a new period of 20 steps."""
+    agent = agent_of(games, learning_starts=10, train_frequency=4, target_network_frequency=20, tau=tau)
+    played(agent, 40 // games + 1)
+    moved = []
+    update = agent._update
+
+    def watched() -> Any:
+        before = agent.target.head.weight.clone()
+        metrics = update()
+        if not torch.equal(agent.target.head.weight, before):
+            moved.append(10 + 4 * agent.updates)
+            expected = before + tau * (agent.main.head.weight.detach() - before)
+            torch.testing.assert_close(agent.target.head.weight, expected)
+        return metrics
+
+    monkeypatch.setattr(agent, "_update", watched)
+    for step in range(0, 80, games):
+        agent.learn(step)
+    assert moved == [22, 42, 62]
+
+
+@pytest.mark.parametrize("games", [1, 3, 8])
+def test_updates_per_agent_step_do_not_depend_on_the_number_of_games(games: int) -> None:
+    """(240 - 40) / 4 = 50 updates."""
+    config = cartpole(num_envs=games, total_timesteps=240, learning_starts=40, train_frequency=4)
+    rows = [event for event in run(config) if isinstance(event, Progress)]
+    assert sum(row.metrics["updates"] for row in rows) == 50
+
+
+@pytest.mark.parametrize(
+    ("step", "owed"), [(0, 0), (40, 0), (43, 0), (44, 1), (47, 1), (48, 2), (240, 50)], ids=lambda value: str(value)
+)
+def test_updates_owed(step: int, owed: int) -> None:
+    assert dqn.updates_owed(dqn.Config(learning_starts=40, train_frequency=4), step) == owed
+
+
+@pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (10, 0.82), (25, 0.55), (50, 0.1), (51, 0.1), (99, 0.1)])
+def test_epsilon_falls_with_the_agent_steps(step: int, epsilon: float) -> None:
+    """From 1 to 0.1 over half of 100 agent steps."""
+    agent = agent_of(start_e=1.0, end_e=0.1, exploration_fraction=0.5)
+    assert agent.epsilon(step) == pytest.approx(epsilon)
+
+
+# ---- exploration -----------------------------------------------------------------------------------------------------
+
+GAMES, DRAWS = 8, 400
+
+
+def coins(agent: dqn.Agent, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return [DRAWS, GAMES] bool: which games explored at each step; greedy play would be action -1."""
+    monkeypatch.setattr(agent, "_greedy", lambda observation: np.full(GAMES, -1))
+    observation = np.zeros((GAMES, 2), np.float32)
+    return np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)]) != -1
+
+
+def all_or_none(explored: Any) -> float:
+    return float(np.mean(explored.all(axis=1) | ~explored.any(axis=1)))
+
+
+def test_every_game_has_a_coin_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At epsilon 1/2 all 8 games agree in 2 of 256 steps; 400 draws are within 5 standard deviations."""
+    explored = coins(agent_of(GAMES, start_e=0.5, end_e=0.5), monkeypatch)
+    assert all_or_none(explored) < 0.03
+    assert np.abs(explored.mean(axis=0) - 0.5).max() < 5 * 0.5 / math.sqrt(DRAWS)
+    correlations = np.corrcoef(explored.T) - np.eye(GAMES)
+    assert np.abs(correlations).max() < 5 / math.sqrt(DRAWS)
+
+
+def test_one_coin_for_all_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_of(GAMES, start_e=0.5, end_e=0.5)
+
+    def shared(observation: Any, epsilon: float, noise: np.random.Generator) -> Any:
+        explores = noise.random() < epsilon
+        return noise.integers(2, size=GAMES) if explores else agent._greedy(observation)
+
+    monkeypatch.setattr(agent, "_epsilon_greedy", shared)
+    assert all_or_none(coins(agent, monkeypatch)) == 1
+
+
+def test_random_actions_are_uniform_and_greedy_ones_the_best() -> None:
+    agent = agent_of(GAMES, start_e=1.0, end_e=1.0)
+    observation = np.random.default_rng(0).normal(size=(GAMES, 2)).astype(np.float32)
+    drawn = np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)])
+    assert abs(drawn.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * GAMES)
+    greedy = agent_of(GAMES, start_e=0.0, end_e=0.0)
+    best = greedy.main(torch.from_numpy(observation)).argmax(dim=1).tolist()
+    assert greedy.act(observation, 0).tolist() == best
+    assert greedy.predict(observation)[0].tolist() == best
+
+
+# ---- what enters replay ----------------------------------------------------------------------------------------------
+
+
+def stored(env: EnvSpec, **events: Any) -> tuple[float, float]:
+    """Return (reward, continuation) in replay after one step with reward -5."""
+    agent = agent_of(env=env)
+    nothing = np.zeros(1, np.bool_)
+    values = {"terminated": nothing, "truncated": nothing, "life_lost": nothing} | events
+    seen = np.zeros((1, 2), np.float32)
+    agent.begin(seen)
+    agent.observe(np.array([1]), Step(seen, seen, np.array([-5.0], np.float32), episodes=(), **values))
+    return float(agent.replay.reward[0]), float(agent.replay.continuation[0])
+
+
+NATURE = EnvSpec("SpaceInvaders", life_loss_discount=True, clip_rewards=True)
+MACHADO = EnvSpec("SpaceInvaders", life_loss_discount=False, clip_rewards=True)
+RAW = EnvSpec("CartPole-v1", life_loss_discount=False, clip_rewards=False)
+YES = np.ones(1, np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("env", "events", "expected"),
+    [
+        (NATURE, {}, (-1, 1)),
+        (NATURE, {"life_lost": YES}, (-1, 0)),
+        (MACHADO, {"life_lost": YES}, (-1, 1)),
+        (NATURE, {"terminated": YES}, (-1, 0)),
+        (MACHADO, {"terminated": YES}, (-1, 0)),
+        (NATURE, {"truncated": YES}, (-1, 1)),
+        (RAW, {"truncated": YES}, (-5, 1)),
+        (RAW, {"terminated": YES}, (-5, 0)),
+    ],
+)
+def test_what_ends_a_return(env: EnvSpec, events: dict[str, Any], expected: tuple[float, float]) -> None:
+    assert stored(env, **events) == expected
+
+
+def test_rewards_are_clipped_for_learning_and_scores_stay_raw() -> None:
+    config = cartpole(env_id="Paying-v0", clip_rewards=True)
+    scores = set()
+    for event in run(config):
+        if isinstance(event, Started):
+            agent: Any = event.agent
+        if isinstance(event, EpisodeEnded):
+            scores.add(event.episode.episode_return)
+    assert scores == {20.0}, "four steps of 5"
+    rewards = agent.replay.reward
+    assert set(rewards[~np.isnan(rewards)]) == {1.0}
+
+
+def test_a_trial_of_atari_learns_from_lost_lives_under_nature_only() -> None:
+    """On the same frames: discounts of 0 in mid-episode appear under nature alone."""
+    ends = {}
+    for protocol in ("nature", "machado"):
+        config = invaders(protocol=protocol, num_envs=4, total_timesteps=1_200, learning_starts=1_100)
+        for event in run(config):
+            if isinstance(event, Started):
+                replay: Any = event.agent
+        ring = replay.replay
+        after = (np.arange(len(ring.final)) // ring.rows) * ring.rows + (np.arange(len(ring.final)) + 1) % ring.rows
+        ends[protocol] = int(((ring.continuation == 0) & ~ring.final[after]).sum())
+    assert ends["nature"] > 0
+    assert ends["machado"] == 0
+
+
+# ---- worlds with known values ----------------------------------------------------------------------------------------
+
+
+def learned(config: RunConfig[Any]) -> dqn.Agent:
+    for event in run(config):
+        if isinstance(event, Started):
+            agent: Any = event.agent
+    return agent  # type: ignore[no-any-return]
+
+
+def world(env_id: str, **changes: Any) -> RunConfig[Any]:
+    """Return a run that explores at random and learns at every step."""
+    options = {
+        "env_id": env_id,
+        "total_timesteps": 2_000,
+        "start_e": 1.0,
+        "end_e": 1.0,
+        "train_frequency": 1,
+        "learning_rate": 3e-3,
+        "target_network_frequency": 25,
+        "buffer_size": 2_000,
+        "batch_size": 32,
+        "hidden": (32,),
+        "checkpoint_frequency": 0,
+    }
+    return cartpole(**options | changes)
+
+
+@pytest.mark.parametrize(("double", "n_step"), [(True, 1), (False, 1)])
+def test_it_learns_the_values_of_a_chain(double: bool, n_step: int) -> None:
+    """Five states in a row: Q*(s, right) = 0.9^(4 - s). Every learned value is within 0.05 of it."""
+    agent = learned(world("Chain-v0", gamma=0.9, double=double, n_step=n_step))
+    with torch.no_grad():
+        q = agent.main(torch.eye(5)).numpy()
+    _, expected = exact.optimal_values(Chain.mdp)
+    assert np.abs(q - expected).max() < 0.05
+    assert q.argmax(axis=1).tolist() == [1] * 5
+    fresh = dqn.Agent(agent.config, agent.setting)
+    assert np.abs(fresh.main(torch.eye(5)).detach().numpy() - expected).max() > 0.3, "the values were learned"
+
+
+def value_of(config: RunConfig[Any]) -> float:
+    return learned(config).main(torch.ones(1, 1)).max().item()
+
+
+def test_truncation_is_not_the_end_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reward 1 forever at gamma 1/2 is worth 2; cut off after two steps, it is worth that still.
+
+    Where the world does end after two steps, half of the returns stop: V = 1 + V/4 = 4/3.
+    """
+    assert value_of(world("Truncated-v0", gamma=0.5)) == pytest.approx(2, abs=0.05)
+    assert value_of(world("Terminated-v0", gamma=0.5)) == pytest.approx(4 / 3, abs=0.05)
+    observe = dqn.Agent.observe
+
+    def confused(self: dqn.Agent, action: Any, result: Step) -> None:
+        observe(self, action, replace(result, terminated=result.ended, truncated=np.zeros_like(result.truncated)))
+
+    monkeypatch.setattr(dqn.Agent, "observe", confused)
+    assert value_of(world("Truncated-v0", gamma=0.5)) == pytest.approx(4 / 3, abs=0.05), "the twin: the wrong answer"
+
+
+# ---- overlap, divergence, bounds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "config"),
+    [(GymnasiumEngine, cartpole()), (AtariEngine, invaders(total_timesteps=300))],
+    ids=["Gymnasium", "Atari"],
+)
+def test_a_slow_emulator_changes_nothing(engine: Any, config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = digests(config)
+    recv = engine.recv
+
+    def late(self: Any) -> Any:
+        time.sleep(random.random() / 500)
+        return recv(self)
+
+    monkeypatch.setattr(engine, "recv", late)
+    assert digests(config) == fast
+
+
+def test_a_run_that_diverges_says_so() -> None:
+    with pytest.raises(Diverged, match=r"after \d+ agent steps"):
+        list(run(cartpole(learning_rate=1e30)))
+
+
+def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    options = {"env_id": "CartPole-v1", "total_timesteps": 400, "num_envs": 4, "learning_starts": 64, "batch_size": 8}
+    more = {"learning_rate": 1e30, "checkpoint_frequency": 20, "threads": 1, "device": "cpu", "run_dir": path}
+    assert cli.main(["train", "dqn", *flags(options | more)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    step = checkpoint.steps(RunDir(path).checkpoints)[-1]
+    assert line.startswith("q2pi: training diverged: ")
+    assert f"{path}/checkpoints/{step:012d}" in line
+    assert "--learning-rate" in line
+    _, state, _, warnings = RunDir(path).newest_checkpoint()
+    assert not warnings
+    assert all(weight.isfinite().all() for weight in state["agent"]["main"].values())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"batch_size": 64, "buffer_size": 32}, "--batch-size 64 is larger than --buffer-size 32"),
+        ({"learning_starts": 400}, "--learning-starts 400 is beyond the budget"),
+        (
+            {"n_step": 10, "learning_starts": 32},
+            "--learning-starts 32 is before the first 10-step transition of 4 games",
+        ),
+        ({"hidden": ()}, "--hidden () is out of range"),
+        ({"hidden": (8, 0)}, "--hidden (8, 0) is out of range"),
+        ({"gamma": 1.5}, "--gamma 1.5 is out of range: it must be in [0, 1]"),
+        ({"tau": -0.1}, "--tau -0.1 is out of range"),
+        ({"train_frequency": 0}, "--train-frequency 0 is out of range: it must be at least 1"),
+        ({"learning_rate": -1.0}, "--learning-rate -1.0 is out of range: it must be at least 0"),
+    ],
+)
+def test_bounds(change: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(cartpole(**change))
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(("games", "n_step"), [(1, 1), (4, 1), (4, 3), (8, 10), (3, 7)])
+def test_the_least_learning_starts_leave_time_for_one_transition(games: int, n_step: int) -> None:
+    """In a world whose episodes never end, a chain of n rewards takes n steps of each game."""
+    least = max(0, (n_step - 1) * games - 4 + 1)
+    options = {"num_envs": games, "n_step": n_step, "total_timesteps": 160, "batch_size": 1, "env_id": "Chain-v0"}
+    assert list(run(cartpole(learning_starts=least, **options)))
+    if least:
+        with pytest.raises(UserError, match=f"it must be at least {least} "):
+            prepare(cartpole(learning_starts=least - 1, **options))
+
+
+def test_a_buffer_of_one_transition_is_never_empty() -> None:
+    """Every third row of these episodes is a final one, where no transition begins."""
+    config = cartpole(env_id="Truncated-v0", buffer_size=1, batch_size=1)
+    rows = [event for event in run(config) if isinstance(event, Progress)]
+    assert sum(row.metrics["updates"] for row in rows) == 84
+
+
+def test_worlds_it_cannot_serve() -> None:
+    for env_id in ("Pendulum-v1", "FrozenLake-v1"):
+        with pytest.raises(UserError, match=f"--env-id {env_id}.*dqn"):
+            next(run(cartpole(env_id=env_id)))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    digests(cartpole(), keep=(200, tmp_path))
+    _, state, _, _ = checkpoint.load_newest(tmp_path)
+    with pytest.raises(UserError, match="--hidden") as caught:
+        next(run(cartpole(hidden=(17,)), state))
+    assert "\n" not in str(caught.value)

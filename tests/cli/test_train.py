@@ -1,0 +1,158 @@
+"""The verbs from end to end: train, resume, evaluate, digest, explain."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from small_runs import CARTPOLE, INVADERS, flags
+
+from q2pi import checkpoint, cli
+from q2pi.api import override
+from q2pi.loop import prepare
+from q2pi.presets import configure
+from q2pi.rundir import RunDir
+
+TRAIN = ["train", "dqn", *flags(CARTPOLE)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an evaluation at its end, and its learning curve."""
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
+    return path
+
+
+def test_a_run_leaves_what_the_layout_promises(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    assert names == {
+        *["config.toml", "metrics.jsonl", "tensorboard", "episodes", "evaluation.json"],
+        *["figures", "videos", "checkpoints"],
+    }
+    run = RunDir.open(folder)
+    base, _ = configure("dqn", "CartPole-v1")
+    assert run.config() == prepare(override(base, CARTPOLE | {"evaluation_episodes": 2}))
+    assert checkpoint.steps(run.checkpoints) == [300, 400]
+    assert {row["kind"] for row in run.rows("train") + run.rows("episode") + run.rows("evaluation")} == {
+        *["train", "episode", "evaluation"]
+    }
+    assert len(json.loads(run.evaluation_file.read_text())["scores"]) == 2
+
+
+def test_what_a_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
+    path = tmp_path / "run"
+    assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    for text in (
+        "400 (4 games side by side)",
+        f"recording in {path}",
+        "checkpoint at step 400",
+        "evaluation at step 400",
+    ):
+        assert text in out
+    for share in ("act", "environment", "learn", "evaluate"):
+        assert re.search(rf"│ {share} +│ +\d", out), "a run says where its time went"
+    assert "95 % interval" in out
+    assert f"q2pi evaluate {path}" in out
+
+
+def test_the_same_command_gives_the_same_run(folder: Path, tmp_path: Path, no_figures: None) -> None:
+    path = tmp_path / "again"
+    assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
+    first, second = RunDir.open(folder).newest_checkpoint()[1], RunDir.open(path).newest_checkpoint()[1]
+    assert checkpoint.digest(first) == checkpoint.digest(second)
+    assert (path / "evaluation.json").read_text() == (folder / "evaluation.json").read_text()
+
+
+def test_another_seed_gives_another_run(folder: Path, tmp_path: Path, no_figures: None) -> None:
+    path = tmp_path / "other"
+    assert cli.main([*TRAIN, "--seed", "2", "--run-dir", str(path)]) == 0
+    first, second = RunDir.open(folder).newest_checkpoint()[1], RunDir.open(path).newest_checkpoint()[1]
+    assert checkpoint.digest(first) != checkpoint.digest(second)
+
+
+def test_a_finished_run_is_finished(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["resume", str(folder)]) == 0
+    assert capfd.readouterr().out == f"{folder} is finished: 400 of 400 agent steps\n"
+
+
+def test_the_digest_is_that_of_the_newest_state(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["digest", str(folder)]) == 0
+    assert capfd.readouterr().out.strip() == checkpoint.digest(RunDir.open(folder).newest_checkpoint()[1])
+
+
+def test_evaluate_prints_a_table(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(folder), "--episodes", "3", "--seed", "5"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "3, seed 5" in out
+    assert "95 % interval" in out
+
+
+def test_evaluate_prints_json_and_nothing_else(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(folder), "--episodes", "3", "--json"]) == 0
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    assert err == ""
+    assert len(report["scores"]) == 3
+    assert report["protocol"]["env"]["env_id"] == "CartPole-v1"
+
+
+def test_nor_does_an_emulator_print_there(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
+    path = tmp_path / "run"
+    short = INVADERS | {"total_timesteps": 150, "max_frames_per_episode": 100}
+    assert cli.main(["train", "dqn", *flags(short), "--run-dir", str(path)]) == 0
+    capfd.readouterr()
+    assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert json.loads(out)["protocol"]["env"]["max_frames_per_episode"] == 100
+
+
+def test_explain_runs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    assert cli.main([*TRAIN, "--run-dir", str(path), "--explain"]) == 0
+    out, _ = capfd.readouterr()
+    for text in ("agent steps", "frames", "updates", "84", "memory", "time", "target_network_frequency"):
+        assert text in out
+    assert not path.exists()
+
+
+def test_help_shows_the_presets_defaults(capfd: pytest.CaptureFixture[str]) -> None:
+    config, preset = configure("dqn", "CartPole-v1", None)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "dqn", "--env-id", "CartPole-v1", "--help"])
+    assert stop.value.code == 0
+    out, _ = capfd.readouterr()
+    assert "--target-network-frequency" in out
+    assert str(config.hyper.batch_size) in out
+    assert preset is not None
+    assert preset in out
+
+
+def test_options_of_the_preset_give_way(tmp_path: Path, no_figures: None) -> None:
+    path = tmp_path / "run"
+    arguments = ["--preset", "classic", "--total-timesteps", "200", "--learning-starts", "100", "--no-double"]
+    quiet = flags({"evaluation_episodes": 0, "threads": 1, "device": "cpu", "run_dir": path})
+    assert cli.main(["train", "dqn", "--env-id", "CartPole-v1", *arguments, *quiet]) == 0
+    config = RunDir.open(path).config()
+    assert (config.hyper.double, config.hyper.learning_starts, config.hyper.batch_size) == (False, 100, 64)
+
+
+def test_without_a_run_dir_there_is_a_new_one_under_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(TRAIN) == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"CartPole-v1-dqn-1-\d{8}-\d{6}", path.name)
+
+
+def test_algorithms_are_listed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["algorithms"]) == 0
+    out, _ = capfd.readouterr()
+    assert "dqn" in out
+    assert "Discrete" in out

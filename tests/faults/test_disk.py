@@ -1,0 +1,92 @@
+"""A disk that fills up, and one that cannot be written to: a small file system of the test's own."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_runs import cartpole, digests
+
+from q2pi import checkpoint, cli
+from q2pi.commands import train
+from q2pi.rundir import RunDir
+
+
+def mount(*arguments: str) -> bool:
+    if shutil.which("mount") is None:
+        return False
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)):
+        pytest.skip("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def shrink(disk: Path, room: int) -> None:
+    """Leave `room` bytes free."""
+    used = int(subprocess.run(["du", "-sk", str(disk)], capture_output=True, text=True, check=True).stdout.split()[0])
+    assert mount("-o", f"remount,size={used * 1024 + room}", str(disk))
+
+
+CONFIG = cartpole(total_timesteps=1_600, checkpoint_frequency=400)
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """The digest of the run on a disk with room."""
+    return digests(CONFIG)[1_600]
+
+
+@pytest.mark.parametrize("room", [0, 15_000, 30_000, 45_000])
+def test_a_disk_that_fills_up(
+    disk: Path, room: int, whole: str, capfd: pytest.CaptureFixture[str], no_figures: None
+) -> None:
+    """Room runs out sooner or later after the first checkpoint, in one line; with room again, the run goes on."""
+    path = disk / "run"
+    run = RunDir.create(path, CONFIG)
+    stopping = iter([False] * 100 + [True])
+    for _ in train.record(train.loop.run(CONFIG, stop=lambda: next(stopping)), run):
+        pass
+    assert checkpoint.steps(run.checkpoints) == [400, 404]
+    shrink(disk, room)
+    capfd.readouterr()
+    assert cli.main(["resume", str(path)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("q2pi: no space left on device")
+    for step in checkpoint.steps(run.checkpoints):
+        checkpoint.load(run.checkpoints / f"{step:012d}")
+    assert not list(run.checkpoints.glob(".*.partial"))
+    assert mount("-o", "remount,size=16m", str(disk))
+    assert cli.main(["resume", str(path)]) == 0
+    assert checkpoint.digest(run.newest_checkpoint()[1]) == whole
+    steps = [row["step"] for row in run.rows("episode")]
+    assert steps == sorted(steps)
+    assert len({(row["game"], row["number"]) for row in run.rows("episode")}) == len(steps)
+
+
+def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
+    path = disk / "run"
+    config = cartpole()
+    run = RunDir.create(path, config)
+    stopping = iter([False] * 30 + [True])
+    for _ in train.record(train.loop.run(config, stop=lambda: next(stopping)), run):
+        pass
+    assert mount("-o", "remount,ro", str(disk))
+    capfd.readouterr()
+    assert cli.main(["resume", str(path)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "read-only file system" in line
+    assert cli.main(["train", "dqn", "--env-id", "CartPole-v1", "--run-dir", str(disk / "new")]) == 2
+    out, err = capfd.readouterr()
+    (line,) = err.splitlines()
+    assert out == ""
+    assert f"--run-dir {disk}/new cannot be made" in line
+    assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "reading is enough to be judged"
