@@ -122,7 +122,9 @@ def draw(report: dict, path: Path) -> None:
         axes.barh(place, middle, color="#9aa5b1" if "Stable" in name else "#2f6f9f", height=0.6)
         axes.plot([min(rounds), max(rounds)], [place, place], color="black", linewidth=1.5)
         ratio = report["ratio_to_peer"].get(name)
-        axes.text(max(rounds) * 1.02, place, f"{middle:.0f}" + (f"  ({ratio['median']:.2f}x)" if ratio else ""), va="center")
+        axes.text(
+            max(rounds) * 1.02, place, f"{middle:.0f}" + (f"  ({ratio['median']:.2f}x)" if ratio else ""), va="center"
+        )
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_xlabel("agent steps per second while learning (median, range)")
     axes.margins(x=0.2)
@@ -151,7 +153,9 @@ def main() -> None:
             speeds[name].append(measure(name, options.peer_python, options.steps, options.threads))
             print(f"round {number + 1}  {name:<32} {speeds[name][-1]:6.1f} agent steps/s", flush=True)
     peer = next(iter(CONTENDERS))
-    ratios = {name: [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)] for name in CONTENDERS if name != peer}
+    ratios = {
+        name: [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)] for name in CONTENDERS if name != peer
+    }
     report = {
         "command": "make bench",
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",

@@ -60,7 +60,7 @@ def forecast(config: RunConfig[Any]) -> Forecast:
     return Forecast(
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
-        updates=module.updates_owed(config.hyper, config.total_timesteps),
+        updates=module.updates_owed(config, config.total_timesteps),
         memory=before + needed,
         memory_available=free + before,
     )
@@ -88,7 +88,7 @@ def expected_seconds(config: RunConfig[Any]) -> float:
     learning = sum(row.seconds.get("learn", 0.0) for row in rows)
     acting = sum(sum(row.seconds.values()) for row in rows) - learning
     per_update = learning / updates if updates else 0.0
-    owed = module.updates_owed(config.hyper, config.total_timesteps)
+    owed = module.updates_owed(config, config.total_timesteps)
     return float(np.dot([config.total_timesteps, owed], [acting / steps, per_update]))
 
 

@@ -161,11 +161,12 @@ def test_advantages_are_left_alone_unless_asked() -> None:
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
 def test_one_update_for_each_rollout(optimizer: str) -> None:
     player = agent(num_steps=3, optimizer=optimizer)
+    run_config = RunConfig(algorithm="actor_critic", num_envs=1, hyper=player.config)
     before = [parameter.clone() for parameter in player.network.parameters()]
     for step in range(1, 10):
         observe(player, 1, 1, 1)
         assert len(player.learn(step)) == (step % 3 == 0)
-        assert actor_critic.updates_owed(player.config, step, 1) == player.rollouts
+        assert actor_critic.updates_owed(run_config, step) == player.rollouts
     assert any(not torch.equal(old, new) for old, new in zip(before, player.network.parameters(), strict=True))
 
 

@@ -196,7 +196,8 @@ def test_updates_per_agent_step_do_not_depend_on_the_number_of_games(games: int)
     ("step", "owed"), [(0, 0), (40, 0), (43, 0), (44, 1), (47, 1), (48, 2), (240, 50)], ids=lambda value: str(value)
 )
 def test_updates_owed(step: int, owed: int) -> None:
-    assert dqn.updates_owed(dqn.Config(learning_starts=40, train_frequency=4), step) == owed
+    config = RunConfig(algorithm="dqn", hyper=dqn.Config(learning_starts=40, train_frequency=4))
+    assert dqn.updates_owed(config, step) == owed
 
 
 @pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (10, 0.82), (25, 0.55), (50, 0.1), (51, 0.1), (99, 0.1)])

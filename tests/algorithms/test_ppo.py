@@ -220,7 +220,8 @@ def test_every_step_is_learned_from_as_often_as_epochs_say() -> None:
     fill(player)
     assert player.learn(12) and player.rollout.length == 0  # noqa: PT018
     fill(player, 8)
-    assert len(player.learn(32)) == 12 == ppo.updates_owed(player.config, 16, GAMES)
+    owed = ppo.updates_owed(RunConfig(algorithm="ppo", num_envs=GAMES, hyper=player.config), 16)
+    assert len(player.learn(32)) == 12 == owed
     assert player.learn(32) == []
 
 

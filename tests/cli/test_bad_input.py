@@ -144,7 +144,6 @@ def test_a_folder_that_is_no_run(verb: str, line_of: Callable[..., str], tmp_pat
         ('algorithm = "dqn"', 'algorithm = "dqn"\nhyper = 5', ["config.toml"]),
         ("batch_size = 8", "batch_size = 8.5", ["batch_size = 8.5", "int"]),
         ("batch_size = 8", "batch_size = 800", ["--batch-size 800", "--buffer-size 200"]),
-        ("num_envs = 4", "num_envs = 5", ["--num-envs"]),
         ('env_id = "CartPole-v1"', 'env_id = "CartPoll-v1"', ["--env-id CartPoll-v1", "did you mean CartPole"]),
         ("    16,", "    17,", ["--hidden"]),
     ],
@@ -161,6 +160,17 @@ def test_a_config_edited_into_nonsense(
     line = line_of("evaluate", str(folder), "--episodes", "1")
     for fragment in fragments:
         assert fragment in line
+
+
+def test_another_number_of_games_than_was_saved(capfd: pytest.CaptureFixture[str], folder: Path) -> None:
+    config = folder / "config.toml"
+    text = config.read_text().replace("num_envs = 4", "num_envs = 5")
+    config.write_text(text.replace("total_timesteps = 400", "total_timesteps = 800"))
+    before = contents(folder)
+    assert cli.main(["resume", str(folder)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "--num-envs 5 differs from the 4 games of the checkpoint" in line
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(("option", "value"), [("--episodes", "0"), ("--seed", "-1")])

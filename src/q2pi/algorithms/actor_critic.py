@@ -113,9 +113,9 @@ def _check_actions(setting: Setting, name: str) -> None:
         )
 
 
-def updates_owed(config: Config, step: int, num_envs: int = 8) -> int:
-    """Return how many updates a run of `num_envs` games has made after `step` agent steps."""
-    return step // (config.num_steps * num_envs)
+def updates_owed(run: RunConfig[Config], step: int) -> int:
+    """Return how many updates a run has made after `step` agent steps."""
+    return step // (run.hyper.num_steps * run.num_envs)
 
 
 def calibration(run: RunConfig[Config]) -> RunConfig[Config]:

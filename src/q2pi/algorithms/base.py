@@ -6,7 +6,7 @@ An algorithm's module holds
     Config                             frozen dataclass of hyperparameters, each with a docstring
     check(run)                         UserError for the first hyperparameter of a RunConfig that is out of its bounds
     check_spaces(setting)              UserError where it cannot serve the environment's spaces
-    updates_owed(config, step)         gradient updates after `step` agent steps, for the forecast
+    updates_owed(run, step)            gradient updates of a RunConfig after `step` agent steps, for the forecast
     memory_needed(config, setting)     bytes of its own storage when full
     calibration(run)                   a short run with the same work per step and per update, to be timed
     Agent(config, setting)             see `Agent` below

@@ -114,8 +114,12 @@ def check_spaces(setting: Setting) -> None:
         raise UserError(f"--env-id {setting.env.env_id} shows numbers of states: dqn needs images or vectors")
 
 
-def updates_owed(config: Config, step: int) -> int:
+def updates_owed(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made, or owes, after `step` agent steps."""
+    return _owed(run.hyper, step)
+
+
+def _owed(config: Config, step: int) -> int:
     return max(0, (step - config.learning_starts) // config.train_frequency)
 
 
@@ -229,7 +233,7 @@ class Agent:
 
     def learn(self, step: int) -> list[Metrics]:
         metrics = []
-        while self.updates < updates_owed(self.config, step):
+        while self.updates < _owed(self.config, step):
             metrics.append(self._update() | {"epsilon": self.epsilon(step)})
         return metrics
 

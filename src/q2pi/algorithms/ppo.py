@@ -96,9 +96,9 @@ def check_spaces(setting: Setting) -> None:
         raise UserError(f"--env-id {setting.env.env_id} has actions {setting.action_space}: ppo needs Discrete or Box")
 
 
-def updates_owed(config: Config, step: int, num_envs: int = 8) -> int:
-    """Return how many updates a run of `num_envs` games has made after `step` agent steps, without `target_kl`."""
-    return actor_critic.updates_owed(config, step, num_envs) * config.update_epochs * config.num_minibatches
+def updates_owed(run: RunConfig[Config], step: int) -> int:
+    """Return how many updates a run has made after `step` agent steps, without `target_kl`."""
+    return actor_critic.updates_owed(run, step) * run.hyper.update_epochs * run.hyper.num_minibatches
 
 
 def calibration(run: RunConfig[Config]) -> RunConfig[Config]:

@@ -84,7 +84,7 @@ def check_spaces(setting: Setting) -> None:
         )
 
 
-def updates_owed(config: Config, step: int) -> int:
+def updates_owed(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made after `step` agent steps; SARSA's newest ones wait for the next action."""
     return step
 

@@ -126,9 +126,9 @@ def check_spaces(setting: Setting) -> None:
         )
 
 
-def updates_owed(config: Config, step: int, num_envs: int = 1) -> int:
+def updates_owed(run: RunConfig[Config], step: int) -> int:
     """Return about how many updates a run has made after `step` agent steps, were episodes of EXPECTED_LENGTH."""
-    return step // (config.episodes_per_update * EXPECTED_LENGTH)
+    return step // (run.hyper.episodes_per_update * EXPECTED_LENGTH)
 
 
 def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
