@@ -31,6 +31,7 @@ from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
 from q2pi.networks import QNetwork, seeded
+from q2pi.replay.frames import make_store
 from q2pi.replay.ring import Replay, bytes_needed
 from q2pi.replay.samplers import uniform
 from q2pi.rng import stream
@@ -55,6 +56,8 @@ class Config:
     """Rewards summed before the target bootstraps, in agent steps."""
     buffer_size: int = 1_000_000
     """Transitions kept for replay."""
+    replay_codec: Literal["raw", "zstd"] = "raw"
+    """How replay keeps images: as they are, or compressed with Zstandard, exact in less memory for more time."""
     learning_starts: int = 80_000
     """Agent steps before the first update."""
     train_frequency: int = 4
@@ -139,7 +142,7 @@ def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
 
 
 def memory_needed(config: Config, setting: Setting) -> int:
-    """Return the bytes that the replay ring will take when full."""
+    """Return the bytes that the replay ring will take when full; an estimate where it is compressed."""
     return bytes_needed(
         config.buffer_size,
         setting.num_envs,
@@ -147,6 +150,7 @@ def memory_needed(config: Config, setting: Setting) -> int:
         setting.frame_dtype,
         stack=setting.stack,
         n_step=config.n_step,
+        codec=config.replay_codec,
     )
 
 
@@ -201,6 +205,7 @@ class Agent:
             stack=setting.stack,
             n_step=config.n_step,
             gamma=config.gamma,
+            store=make_store(config.replay_codec, setting.frame_shape, setting.frame_dtype),
         )
         self.updates = 0
 

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from q2pi.errors import UserError
-from q2pi.replay.frames import Array, FrameStore, MakeStore, RawFrames, copy_into
+from q2pi.replay.frames import Array, Codec, FrameStore, MakeStore, RawFrames, copy_into, store_bytes
 
 Mask = NDArray[np.bool_]
 Slots = NDArray[np.int64]
@@ -76,11 +76,12 @@ def bytes_needed(
     n_step: int,
     action_shape: tuple[int, ...] = (),
     action_dtype: DTypeLike = np.int64,
+    codec: Codec = "raw",
 ) -> int:
-    """Return what `Replay.nbytes` will be with raw frames, before anything is allocated."""
+    """Return the most that a replay will take, before anything is allocated: with raw frames, its `Replay.nbytes`."""
     slots = num_envs * rows_per_stream(capacity, num_envs, stack, n_step)
-    frame = np.dtype((frame_dtype, frame_shape)).itemsize
-    return slots * (frame + _row_dtype(action_shape, action_dtype).itemsize)
+    frames = store_bytes(codec, slots, num_envs, frame_shape, frame_dtype)
+    return frames + slots * _row_dtype(action_shape, action_dtype).itemsize
 
 
 def _row_dtype(action_shape: tuple[int, ...], action_dtype: DTypeLike) -> np.dtype[Any]:
@@ -285,7 +286,7 @@ class Replay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows when full; until then the system commits only what has been written."""
+        """Bytes of all rows when full (compressed frames: now); the system commits only what has been written."""
         rows = (self.action, self.reward, self.continuation, self.age, self.final)
         return self.frames.nbytes + sum(array.nbytes for array in rows)
 
