@@ -1,10 +1,11 @@
 """Presets: all of them can run, the right one is the default, and mistakes are answered."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from q2pi import algorithms
+from q2pi import algorithms, loop
 from q2pi.errors import UserError
 from q2pi.loop import prepare
 from q2pi.presets import configure, names
@@ -38,7 +39,7 @@ def test_the_default_suits_the_environment(env_id: str | None, expected: str) ->
 def test_the_quick_preset_is_what_the_readme_says_of_it() -> None:
     config, _ = configure("dqn", "space_invaders")
     assert config.env.env_id == "SpaceInvaders"
-    assert (config.total_timesteps, config.hyper.buffer_size, config.precision) == (200_000, 100_000, "bf16")
+    assert (config.total_timesteps, config.hyper.buffer_size, config.precision) == (200_000, 100_000, "auto")
 
 
 def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
@@ -82,3 +83,17 @@ def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str)
     assert fragment in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "hardware", "precision"),
+    [("Pong", True, "bf16"), ("Pong", False, "fp32"), ("CartPole-v1", True, "fp32")],
+)
+def test_auto_precision_is_settled_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, env_id: str, hardware: bool, precision: str
+) -> None:
+    monkeypatch.setattr(loop, "_computes_bf16", lambda device: hardware)
+    config, _ = configure("dqn", env_id)
+    config = loop.prepare(replace(config, precision="auto"))
+    assert config.precision == precision
+    assert loop.prepare(config) == config

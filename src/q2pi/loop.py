@@ -23,7 +23,7 @@ from q2pi.algorithms.base import Agent, Metrics, Setting, State
 from q2pi.config import RunConfig, check_run
 from q2pi.envs import make_games
 from q2pi.envs.games import Episode, VectorGames
-from q2pi.envs.spec import resolve
+from q2pi.envs.spec import is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.evaluation import Evaluation, evaluate
 
@@ -123,15 +123,26 @@ class Clock:
 
 
 def prepare(config: RunConfig[Any]) -> RunConfig[Any]:
-    """Return `config` with its environment resolved, after every bound was checked.
+    """Return `config` with its environment and its precision settled, after every bound was checked.
 
     Raises:
         UserError: an unknown algorithm or environment, or a value out of its bounds.
     """
     config = dataclasses.replace(config, env=resolve(config.env))
     check_run(config)
+    if config.precision == "auto":
+        fast = is_atari(config.env.env_id) and _computes_bf16(device_of(config.device))
+        config = dataclasses.replace(config, precision="bf16" if fast else "fp32")
     algorithms.find(config.algorithm).check(config)
     return config
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bf16; emulated, it would be slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def device_of(name: str) -> torch.device:
