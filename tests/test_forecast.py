@@ -91,7 +91,7 @@ def test_it_is_explained() -> None:
 
 
 def test_a_trial_that_diverges_is_no_failure() -> None:
-    assert "unknown time, as a short trial diverged" in explained(cartpole(learning_rate=1e30), True)
+    assert "unknown time, as a short trial diverged or was too slow" in explained(cartpole(learning_rate=1e30), True)
 
 
 def test_bytes_for_people() -> None:

@@ -3,10 +3,10 @@
 import dataclasses
 import math
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,7 @@ from q2pi.errors import UserError
 from q2pi.loop import Diverged, Progress, prepare, run, setting_of
 
 CALIBRATION_STEPS = 1_200
+CALIBRATION_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -69,27 +70,29 @@ def forecast(config: RunConfig[Any]) -> Forecast:
 def expected_seconds(config: RunConfig[Any]) -> float:
     """Return the seconds of training expected on this machine, from a short trial of the same loop.
 
-    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too. Where
-    the trial diverges there is no telling: NaN.
+    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too; it is
+    cut short on a slow machine. Where it diverges, or comes to no update, there is no telling: NaN.
     """
     module = algorithms.find(config.algorithm)
     length = max(config.num_envs, min(CALIBRATION_STEPS, config.total_timesteps))
     trial = module.calibration(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     trial = dataclasses.replace(trial, log_frequency=max(1, length // 4), checkpoint_frequency=0)
+    deadline = time.perf_counter() + CALIBRATION_SECONDS
     try:
-        rows = [event for event in run(trial) if isinstance(event, Progress)]
+        events = run(trial, stop=lambda: time.perf_counter() > deadline)
+        rows = [event for event in events if isinstance(event, Progress)]
     except Diverged:
         return float("nan")
-    # The first quarter warms up, where there are several.
-    warm = rows[0].step if len(rows) > 1 else 0
-    rows = rows[1:] or rows
+    # The first part warms up, where what follows it has updates to time.
+    warm = rows[0].step if any(row.metrics.get("updates") for row in rows[1:]) else 0
+    rows = rows[1:] if warm else rows
     steps = rows[-1].step - warm
     updates = sum(row.metrics.get("updates", 0.0) for row in rows)
     learning = sum(row.seconds.get("learn", 0.0) for row in rows)
     acting = sum(sum(row.seconds.values()) for row in rows) - learning
-    per_update = learning / updates if updates else 0.0
+    per_update = learning / updates if updates else float("nan")
     owed = module.updates_owed(config, config.total_timesteps)
-    return float(np.dot([config.total_timesteps, owed], [acting / steps, per_update]))
+    return config.total_timesteps * acting / steps + (owed * per_update if owed else 0.0)
 
 
 def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> None:
@@ -119,7 +122,7 @@ def _options(config: RunConfig[Any]) -> dict[str, Any]:
 
 def _duration(seconds: float) -> str:
     if math.isnan(seconds):
-        return "unknown time, as a short trial diverged,"
+        return "unknown time, as a short trial diverged or was too slow,"
     minutes = seconds / 60
     if minutes < 2:
         return f"about {seconds:.0f} s"
