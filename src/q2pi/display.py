@@ -18,6 +18,8 @@ from q2pi.config import RunConfig
 
 RECENT_EPISODES = 20
 PLAIN_SECONDS = 10.0
+RATE_ROWS = 10
+"""Rows of metrics over which steps per second are measured: what learning makes slower shows soon."""
 
 
 def show(events: Iterator[loop.Event], config: RunConfig[Any]) -> Iterator[loop.Event]:
@@ -39,8 +41,8 @@ class _View:
         self.total = config.total_timesteps
         self.returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.metrics: dict[str, float] = {}
-        self.step = self.first_step = 0
-        self.began = time.perf_counter()
+        self.step = 0
+        self.marks: deque[tuple[float, int]] = deque(maxlen=RATE_ROWS)
         self.episodes = 0
         self.rate = float("nan")
 
@@ -48,21 +50,19 @@ class _View:
         self.step = event.step
         match event:
             case loop.Started(step):
-                self.first_step = step
-                self.began = time.perf_counter()
+                self.marks.append((time.perf_counter(), step))
             case loop.EpisodeEnded(_, episode):
                 self.returns.append(episode.episode_return)
                 self.episodes += 1
-            case loop.Progress(_, metrics, seconds):
+            case loop.Progress(step, metrics):
                 self.metrics = metrics
-                self.measure(seconds)
+                self.marks.append((time.perf_counter(), step))
+                (began, first), (now, last) = self.marks[0], self.marks[-1]
+                self.rate = (last - first) / (now - began)
             case loop.Evaluated(step, evaluation):
                 self.say(f"evaluation at step {step:,}: {score_line(evaluation.report()['statistics'])}")
             case loop.Checkpoint(step):
                 self.say(f"checkpoint at step {step:,}")
-
-    def measure(self, seconds: dict[str, float]) -> None:
-        self.rate = (self.step - self.first_step) / (time.perf_counter() - self.began)
 
     def line(self) -> str:
         parts = [f"episodes {self.episodes}"]
@@ -71,6 +71,9 @@ class _View:
         names = [name for name in self.metrics if name != "updates"]
         parts += [f"{name} {self.metrics[name]:.4g}" for name in names]
         return "  ".join(parts)
+
+    def speed(self) -> str:
+        return f"{self.rate:,.0f}" if self.rate > 0 else "..."
 
     def time_left(self) -> str:
         if not self.rate > 0:
@@ -100,7 +103,7 @@ class _PlainView(_View):
             self.printed = now
             share = 100 * self.step / self.total
             self.say(
-                f"step {self.step:,} of {self.total:,} ({share:.0f} %)  {self.rate:,.0f} steps/s  "
+                f"step {self.step:,} of {self.total:,} ({share:.0f} %)  {self.speed()} steps/s  "
                 f"left {self.time_left()}  {self.line()}"
             )
 
@@ -138,8 +141,7 @@ class _LiveView(_View):
         now = time.perf_counter()
         if now - self.drawn > 0.2 or isinstance(event, loop.Finished):
             self.drawn = now
-            self.measure({})
-            self.bar.update(self.task, completed=self.step, rate=f"{self.rate:,.0f}", left=self.time_left())
+            self.bar.update(self.task, completed=self.step, rate=self.speed(), left=self.time_left())
             self.text.plain = self.line()
 
     def say(self, text: str) -> None:
