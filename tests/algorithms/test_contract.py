@@ -21,6 +21,7 @@ from q2pi.envs import make_games
 from q2pi.errors import UserError
 from q2pi.evaluation import evaluate
 from q2pi.loop import Checkpoint, Started, build_agent, prepare, run
+from q2pi.presets import configure
 from q2pi.rundir import default_config
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -229,3 +230,10 @@ def test_its_work_can_be_forecast(name: str) -> None:
     needs = forecast.forecast(config)
     assert needs.updates > 0
     assert forecast.expected_seconds(config) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in algorithms.names() if name != "q_learning"])
+def test_numbers_of_states_are_refused_by_networks(name: str) -> None:
+    config, _ = configure(name, "Taxi-v4")
+    with pytest.raises(UserError, match=f"--env-id Taxi-v4 shows numbers of states: {name} needs images or vectors"):
+        next(run(config))

@@ -29,7 +29,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch, load_optimizer, load_weights, optimizer_state
+from q2pi.algorithms.base import (
+    Array,
+    Metrics,
+    Setting,
+    State,
+    as_batch,
+    load_optimizer,
+    load_weights,
+    optimizer_state,
+    refuse_tables,
+)
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import policy_gradient_loss, value_loss
@@ -103,14 +113,11 @@ def check(run: RunConfig[Config]) -> None:
 
 def check_spaces(setting: Setting) -> None:
     """Raise a UserError where the environment's spaces are not ones that an actor-critic can serve."""
-    _check_actions(setting, "actor_critic")
-
-
-def _check_actions(setting: Setting, name: str) -> None:
     if not serves(setting.action_space):
         raise UserError(
-            f"--env-id {setting.env.env_id} has actions {setting.action_space}: {name} needs Discrete or Box"
+            f"--env-id {setting.env.env_id} has actions {setting.action_space}: actor_critic needs Discrete or Box"
         )
+    refuse_tables(setting, "actor_critic")
 
 
 def updates_owed(run: RunConfig[Config], step: int) -> int:

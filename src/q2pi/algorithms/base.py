@@ -97,6 +97,12 @@ class Agent(Protocol):
         """Continue from what `state` returned; without its "replay", where it has one, the agent can act, not learn."""
 
 
+def refuse_tables(setting: Setting, name: str) -> None:
+    """Raise a UserError where observations are numbers of states, which a network would read as quantities."""
+    if setting.frame_dtype == np.int64:
+        raise UserError(f"--env-id {setting.env.env_id} shows numbers of states: {name} needs images or vectors")
+
+
 def load_weights(networks: Mapping[str, torch.nn.Module], state: State) -> None:
     """Load the weights of networks from the state that holds each under its name.
 

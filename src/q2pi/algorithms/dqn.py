@@ -23,7 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch, load_optimizer, load_weights, optimizer_state
+from q2pi.algorithms.base import (
+    Array,
+    Metrics,
+    Setting,
+    State,
+    as_batch,
+    load_optimizer,
+    load_weights,
+    optimizer_state,
+    refuse_tables,
+)
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
@@ -113,8 +123,7 @@ def check_spaces(setting: Setting) -> None:
         raise UserError(
             f"--env-id {setting.env.env_id} has actions {setting.action_space}: dqn needs a Discrete action space"
         )
-    if setting.frame_dtype == np.int64:
-        raise UserError(f"--env-id {setting.env.env_id} shows numbers of states: dqn needs images or vectors")
+    refuse_tables(setting, "dqn")
 
 
 def updates_owed(run: RunConfig[Config], step: int) -> int:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from q2pi.algorithms import actor_critic
-from q2pi.algorithms.base import Setting
+from q2pi.algorithms.base import Setting, refuse_tables
 from q2pi.config import RunConfig, at_least, within
 from q2pi.equations.losses import clipped_surrogate, value_loss
 from q2pi.equations.schedules import linear
@@ -94,6 +94,7 @@ def check_spaces(setting: Setting) -> None:
     """Raise a UserError where the environment's spaces are not ones that PPO can serve."""
     if not serves(setting.action_space):
         raise UserError(f"--env-id {setting.env.env_id} has actions {setting.action_space}: ppo needs Discrete or Box")
+    refuse_tables(setting, "ppo")
 
 
 def updates_owed(run: RunConfig[Config], step: int) -> int:

@@ -41,7 +41,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch, load_optimizer, load_weights, optimizer_state
+from q2pi.algorithms.base import (
+    Array,
+    Metrics,
+    Setting,
+    State,
+    as_batch,
+    load_optimizer,
+    load_weights,
+    optimizer_state,
+    refuse_tables,
+)
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import policy_gradient_loss, value_loss
@@ -124,6 +134,7 @@ def check_spaces(setting: Setting) -> None:
         raise UserError(
             f"--env-id {setting.env.env_id} has actions {setting.action_space}: reinforce needs Discrete or Box"
         )
+    refuse_tables(setting, "reinforce")
 
 
 def updates_owed(run: RunConfig[Config], step: int) -> int:
