@@ -19,7 +19,7 @@ LAYERS = [
     {"checkpoint", "evaluation"},
     {"loop"},
     {"rundir"},
-    {"presets", "display", "forecast", "plots", "video"},
+    {"execute", "presets", "display", "forecast", "plots", "video"},
     {"api"},
     {"tables"},
     {"tuning", "scale", "lab", "viewer"},

@@ -69,7 +69,7 @@ class RunDir:
 
     def check_new(self) -> None:
         """Raise a UserError where the folder of a new run cannot be made: it is in use, or no folder can be there."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
             raise UserError(
                 f"--run-dir {self.path} exists already; resume it (q2pi resume {self.path}) or name another folder"
             )
