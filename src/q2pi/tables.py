@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q2pi.algorithms.base import Agent
-from q2pi.envs.spec import resolve
+from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 from q2pi.rundir import RunDir
 
@@ -56,23 +56,22 @@ def table_picture(source: Agent | RunDir | str | Path, path: str | Path) -> Path
     if env.stack != 1:
         raise UserError(f"--stack {env.stack}: a table's picture needs a stack of 1")
     title = f"{env.env_id}, {agent.config.target}, {agent.updates:,} updates"
-    return draw(grid_of(env.env_id), agent.table, title, Path(path))
+    return draw(grid_of(env), agent.table, title, Path(path))
 
 
-def grid_of(env_id: str) -> Grid:
+def grid_of(env: EnvSpec) -> Grid:
     """Return the grid of an environment.
 
     Raises:
         UserError: unknown, or no grid.
     """
-    import gymnasium
     from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
     from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
-    from q2pi.envs.spec import EnvSpec
+    from q2pi.envs.gym import make
     from q2pi.envs.vacuum import AliasedVacuum
 
-    world = gymnasium.make(resolve(EnvSpec(env_id)).env_id, disable_env_checker=True).unwrapped
+    world = make(resolve(env)).unwrapped
     if isinstance(world, FrozenLakeEnv):
         return _frozen_lake(np.asarray(world.desc))
     if isinstance(world, CliffWalkingEnv):
@@ -80,7 +79,7 @@ def grid_of(env_id: str) -> Grid:
     if isinstance(world, AliasedVacuum) and world.observation != "walls":
         return _corridor(world)
     raise UserError(
-        f"--env-id {env_id} is no grid of table rows: FrozenLake, CliffWalking and the vacuum's corridor are"
+        f"--env-id {env.env_id} is no grid of table rows: FrozenLake, CliffWalking and the vacuum's corridor are"
     )
 
 

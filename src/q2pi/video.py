@@ -181,11 +181,11 @@ def _gymnasium(spec: EnvSpec) -> Stage:
     # Read by pygame when an environment first draws.
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    import gymnasium
+    from q2pi.envs.gym import make
 
     try:
-        game = gymnasium.make(spec.env_id, render_mode="rgb_array", disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as problem:
+        game = make(spec, render_mode="rgb_array")
+    except (UserError, TypeError, ValueError) as problem:
         raise UserError(f"{spec.env_id} cannot be drawn: {_first_line(problem)}") from problem
 
     def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from q2pi.envs.gym import GymnasiumEngine
-from q2pi.envs.spec import EnvSpec, resolve
+from q2pi.envs import gym
+from q2pi.envs.gym import GymnasiumEngine, make
+from q2pi.envs.spec import EnvSpec, keywords, resolve
 from q2pi.errors import UserError
 
 
@@ -118,3 +119,48 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as raised:
         resolve(EnvSpec("LunarLander-v3"))
     assert str(raised.value) == "--env-id LunarLander-v3 needs more packages: pip install 'q2pi[box2d]'"
+
+
+def test_env_options_reach_the_environment() -> None:
+    spec = resolve(EnvSpec("q2pi/AliasedVacuumCells-v0", env_options=("length=9", "dust=6")))
+    world = make(spec).unwrapped
+    assert (world.length, world.dust) == (9, 6)
+    assert GymnasiumEngine(spec, 1).frame_space.high.tolist() == [9]
+
+
+def test_env_options_are_read_as_toml_or_as_text() -> None:
+    spec = EnvSpec("CartPole-v1", env_options=("a=1", "b=0.5", "c=true", "d=west", 'e="7"', "f=[1, 2]", "g=x=y"))
+    assert keywords(spec) == {"a": 1, "b": 0.5, "c": True, "d": "west", "e": "7", "f": [1, 2], "g": "x=y"}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("q2pi/AliasedVacuum-v0", ("length=3",), "--env-options length=3: .* length 3 is less than 4"),
+        ("q2pi/AliasedVacuum-v0", ("colour=red",), "refuses them: .*colour"),
+        ("q2pi/AliasedVacuum-v0", ("length",), "--env-options length: it must be NAME=VALUE"),
+        ("q2pi/AliasedVacuum-v0", ("length=5", "length=6"), "each name once"),
+        ("SpaceInvaders", ("difficulty=1",), "--env-options difficulty=1 applies to Gymnasium's environments"),
+    ],
+)
+def test_bad_env_options(env_id: str, options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(EnvSpec(env_id, env_options=options))
+
+
+def test_an_environment_without_a_time_limit_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "LONGEST", 3)
+    engine = engine_showing(spaces.Discrete(4))
+    engine.reset(np.ones(2, np.bool_), np.array([3, 4]))
+    cut = []
+    for _ in range(3):
+        engine.send(np.zeros(2, np.int64))
+        cut.append(engine.recv().truncated.tolist())
+    assert cut == [[False, False], [False, False], [True, True]]
+
+
+def test_a_time_limit_of_the_environment_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "LONGEST", 3)
+    assert make(resolve(EnvSpec("CartPole-v1"))).spec.max_episode_steps == 500
+    limited = EnvSpec("CliffWalking-v1", env_options=("max_episode_steps=7",))
+    assert make(resolve(limited)).spec.max_episode_steps == 7

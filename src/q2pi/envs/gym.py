@@ -13,7 +13,7 @@ Tables have `frame_space.high + 1` rows.
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -21,19 +21,33 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from q2pi.envs.games import Array, Frames
+from q2pi.envs.spec import EnvSpec, keywords
 from q2pi.errors import UserError
 
-if TYPE_CHECKING:
-    from q2pi.envs.spec import EnvSpec
+LONGEST = 10_000
+"""Steps after which an episode is truncated where an environment has no time limit: evaluations come to an end."""
 
 
-def _make(env_id: str) -> Any:
+def make(spec: EnvSpec, render_mode: str | None = None) -> Any:
+    """Return one Gymnasium environment, with a time limit of its own or of LONGEST steps.
+
+    Raises:
+        UserError: packages are missing, or the environment refuses its options.
+    """
+    options = keywords(spec)
     try:
-        return gymnasium.make(env_id, disable_env_checker=True)
+        game = gymnasium.make(spec.env_id, render_mode=render_mode, disable_env_checker=True, **options)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise UserError(f"--env-id {env_id} needs more packages: {_installation(str(error))}") from error
+        raise UserError(f"--env-id {spec.env_id} needs more packages: {_installation(str(error))}") from error
     except gymnasium.error.Error as error:
-        raise UserError(f"--env-id {env_id} cannot be made: {error}") from error
+        raise UserError(f"--env-id {spec.env_id} cannot be made: {error}") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        if not options:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--env-options {' '.join(spec.env_options)}: {spec.env_id} refuses them: {reason}") from error
+    limited = game.spec is None or game.spec.max_episode_steps is not None
+    return game if limited else gymnasium.wrappers.TimeLimit(game, LONGEST)
 
 
 def _installation(message: str) -> str:
@@ -43,13 +57,13 @@ def _installation(message: str) -> str:
     return f"pip install '{'q2pi' if extra[1] == 'box2d' else 'gymnasium'}[{extra[1]}]'"
 
 
-def shows_images(env_id: str) -> bool:
+def shows_images(spec: EnvSpec) -> bool:
     """Tell whether an environment's observations are images. Makes the environment once to ask.
 
     Raises:
-        UserError: packages are missing; the message says which to install.
+        UserError: as `make` does.
     """
-    env = _make(env_id)
+    env = make(spec)
     image = _is_image(env.observation_space)
     env.close()
     return image
@@ -72,10 +86,10 @@ class GymnasiumEngine:
         num_envs: N.
     """
 
-    def __init__(self, spec: "EnvSpec", num_envs: int) -> None:
-        make = partial(_make, spec.env_id)
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+        one = partial(make, spec)
         # Observations are copied once, on their way into frames.
-        self._games = SyncVectorEnv([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+        self._games = SyncVectorEnv([one] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
         self.num_envs = num_envs
         self.action_space: Any = self._games.single_action_space
         self.frame_space, self._frame = _reading(spec.env_id, self._games.single_observation_space)

@@ -7,13 +7,14 @@ Two protocols give the Atari defaults: `nature` (Mnih et al., "Human-level contr
 Environment", 2018: sticky actions, whole games). Scores are comparable only under one protocol.
 """
 
+import tomllib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError
 
-__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "resolve"]
+__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "keywords", "resolve"]
 
 SPACE_INVADERS_CROP = (22, 15, 0, 0)
 """Rows 22 to 194 of Space Invaders' 210: without the scoreboard above and the ground below, 18% fewer pixels. The
@@ -55,6 +56,8 @@ class EnvSpec:
     """Emulator frames after which an episode is truncated. Default 108000: 30 minutes of play, 27000 agent steps."""
     full_action_space: bool | None = None
     """All 18 actions of the joystick in place of those that the game needs. Default no."""
+    env_options: tuple[str, ...] = ()
+    """Gymnasium's environments: arguments of their own as NAME=VALUE, such as is_slippery=false or length=7."""
 
 
 _ATARI_DEFAULTS: dict[str, Any] = {
@@ -96,10 +99,33 @@ def resolve(spec: EnvSpec) -> EnvSpec:
     """
     spec = replace(spec, env_id=canonical(spec.env_id))
     _check_least(spec)
+    keywords(spec)
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
 
 
+def keywords(spec: EnvSpec) -> dict[str, Any]:
+    """Return `env_options` as keyword arguments: each value as TOML reads it, or else as text.
+
+    Raises:
+        UserError: an option that is no NAME=VALUE, or is given twice.
+    """
+    found: dict[str, Any] = {}
+    for option in spec.env_options:
+        name, equals, text = option.partition("=")
+        if not equals or not name.isidentifier() or name in found:
+            raise UserError(f"--env-options {option}: it must be NAME=VALUE, each name once")
+        try:
+            found[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = text
+    return found
+
+
 def _resolve_atari(spec: EnvSpec) -> EnvSpec:
+    if spec.env_options:
+        raise UserError(
+            f"{_flag('env_options', spec.env_options)} applies to Gymnasium's environments, not to Atari games"
+        )
     protocol = spec.protocol or "machado"
     if protocol not in _PROTOCOLS:
         raise UserError(f"--protocol {protocol} is not one of {', '.join(_PROTOCOLS)}")
@@ -123,7 +149,7 @@ def _resolve_gymnasium(spec: EnvSpec) -> EnvSpec:
     if spec.stack is None:
         from q2pi.envs.gym import shows_images
 
-        spec = replace(spec, stack=4 if shows_images(spec.env_id) else 1)
+        spec = replace(spec, stack=4 if shows_images(spec) else 1)
     return _fill(spec, _GYMNASIUM_DEFAULTS)
 
 
