@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from small_runs import cartpole, invaders
@@ -30,7 +31,7 @@ def test_counts_of_a_run_by_hand() -> None:
 )
 def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1_000))
-    monkeypatch.setattr(forecast.psutil, "Process", lambda pid: process)
+    monkeypatch.setattr(forecast.psutil, "Process", lambda: process)
     monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
     config = prepare(config)
     games = make_games(config.env, config.num_envs, config.seed)
@@ -39,7 +40,25 @@ def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: p
     games.close()
     assert needed == agent.replay.nbytes
     needs = forecast.forecast(config)
-    assert (needs.memory, needs.memory_available) == (1_000 + needed, 1_000 + 10**9)
+    assert needs.storage == min(needed, whole_budget(config))
+    assert needs.memory_available == 1_000 + 10**9
+
+
+def whole_budget(config: RunConfig[Any]) -> int:
+    """Return the bytes of a replay that holds every step of the run."""
+    return forecast.forecast(replace(config, hyper=replace(config.hyper, buffer_size=config.total_timesteps))).storage
+
+
+def test_a_replay_that_the_budget_never_fills_counts_for_what_it_will_hold() -> None:
+    full, part = forecast.forecast(cartpole(buffer_size=400)), forecast.forecast(cartpole(buffer_size=100_000))
+    assert part.storage == full.storage
+
+
+def test_peak_memory_grows_with_what_is_touched() -> None:
+    before = forecast.peak_memory()
+    touched = np.ones(50 << 20, np.uint8)
+    assert 45 << 20 < forecast.peak_memory() - before < 60 << 20
+    assert touched.all()
 
 
 def test_a_million_atari_frames_take_seven_gigabytes() -> None:
@@ -68,12 +87,12 @@ def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
     ids=["usual", "one step of all games", "five steps"],
 )
 def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
-    assert 0 < forecast.expected_seconds(prepare(config)) < 60
+    assert 0 < forecast.try_out(prepare(config)).seconds < 60
 
 
 def test_more_steps_take_more_time() -> None:
     config = prepare(cartpole())
-    assert forecast.expected_seconds(replace(config, total_timesteps=400_000)) > 10 * forecast.expected_seconds(config)
+    assert forecast.try_out(replace(config, total_timesteps=400_000)).seconds > 10 * forecast.try_out(config).seconds
 
 
 def explained(config: RunConfig[Any], brief: bool) -> str:

@@ -151,11 +151,16 @@ class _LiveView(_View):
         self.live.stop()
 
 
+def number(value: float) -> str:
+    """Return a score with one decimal, or three significant digits where it is small."""
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:#.3g}"
+
+
 def score_line(statistics: dict[str, Any]) -> str:
     """Return the statistics of an evaluation on one line."""
     low, high = statistics["mean_interval"]
     return (
-        f"mean {statistics['mean']:.1f} [{low:.1f}, {high:.1f}]  median {statistics['median']:.1f}  "
+        f"mean {number(statistics['mean'])} [{number(low)}, {number(high)}]  median {number(statistics['median'])}  "
         f"over {statistics['n']} episodes"
     )
 
@@ -167,14 +172,17 @@ def evaluation_table(report: dict[str, Any]) -> Table:
     table = Table(
         title=f"{env['env_id']} after {report['step']:,} agent steps", show_header=False, title_justify="left"
     )
-    table.add_row("mean", f"{s['mean']:.1f}   95 % interval [{s['mean_interval'][0]:.1f}, {s['mean_interval'][1]:.1f}]")
-    table.add_row("standard deviation", f"{s['std']:.1f}")
-    table.add_row("mean - std", f"{s['mean_minus_std']:.1f}")
-    table.add_row("median", f"{s['median']:.1f}")
-    table.add_row(
-        "interquartile mean", f"{s['iqm']:.1f}   95 % interval [{s['iqm_interval'][0]:.1f}, {s['iqm_interval'][1]:.1f}]"
-    )
-    table.add_row("lowest, highest", f"{s['min']:.1f}, {s['max']:.1f}")
+
+    def with_interval(name: str) -> str:
+        low, high = s[f"{name}_interval"]
+        return f"{number(s[name])}   95 % interval [{number(low)}, {number(high)}]"
+
+    table.add_row("mean", with_interval("mean"))
+    table.add_row("standard deviation", number(s["std"]))
+    table.add_row("mean - std", number(s["mean_minus_std"]))
+    table.add_row("median", number(s["median"]))
+    table.add_row("interquartile mean", with_interval("iqm"))
+    table.add_row("lowest, highest", f"{number(s['min'])}, {number(s['max'])}")
     if "human_normalized" in s:
         table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % (0 random, 100 a human tester)")
     table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-import os
+import resource
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from q2pi import algorithms
+from q2pi.algorithms.base import Setting
 from q2pi.config import RunConfig, flag, to_table
 from q2pi.envs import make_games
 from q2pi.errors import UserError
@@ -31,10 +33,20 @@ class Forecast:
     """Emulator frames: agent steps x frame skip."""
     updates: int
     """Gradient updates."""
-    memory: int
-    """Peak bytes of the process."""
+    storage: int
+    """Bytes of the algorithm's own storage when the budget is spent."""
     memory_available: int
     """Bytes free on this machine now, this process included."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a short run with the same work tells of a long one."""
+
+    seconds: float
+    """Seconds of training expected; NaN where there is no telling."""
+    memory: int
+    """Peak bytes of the process so far, without the trial's own storage."""
 
 
 def forecast(config: RunConfig[Any]) -> Forecast:
@@ -49,8 +61,6 @@ def forecast(config: RunConfig[Any]) -> Forecast:
     setting = dataclasses.replace(setting_of(config, games), num_envs=config.num_envs)
     games.close()
     module.check_spaces(setting)
-    process = psutil.Process(os.getpid())
-    before = process.memory_info().rss
     needed, free = module.memory_needed(config.hyper, setting), psutil.virtual_memory().available
     if needed > free:
         option = "buffer_size" if hasattr(config.hyper, "buffer_size") else "num_envs"
@@ -62,13 +72,28 @@ def forecast(config: RunConfig[Any]) -> Forecast:
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
         updates=module.updates_owed(config, config.total_timesteps),
-        memory=before + needed,
-        memory_available=free + before,
+        storage=_storage(config, setting),
+        memory_available=free + psutil.Process().memory_info().rss,
     )
 
 
-def expected_seconds(config: RunConfig[Any]) -> float:
-    """Return the seconds of training expected on this machine, from a short trial of the same loop.
+def _storage(config: RunConfig[Any], setting: Setting) -> int:
+    """Return the bytes of the algorithm's storage after the run; a replay never holds more than the run's steps."""
+    hyper = config.hyper
+    if hasattr(hyper, "buffer_size"):
+        hyper = dataclasses.replace(hyper, buffer_size=min(hyper.buffer_size, config.total_timesteps))
+    needed: int = algorithms.find(config.algorithm).memory_needed(hyper, setting)
+    return needed
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has had at once."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def try_out(config: RunConfig[Any]) -> Trial:
+    """Return the time and memory expected on this machine, from a short trial of the same loop.
 
     The trial measures the cost of a step and of an update apart, so the time before learning starts counts too; it is
     cut short on a slow machine. Where it diverges, or comes to no update, there is no telling: NaN.
@@ -81,8 +106,14 @@ def expected_seconds(config: RunConfig[Any]) -> float:
     try:
         events = run(trial, stop=lambda: time.perf_counter() > deadline)
         rows = [event for event in events if isinstance(event, Progress)]
+        seconds = _seconds(config, rows)
     except Diverged:
-        return float("nan")
+        seconds = float("nan")
+    return Trial(seconds, peak_memory() - forecast(trial).storage)
+
+
+def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
+    """Return the seconds that a run takes from the rows of its trial."""
     # The first part warms up, where what follows it has updates to time.
     warm = rows[0].step if any(row.metrics.get("updates") for row in rows[1:]) else 0
     rows = rows[1:] if warm else rows
@@ -91,28 +122,31 @@ def expected_seconds(config: RunConfig[Any]) -> float:
     learning = sum(row.seconds.get("learn", 0.0) for row in rows)
     acting = sum(sum(row.seconds.values()) for row in rows) - learning
     per_update = learning / updates if updates else float("nan")
-    owed = module.updates_owed(config, config.total_timesteps)
+    owed = algorithms.find(config.algorithm).updates_owed(config, config.total_timesteps)
     return config.total_timesteps * acting / steps + (owed * per_update if owed else 0.0)
 
 
-def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> None:
-    """Print what a prepared run will take; in full, every option with it.
+def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> int:
+    """Print what a prepared run will take; in full, every option with it. Return the peak bytes of memory expected.
 
     Raises:
         UserError: the run cannot fit in this machine's memory.
     """
-    needs = forecast(config)
+    needs, tried = forecast(config), try_out(config)
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
     table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} games side by side)")
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
-    table.add_row("memory", f"{gigabytes(needs.memory)} of {gigabytes(needs.memory_available)} that are free")
-    table.add_row("time", f"{_duration(expected_seconds(config))} of training on this machine")
+    peak = tried.memory + needs.storage
+    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free")
+    table.add_row("time", f"{_duration(tried.seconds)} of training on this machine")
     if not brief:
         for name, value in _options(config).items():
-            table.add_row(name, str(value))
+            if value != []:
+                table.add_row(name, str(value))
     console.print(table)
+    return peak
 
 
 def _options(config: RunConfig[Any]) -> dict[str, Any]:

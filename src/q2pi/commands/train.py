@@ -15,7 +15,7 @@ from q2pi.checkpoint import State
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig
 from q2pi.display import evaluation_table, show, time_table
-from q2pi.forecast import explain
+from q2pi.forecast import explain, gigabytes, peak_memory
 from q2pi.presets import configure
 from q2pi.rundir import RunDir, record
 
@@ -52,14 +52,23 @@ def main(arguments: list[str]) -> int:
         return 0
     path = Path(options.run_dir) if options.run_dir else _fresh_folder(config)
     RunDir(path).check_new()
-    explain(config, preset, Console(), brief=True)
+    expected = explain(config, preset, Console(), brief=True)
     run = RunDir.create(path, config)
     print(f"recording in {path}")
-    return carry_on(run, config, None, 0.0)
+    return carry_on(run, config, None, 0.0, expected)
 
 
-def carry_on(run: RunDir, config: RunConfig[Any], state: State | None, seconds_before: float) -> int:
-    """Train to the end of the budget, or until Ctrl-C; return the exit status."""
+def carry_on(
+    run: RunDir, config: RunConfig[Any], state: State | None, seconds_before: float, memory: int | None = None
+) -> int:
+    """Train to the end of the budget, or until Ctrl-C; return the exit status.
+
+    Args:
+        run, config: the folder and its configuration.
+        state: where to continue from, None for a fresh run.
+        seconds_before: wall-clock seconds that the run took before it was resumed.
+        memory: peak bytes that were forecast, to stand beside the real ones at the end.
+    """
     console = Console()
     asked = _StopRequest(run)
     last: loop.Event | None = None
@@ -77,7 +86,7 @@ def carry_on(run: RunDir, config: RunConfig[Any], state: State | None, seconds_b
     finally:
         asked.restore()
     if isinstance(last, loop.Finished):
-        _farewell(run, last, report, console)
+        _farewell(run, last, report, memory, console)
         return 0
     print(f"stopped at step {last.step if last else 0:,}; continue with:  q2pi resume {run.path}")
     return 130
@@ -110,10 +119,14 @@ def _fresh_folder(config: RunConfig[Any]) -> Path:
     return Path("runs") / name
 
 
-def _farewell(run: RunDir, finished: loop.Finished, report: dict[str, Any] | None, console: Console) -> None:
+def _farewell(
+    run: RunDir, finished: loop.Finished, report: dict[str, Any] | None, memory: int | None, console: Console
+) -> None:
+    console.print(time_table(finished.seconds))
+    forecast = f" ({gigabytes(memory)} were forecast)" if memory is not None else ""
+    print(f"peak memory: {gigabytes(peak_memory())}{forecast}")
     from q2pi.plots import learning_curves
 
-    console.print(time_table(finished.seconds))
     if report is not None:
         console.print(evaluation_table(report))
     picture = learning_curves([run], run.figures / "learning_curve.png")
