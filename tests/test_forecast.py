@@ -116,3 +116,25 @@ def test_a_trial_that_diverges_is_no_failure() -> None:
 def test_bytes_for_people() -> None:
     assert forecast.gigabytes(7_056_000_000) == "7.06 GB"
     assert forecast.gigabytes(1_500_000) == "1.5 MB"
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory", "codec"),
+    [
+        ({"buffer_size": 1_000_000}, 22 * 10**9, "raw"),  # 7.06 GB of frames
+        ({"buffer_size": 1_000_000}, 21 * 10**9, "zstd"),
+        ({"buffer_size": 1_000_000, "grayscale": False}, 22 * 10**9, "zstd"),
+        ({"buffer_size": 1_000_000, "replay_codec": "raw"}, 10**9, "raw"),
+        ({"buffer_size": 500, "replay_codec": "zstd"}, 22 * 10**9, "zstd"),
+    ],
+)
+def test_frames_are_compressed_where_raw_ones_take_over_a_third_of_the_memory(
+    changes: dict[str, Any], memory: int, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("q2pi.loop.virtual_memory", lambda: SimpleNamespace(total=memory))
+    assert prepare(invaders(resize=(84, 84), **changes)).hyper.replay_codec == codec
+
+
+def test_vectors_are_kept_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q2pi.loop.virtual_memory", lambda: SimpleNamespace(total=1_000))
+    assert prepare(cartpole()).hyper.replay_codec == "raw"

@@ -139,7 +139,7 @@ def explain(config: RunConfig[Any], preset: str | None, console: Console, brief:
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
     peak = tried.memory + needs.storage
-    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free")
+    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free{_kept(config)}")
     table.add_row("time", f"{_duration(tried.seconds)} of training on this machine")
     if not brief:
         for name, value in _options(config).items():
@@ -147,6 +147,12 @@ def explain(config: RunConfig[Any], preset: str | None, console: Console, brief:
                 table.add_row(name, str(value))
     console.print(table)
     return peak
+
+
+def _kept(config: RunConfig[Any]) -> str:
+    """Say how replay keeps images, where there are any."""
+    codec = getattr(config.hyper, "replay_codec", None)
+    return f" (frames kept {'raw' if codec == 'raw' else 'compressed'})" if codec and config.env.resize else ""
 
 
 def _options(config: RunConfig[Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from psutil import virtual_memory  # type: ignore[import-untyped]
 
 from q2pi import algorithms
 from q2pi.algorithms.base import Agent, Metrics, Setting, State
@@ -26,6 +27,7 @@ from q2pi.envs.games import Episode, VectorGames
 from q2pi.envs.spec import is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.evaluation import Evaluation, evaluate
+from q2pi.replay.frames import settled
 
 EVALUATION_SEED = 1_000_003
 """Seed of all evaluations, whatever the run's seed: agents of different runs are judged on the same episodes."""
@@ -130,10 +132,19 @@ def prepare(config: RunConfig[Any]) -> RunConfig[Any]:
     """
     config = dataclasses.replace(config, env=resolve(config.env))
     check_run(config)
+    algorithms.find(config.algorithm).check(config)
+    return _settle(config)
+
+
+def _settle(config: RunConfig[Any]) -> RunConfig[Any]:
+    """Decide what is left to `auto`, by what the machine has."""
     if config.precision == "auto":
         fast = is_atari(config.env.env_id) and _computes_bf16(device_of(config.device))
         config = dataclasses.replace(config, precision="bf16" if fast else "fp32")
-    algorithms.find(config.algorithm).check(config)
+    if getattr(config.hyper, "replay_codec", None) == "auto":
+        frame = math.prod(config.env.resize or (0,)) * (1 if config.env.grayscale else 3)
+        codec = settled("auto", config.hyper.buffer_size * frame, virtual_memory().total)
+        config = dataclasses.replace(config, hyper=dataclasses.replace(config.hyper, replay_codec=codec))
     return config
 
 

@@ -41,7 +41,7 @@ from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
 from q2pi.networks import QNetwork, seeded
-from q2pi.replay.frames import make_store
+from q2pi.replay.frames import Codec, make_store
 from q2pi.replay.ring import Replay, bytes_needed
 from q2pi.replay.samplers import uniform
 from q2pi.rng import stream
@@ -66,8 +66,9 @@ class Config:
     """Rewards summed before the target bootstraps, in agent steps."""
     buffer_size: int = 1_000_000
     """Transitions kept for replay."""
-    replay_codec: Literal["raw", "zstd"] = "raw"
-    """How replay keeps images: as they are, or compressed with Zstandard, exact in less memory for more time."""
+    replay_codec: Codec = "auto"
+    """How replay keeps images: as they are, or compressed with Zstandard, exact in less memory for more time; auto is
+    raw where that takes at most a third of the machine's memory, and is settled before the run begins."""
     learning_starts: int = 80_000
     """Agent steps before the first update."""
     train_frequency: int = 4

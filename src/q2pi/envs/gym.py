@@ -35,8 +35,10 @@ def make(spec: EnvSpec, render_mode: str | None = None) -> Any:
         UserError: packages are missing, or the environment refuses its options.
     """
     options = keywords(spec)
+    # Not every constructor takes a render mode.
+    drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        game = gymnasium.make(spec.env_id, render_mode=render_mode, disable_env_checker=True, **options)
+        game = gymnasium.make(spec.env_id, disable_env_checker=True, **drawn, **options)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"--env-id {spec.env_id} needs more packages: {_installation(str(error))}") from error
     except gymnasium.error.Error as error:

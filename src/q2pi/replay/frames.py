@@ -22,7 +22,10 @@ from numpy.typing import DTypeLike, NDArray
 from q2pi.errors import UserError
 
 Array = NDArray[Any]
-Codec = Literal["raw", "zstd"]
+Codec = Literal["auto", "raw", "zstd"]
+"""`auto` is settled by `settled` before a store is made; a store takes it for raw."""
+RAW_SHARE = 3
+"""Raw frames may take one part in this many of the machine's memory before `auto` compresses them."""
 
 CHUNK = 8
 """Slots compressed as one: more take less memory and more time, as a chunk is decoded whole for any of its frames."""
@@ -163,6 +166,20 @@ class CompressedFrames:
         self._sealed = [sealed[start:end].tobytes() for start, end in zip(ends - sizes, ends, strict=True)]
         raw = np.asarray(state["frames_raw"])
         self._open = {chunk: frames.copy() for chunk, frames in zip(opened.tolist(), raw, strict=True)}
+
+
+def settled(codec: Codec, raw_bytes: int, memory: int) -> Codec:
+    """Return the codec that `auto` stands for; any other stays.
+
+    Args:
+        codec: as configured.
+        raw_bytes: what raw frames would take.
+        memory: bytes of memory of this machine, all of it: what is free changes, and a resumed run must choose again
+            what it chose before.
+    """
+    if codec != "auto":
+        return codec
+    return "raw" if raw_bytes * RAW_SHARE <= memory else "zstd"
 
 
 def make_store(codec: Codec, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> MakeStore:
