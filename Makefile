@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TASK ?= dqn
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: train test install lint bench clean
@@ -35,7 +36,7 @@ $(VENV)/.test: $(VENV)/.installed
 
 # The peer lives in an environment of its own, made for the benchmark alone.
 bench: $(VENV)/.installed $(VENV)-peers/.installed
-	$(BIN)/python benchmarks/training_speed.py --peer-python $(VENV)-peers/bin/python
+	$(BIN)/python benchmarks/training_speed.py --task $(TASK) --peer-python $(VENV)-peers/bin/python
 
 $(VENV)-peers/.installed: benchmarks/peers.txt
 	$(PYTHON) -m venv $(VENV)-peers
