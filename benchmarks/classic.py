@@ -27,6 +27,7 @@ TASKS = {
     "actor_critic/CartPole-v1": "",
     "ppo/CartPole-v1": "RL Zoo PPO 500 (100k), CleanRL PPO 490.0 (500k)",
     "ppo/Acrobot-v1": "CleanRL PPO -86.4 (500k)",
+    "ppo/LunarLander-v3": "RL Zoo PPO 242.1 (1M, v2)",
     "ppo/Pendulum-v1": "",
     "ppo/MountainCarContinuous-v0": "",
 }

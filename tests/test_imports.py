@@ -20,7 +20,7 @@ LAYERS = [
     {"loop"},
     {"rundir"},
     {"execute", "presets", "display", "forecast", "plots", "video"},
-    {"api"},
+    {"api", "bench"},
     {"tables"},
     {"tuning", "scale", "lab", "viewer"},
     {"commands"},

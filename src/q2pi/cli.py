@@ -14,6 +14,7 @@ VERBS = {
     "runs": "list the runs in a folder",
     "digest": "print one SHA-256 over a run's newest training state",
     "inspect": "picture each step from the raw screen to what the network sees",
+    "bench": "measure how fast this machine trains, updates and samples",
     "algorithms": "list the algorithms and the spaces they serve",
 }
 

@@ -29,6 +29,8 @@ from q2pi.errors import UserError
 from q2pi.evaluation import Evaluation, evaluate
 from q2pi.replay.frames import settled
 
+DEFAULT_THREADS = torch.get_num_threads()
+"""What `threads = 0` means in this process: one per core, or what its environment says."""
 EVALUATION_SEED = 1_000_003
 """Seed of all evaluations, whatever the run's seed: agents of different runs are judged on the same episodes."""
 
@@ -206,7 +208,7 @@ def run(
         Diverged: a loss or a Q-value is not finite any more.
     """
     config = prepare(config)
-    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads or DEFAULT_THREADS)
     games = make_games(config.env, config.num_envs, config.seed)
     try:
         agent = build_agent(config, games)
