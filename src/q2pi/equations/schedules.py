@@ -22,7 +22,7 @@ def linear(start: float, end: float, fraction: float, total: int, step: int) -> 
 
 
 def rectification(beta2: float, update: int) -> float:
-    """Return the factor on Adam's step size that makes it RAdam's, 0 for as long as the variance is untractable.
+    """Return the factor on Adam's step size that makes it RAdam's, 0 for as long as the variance is intractable.
 
     Equation: sqrt((rho - 4)(rho - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho)) where rho > 5, with
     rho_inf = 2 / (1 - beta2) - 1 and rho = rho_inf - 2 t beta2^t / (1 - beta2^t).
