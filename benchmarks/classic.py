@@ -25,6 +25,7 @@ TASKS = {
     "dqn/CartPole-v1": "RL Zoo DQN 500 (50k steps), CleanRL DQN 488.7 (500k)",
     "reinforce/CartPole-v1": "",
     "actor_critic/CartPole-v1": "",
+    "pqn/CartPole-v1": "",
     "ppo/CartPole-v1": "RL Zoo PPO 500 (100k), CleanRL PPO 490.0 (500k)",
     "ppo/Acrobot-v1": "CleanRL PPO -86.4 (500k)",
     "ppo/LunarLander-v3": "RL Zoo PPO 242.1 (1M, v2)",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from q2pi.networks import MLPTorso, NatureTorso, QNetwork, seeded, torso_for
+from q2pi.networks import ChannelNorm, MLPTorso, NatureTorso, QNetwork, seeded, torso_for
 
 
 def parameters(network: nn.Module) -> int:
@@ -32,6 +32,21 @@ def test_an_mlp_has_the_layers_asked_for() -> None:
     assert isinstance(torso_for((4, 84, 84), (5, 7)), NatureTorso)
 
 
+@pytest.mark.parametrize("actions", [4, 18])
+def test_layer_normalisation_adds_two_numbers_for_each_channel_and_unit(actions: int) -> None:
+    norms = 2 * (32 + 64 + 64 + 512)
+    assert norms == 1_344
+    plain = parameters(QNetwork((4, 84, 84), actions, (1,)))
+    assert parameters(QNetwork((4, 84, 84), actions, (1,), layer_norm=True)) == plain + norms
+    assert parameters(MLPTorso(3, (5, 7), layer_norm=True)) == parameters(MLPTorso(3, (5, 7))) + 2 * (5 + 7)
+
+
+def test_without_layer_normalisation_the_names_of_weights_are_as_they_were() -> None:
+    names = list(NatureTorso(4, 84, 84).state_dict())
+    layers = [f"convolutions.{number}" for number in (0, 2, 4)] + ["linear"]
+    assert names == [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
+
 def images(count: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 4, 84, 84), dtype=torch.uint8, generator=generator)
@@ -46,6 +61,37 @@ def test_pixels_are_divided_by_255_and_convolved_as_published() -> None:
         x = torch.relu(nn.functional.conv2d(x, layer.weight.contiguous(), layer.bias, stride=stride))
     expected = torch.relu(x.flatten(1) @ torso.linear.weight.T + torso.linear.bias)
     torch.testing.assert_close(torso(images()), expected, rtol=1e-4, atol=1e-5)
+
+
+def normal(x: torch.Tensor) -> torch.Tensor:
+    """Return x shifted and scaled to mean 0 and variance 1 over its second dimension."""
+    centred = x - x.mean(dim=1, keepdim=True)
+    return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+
+
+def test_layers_are_normalised_over_channels_before_each_relu() -> None:
+    torso = seeded(lambda: NatureTorso(4, 84, 84, layer_norm=True), 1, "main")
+    x = images().float() / 255
+    convolutions = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
+    for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
+        x = torch.relu(normal(nn.functional.conv2d(x, layer.weight.contiguous(), layer.bias, stride=stride)))
+    expected = torch.relu(normal(x.flatten(1) @ torso.linear.weight.T + torso.linear.bias))
+    torch.testing.assert_close(torso(images()), expected, rtol=1e-4, atol=1e-4)
+    mlp = seeded(lambda: MLPTorso(3, (5,), layer_norm=True), 1, "main")
+    row = torch.tensor([[1.0, -2.0, 0.5]])
+    linear = mlp.layers[0]
+    torch.testing.assert_close(mlp(row), torch.relu(normal(row @ linear.weight.T + linear.bias)))
+
+
+def test_each_channel_of_an_image_has_a_scale_and_a_shift_of_its_own() -> None:
+    norm = ChannelNorm(2)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 10.0]))
+        norm.bias.copy_(torch.tensor([0.0, 5.0]))
+    image = torch.tensor(
+        [[[[3.0, 0.0]], [[1.0, 8.0]]]]
+    )  # two places: (3, 1) and (0, 8), normalised to (1, -1), (-1, 1)
+    torch.testing.assert_close(norm(image), torch.tensor([[[[1.0, -1.0]], [[-5.0, 15.0]]]]), rtol=1e-4, atol=1e-4)
 
 
 def test_observations_are_not_written_to() -> None:

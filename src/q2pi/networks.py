@@ -23,28 +23,39 @@ from q2pi.rng import derive
 Module = TypeVar("Module", bound=nn.Module)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation of images [B, C, H, W]: over the channels, each place by itself.
+
+    With channels last in memory nothing is moved.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image.movedim(1, -1)).movedim(-1, 1)
+
+
 class NatureTorso(nn.Module):
     """The convolutions of Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, then 512 units, ReLU after each.
 
     Input: uint8 [B, C, H, W], divided by 255 here. Output: float32 [B, 512]. For 4 x 84 x 84: 1,684,128 parameters.
+
+    Args:
+        channels, height, width: of an observation.
+        layer_norm: normalise before each ReLU, as in Gallici et al. 2025: 1,344 parameters more.
     """
 
     features = 512
 
-    def __init__(self, channels: int, height: int, width: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, *, layer_norm: bool = False) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, 32, 8, stride=4),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, stride=1),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+        layers: list[nn.Module] = []
+        for size_in, size_out, kernel, stride in ((channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)):
+            norm = [ChannelNorm(size_out)] if layer_norm else []
+            layers += [nn.Conv2d(size_in, size_out, kernel, stride=stride), *norm, nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
             flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
         self.linear = nn.Linear(flat, self.features)
+        self.norm = nn.LayerNorm(self.features) if layer_norm else nn.Identity()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -52,19 +63,33 @@ class NatureTorso(nn.Module):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         # Laying out the bytes before widening them moves a quarter of the memory.
         pixels = observation.contiguous(memory_format=torch.channels_last).to(dtype).mul_(1 / 255)
-        return torch.relu(self.linear(self.convolutions(pixels)))
+        return torch.relu(self.norm(self.linear(self.convolutions(pixels))))
 
 
 class MLPTorso(nn.Module):
-    """Fully connected layers, ReLU unless told. Input: float [B, D]. Output: float32 [B, hidden[-1]]."""
+    """Fully connected layers, ReLU unless told. Input: float [B, D]. Output: float32 [B, hidden[-1]].
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...], activation: type[nn.Module] = nn.ReLU) -> None:
+    Args:
+        inputs, hidden: D and the units of each layer.
+        activation: what follows each layer.
+        layer_norm: normalise before each activation: 2 * sum(hidden) parameters more.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: tuple[int, ...],
+        activation: type[nn.Module] = nn.ReLU,
+        *,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
         sizes = (inputs, *hidden)
         self.features = sizes[-1]
         layers: list[nn.Module] = []
         for size_in, size_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(size_in, size_out), activation()]
+            norm = [nn.LayerNorm(size_out)] if layer_norm else []
+            layers += [nn.Linear(size_in, size_out), *norm, activation()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -73,20 +98,26 @@ class MLPTorso(nn.Module):
 
 
 def torso_for(
-    observation_shape: tuple[int, ...], hidden: tuple[int, ...], activation: type[nn.Module] = nn.ReLU
+    observation_shape: tuple[int, ...],
+    hidden: tuple[int, ...],
+    activation: type[nn.Module] = nn.ReLU,
+    *,
+    layer_norm: bool = False,
 ) -> NatureTorso | MLPTorso:
     """Return the Nature torso for images [C, H, W] and an MLP of sizes `hidden` for vectors [D]."""
     if len(observation_shape) == 3:
-        return NatureTorso(*observation_shape)
-    return MLPTorso(observation_shape[0], hidden, activation)
+        return NatureTorso(*observation_shape, layer_norm=layer_norm)
+    return MLPTorso(observation_shape[0], hidden, activation, layer_norm=layer_norm)
 
 
 class QNetwork(nn.Module):
     """One value per action: observations [B, ...] -> Q [B, A], float32 whatever the precision inside."""
 
-    def __init__(self, observation_shape: tuple[int, ...], actions: int, hidden: tuple[int, ...]) -> None:
+    def __init__(
+        self, observation_shape: tuple[int, ...], actions: int, hidden: tuple[int, ...], *, layer_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.torso = torso_for(observation_shape, hidden)
+        self.torso = torso_for(observation_shape, hidden, layer_norm=layer_norm)
         self.head = nn.Linear(self.torso.features, actions)
 
     def forward(self, observation: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "actor_critic": {"num_steps": 5, "hidden": (16,)},
     "dqn": {name: CARTPOLE[name] for name in ("learning_starts", "buffer_size", "batch_size", "hidden")},
     "ppo": {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (16,)},
+    "pqn": {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (16,)},
     "q_learning": {"env_id": "FrozenLake-v1"},
     "reinforce": {"episodes_per_update": 4, "hidden": (16,)},
 }

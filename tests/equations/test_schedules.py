@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from q2pi.equations.schedules import linear
+from q2pi.equations.schedules import linear, rectification
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,19 @@ def test_fraction_zero_is_the_end_value_from_the_start() -> None:
 def test_schedule_is_a_function_of_the_step_alone() -> None:
     late_first = [linear(1.0, 0.0, 0.5, 8, step) for step in (3, 0, 2, 1)]
     assert late_first == [0.25, 1.0, 0.5, 0.75]
+
+
+def test_rectification_by_hand() -> None:
+    """beta2 = 0.9: rho_inf = 19; at t = 10, rho = 19 - 20 * 0.9^10 / (1 - 0.9^10)."""
+    rho = 19 - 20 * 0.3486784401 / 0.6513215599
+    expected = math.sqrt((rho - 4) * (rho - 2) * 19 / (15 * 17 * rho))
+    assert rectification(0.9, 10) == pytest.approx(expected)
+    assert rectification(0.9, 500) == pytest.approx(1)
+
+
+def test_rectification_waits_for_a_variance() -> None:
+    """At beta2 = 0.999, rho grows by about one with each update: above 5 from the sixth on."""
+    factors = [rectification(0.999, update) for update in range(1, 50)]
+    assert factors[:5] == [0] * 5
+    assert factors[5] > 0
+    assert factors[5:] == sorted(factors[5:])

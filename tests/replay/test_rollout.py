@@ -67,6 +67,14 @@ def test_a_rollout_is_full_after_its_steps_and_empty_after_clear() -> None:
     assert filled.state()["observation"].shape == (0, 1, 2)
 
 
+def test_a_learner_of_values_keeps_no_probabilities() -> None:
+    filled = Rollout(1, 2, (2,), FLOAT, (), INT, log_prob=False)
+    row = {name: np.ones(2) for name in ("action", "value", "reward", "discount", "ended", "final_value")}
+    filled.append(observation=np.ones((2, 2)), **row)
+    assert "log_prob" not in filled.state()
+    assert filled.nbytes == Rollout(1, 2, (2,), FLOAT, (), INT).nbytes - 2 * 4
+
+
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_a_half_filled_rollout_survives_a_checkpoint(tmp_path: Path, rows: int) -> None:
     filled, again = picture(), rollout()

@@ -1,4 +1,4 @@
-"""What on-policy agents keep between two updates: T steps of N games, or whole episodes.
+"""What agents without a replay keep between two updates: T steps of N games, or whole episodes.
 
 Both are read once and emptied, both can be saved half full, and both keep observations as the games gave them.
 """
@@ -52,6 +52,7 @@ class Rollout:
         steps, num_envs: T and N.
         observation_shape, observation_dtype: of one observation.
         action_shape, action_dtype: of one action as the policy draws it.
+        log_prob: keep log pi(a|s) too; a learner of values has no use for it.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Rollout:
         observation_dtype: np.dtype[Any],
         action_shape: tuple[int, ...],
         action_dtype: np.dtype[Any],
+        *,
+        log_prob: bool = True,
     ) -> None:
         size = (steps, num_envs)
         self.steps = steps
@@ -69,7 +72,7 @@ class Rollout:
         """Rows filled."""
         self.observation: Array = np.zeros((*size, *observation_shape), observation_dtype)
         self.action: Array = np.zeros((*size, *action_shape), action_dtype)
-        self.log_prob: Array = np.zeros(size, np.float32)
+        self.log_prob: Array = np.zeros(size if log_prob else (0, num_envs), np.float32)
         self.value: Array = np.zeros(size, np.float32)
         self.reward: Array = np.zeros(size, np.float32)
         self.discount: Array = np.zeros(size, np.float32)
@@ -114,7 +117,8 @@ class Rollout:
 
     def _columns(self) -> dict[str, Array]:
         names = ("observation", "action", "log_prob", "value", "reward", "discount", "ended", "final_value")
-        return {name: getattr(self, name) for name in names}
+        columns: dict[str, Array] = {name: getattr(self, name) for name in names}
+        return {name: column for name, column in columns.items() if len(column)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,323 @@
+"""Parallelised Q-network: PQN.
+
+Paper: Gallici et al. 2025, "Simplifying Deep Temporal Difference Learning" (ICLR); the returns are those of Peng and
+Williams 1996, "Incremental Multi-Step Q-Learning".
+
+In one paragraph: play `num_steps` steps of many games epsilon-greedily (the sampling phase); work out a target for each
+step from what followed it in the rollout; go over the steps `update_epochs` times in `num_minibatches` shuffled parts
+and move Q(s, a) towards its target (the training phase); throw the steps away. There is no replay, since many games at
+once are varied enough, and no target network, since layer normalisation keeps the network from running away. The
+target of step t is
+
+    G_t = r_t + discount_t * ((1 - lambda) * max_a Q(s_{t+1}, a) + lambda * G_{t+1})
+
+and at the end of an episode or of the rollout the first half of the bracket stands alone, with the true next
+observation. Q is that of the network which played: the forward pass that chose the action of step t + 1 has given
+max_a Q(s_{t+1}, a) too, so targets cost a forward of their own only where no later step follows.
+
+Differences from the paper: its optimizer RAdam is fused Adam with a scheduled step size, without the plain steps of
+RAdam's first five updates; where time runs out the return goes on with the value of the final observation (the
+authors' code treats it as an end); weights are drawn orthogonally, with the norms of the paper's; the second-last
+target of a rollout is not off by one as in six files of the authors' code, see docs/algorithms/pqn.md; no recurrent
+network, no batch normalisation of inputs.
+
+`overlap` is False: a rollout's updates take as long as some hundred steps of the emulators, so hiding one behind them
+would gain under one percent, and would choose the first actions of each rollout with a network that is no longer there.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from q2pi.algorithms.base import (
+    Array,
+    Metrics,
+    Setting,
+    State,
+    as_batch,
+    load_optimizer,
+    load_weights,
+    optimizer_state,
+    refuse_tables,
+)
+from q2pi.config import RunConfig, at_least, within
+from q2pi.envs.games import Step
+from q2pi.equations.losses import squared, td_errors
+from q2pi.equations.returns import lambda_returns
+from q2pi.equations.schedules import linear, rectification
+from q2pi.errors import UserError
+from q2pi.networks import QNetwork, orthogonal, seeded
+from q2pi.replay.rollout import Rollout
+from q2pi.rng import stream
+
+OBSERVATIONS = "images, vectors"
+ACTIONS = "Discrete"
+BETAS = (0.9, 0.999)
+"""Adam's decays of the first and the second moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyperparameters; the defaults are the paper's for Atari, but for the number of minibatches: it has 128 games."""
+
+    learning_rate: float = 2.5e-4
+    """Step size of RAdam."""
+    anneal_learning_rate: bool = False
+    """Let the step size fall linearly to 0 over the budget."""
+    gamma: float = 0.99
+    """Discount factor per agent step."""
+    q_lambda: float = 0.65
+    """Decay of the Q(lambda) targets: 0 trusts the next value alone, 1 the rewards up to the end of the rollout."""
+    num_steps: int = 32
+    """Steps of each game per rollout."""
+    num_minibatches: int = 8
+    """Parts of a rollout, one update each."""
+    update_epochs: int = 2
+    """Times that a rollout is gone over."""
+    max_grad_norm: float = 10.0
+    """Bound on the gradient's norm; 0 is none."""
+    start_e: float = 1.0
+    """Exploration rate epsilon at the first step."""
+    end_e: float = 0.001
+    """Exploration rate at the end of the schedule, and from then on."""
+    exploration_fraction: float = 0.1
+    """Share of the budget over which epsilon falls linearly."""
+    evaluation_e: float = 0.001
+    """Exploration rate while being evaluated."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Units of the hidden layers for vector observations (images have the Nature network)."""
+
+
+def check(run: RunConfig[Config]) -> None:
+    """Raise a UserError for the first hyperparameter that is out of its bounds."""
+    config = run.hyper
+    at_least(config, 1, "num_steps", "num_minibatches", "update_epochs")
+    at_least(config, 0, "learning_rate", "max_grad_norm")
+    within(config, 0, 1, "gamma", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
+    if not config.hidden or min(config.hidden) < 1:
+        raise UserError(f"--hidden {config.hidden} is out of range: at least one layer of at least 1 unit")
+    rows = config.num_steps * run.num_envs
+    if rows > run.total_timesteps:
+        raise UserError(
+            f"--num-steps {config.num_steps} of --num-envs {run.num_envs} games are {rows} agent steps, "
+            f"beyond --total-timesteps {run.total_timesteps}"
+        )
+    if rows % config.num_minibatches:
+        raise UserError(
+            f"--num-minibatches {config.num_minibatches} does not divide the {rows} agent steps of a rollout "
+            f"(--num-steps {config.num_steps} x --num-envs {run.num_envs})"
+        )
+
+
+def check_spaces(setting: Setting) -> None:
+    """Raise a UserError where the environment's spaces are not ones that PQN can serve."""
+    if type(setting.action_space).__name__ != "Discrete":
+        raise UserError(
+            f"--env-id {setting.env.env_id} has actions {setting.action_space}: pqn needs a Discrete action space"
+        )
+    refuse_tables(setting, "pqn")
+
+
+def updates_owed(run: RunConfig[Config], step: int) -> int:
+    """Return how many updates a run has made after `step` agent steps."""
+    config = run.hyper
+    return step // (config.num_steps * run.num_envs) * config.update_epochs * config.num_minibatches
+
+
+def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return a short run with the same work per step and per update, to be timed: short rollouts, same minibatches."""
+    config = run.hyper
+    unit = math.gcd(config.num_steps, config.num_minibatches)
+    steps, parts = config.num_steps // unit, config.num_minibatches // unit
+    units = max(1, min(unit, run.total_timesteps // 4 // (steps * run.num_envs)))
+    return replace(run, hyper=replace(config, num_steps=steps * units, num_minibatches=parts * units))
+
+
+def memory_needed(config: Config, setting: Setting) -> int:
+    """Return the bytes of a rollout, and of the copy of its observations that the network reads."""
+    rows = config.num_steps * setting.num_envs
+    return rows * (2 * math.prod(setting.observation_shape) * setting.frame_dtype.itemsize + 8 + 5 * 4)
+
+
+def loss(network: nn.Module, observation: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (half the mean squared error [], mean over the batch of max_a Q(s, a) []): free of any state.
+
+    Args:
+        network: observations [B, ...] -> Q [B, A].
+        observation: [B, *observation_shape].  action: int64 [B].  target: [B].
+    """
+    q = network(observation)
+    return 0.5 * squared(td_errors(q, action, target)).mean(), q.detach().amax(dim=1).mean()
+
+
+class Agent:
+    """Epsilon-greedy play over N games and a Q-network trained from each rollout of theirs, once."""
+
+    overlap = False
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        self.config, self.setting = config, setting
+        self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
+        shape = setting.observation_shape
+
+        def build() -> QNetwork:
+            network = QNetwork(shape, self.actions, config.hidden, layer_norm=True)
+            orthogonal(network.torso, math.sqrt(2))
+            orthogonal(network.head, 1.0)
+            return network
+
+        self.main = seeded(build, setting.seed, "main").to(setting.device)
+        self.optimizer = torch.optim.Adam(self.main.parameters(), lr=config.learning_rate, betas=BETAS, fused=True)
+        self.rollout = Rollout(
+            config.num_steps, setting.num_envs, shape, setting.frame_dtype, (), np.dtype(np.int64), log_prob=False
+        )
+        self.rollouts = 0
+        self._acted: dict[str, Array] = {}
+
+    @property
+    def evaluation_policy(self) -> str:
+        return f"epsilon-greedy, epsilon {self.config.evaluation_e}"
+
+    def epsilon(self, step: int) -> float:
+        """Return the exploration rate at agent step `step`."""
+        c = self.config
+        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
+
+    def learning_rate(self, step: int, update: int) -> float:
+        """Return the step size of update `update`, counted from 1, of a rollout that began at agent step `step`."""
+        rate = self.config.learning_rate
+        if self.config.anneal_learning_rate:
+            rate = linear(rate, 0.0, 1.0, self.setting.total_timesteps, step)
+        return rate * rectification(BETAS[1], update)
+
+    def begin(self, observation: Array) -> None:
+        pass
+
+    def act(self, observation: Array, step: int) -> Array:
+        q = self._q(observation)
+        action = self._epsilon_greedy(q, self.epsilon(step), stream(self.setting.seed, "explore", step))
+        self._acted = {"observation": observation, "action": action, "value": q.max(axis=1)}
+        return action + self.first_action
+
+    def observe(self, action: Array, result: Step) -> None:
+        env = self.setting.env
+        ends = result.terminated | result.life_lost if env.life_loss_discount else result.terminated
+        self.rollout.append(
+            **self._acted,
+            reward=np.sign(result.reward) if env.clip_rewards else result.reward,
+            discount=self.config.gamma * (1.0 - ends.astype(np.float32)),
+            ended=result.ended,
+            final_value=self._final_value(result),
+        )
+
+    def learn(self, step: int) -> list[Metrics]:
+        if not self.rollout.full:
+            return []
+        begun = step - self.rollout.steps * self.setting.num_envs
+        metrics = self._train(begun)
+        self.rollout.clear()
+        self.rollouts += 1
+        return metrics
+
+    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
+        return self._epsilon_greedy(self._q(observation), self.config.evaluation_e, noise) + self.first_action
+
+    def predict(
+        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Array, None]:
+        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
+        batch, single = as_batch(observation, self.setting.observation_shape)
+        rate = 0.0 if deterministic else self.config.evaluation_e
+        actions = self._epsilon_greedy(self._q(batch), rate, np.random.default_rng()) + self.first_action
+        return (actions[0] if single else actions), None
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {"main": self.main}
+
+    def state(self) -> State:
+        return {
+            "main": self.main.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+            "rollout": self.rollout.state(),
+            "rollouts": self.rollouts,
+        }
+
+    def load(self, state: State) -> None:
+        load_weights(self.networks(), state)
+        load_optimizer(self.optimizer, state.get("optimizer", {}))
+        self.rollout.load(state["rollout"])
+        self.rollouts = state["rollouts"]
+
+    def _q(self, observation: Array) -> Array:
+        """Return Q [B, A] of observations [B, ...]."""
+        with torch.inference_mode(), self._precision():
+            q: Array = self.main(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
+        return q
+
+    def _epsilon_greedy(self, q: Array, epsilon: float, noise: np.random.Generator) -> Array:
+        """Return actions [B], counted from 0, for Q [B, A]: each game has a coin of its own."""
+        explores = noise.random(len(q)) < epsilon
+        return np.where(explores, noise.integers(self.actions, size=len(q)), q.argmax(axis=1))
+
+    def _precision(self) -> torch.autocast:
+        bf16 = self.setting.precision == "bf16"
+        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+    def _final_value(self, result: Step) -> Array:
+        """Return max_a Q [N] of what follows where no later row will hold it, 0 elsewhere."""
+        last = self.rollout.length == self.rollout.steps - 1
+        wanted = result.truncated | last
+        values = np.zeros(len(wanted), np.float32)
+        if wanted.any():
+            values[wanted] = self._q(result.next_observation[wanted]).max(axis=1)
+        return values
+
+    def _targets(self) -> Tensor:
+        """Return the Q(lambda) targets [T, N] of the full rollout."""
+        rollout = self.rollout
+        columns = (rollout.reward, rollout.discount, rollout.next_value(), rollout.ended)
+        reward, discount, next_value, ended = (torch.from_numpy(column) for column in columns)
+        return lambda_returns(reward, discount, next_value, ended, self.config.q_lambda)
+
+    def _observations(self) -> Tensor:
+        """Return the observations [T * N, ...] as the network reads them: images with their channels last, once."""
+        rows = self.rollout.observation.reshape(-1, *self.setting.observation_shape)
+        tensor = torch.from_numpy(rows).to(self.setting.device)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    def _train(self, begun: int) -> list[Metrics]:
+        """Make the updates of one rollout that began at agent step `begun`; scalars of each."""
+        config, device = self.config, self.setting.device
+        observation, target = self._observations(), self._targets().flatten().to(device)
+        action = torch.from_numpy(self.rollout.action.reshape(-1)).to(device)
+        parts = [part for epoch in range(config.update_epochs) for part in self._minibatches(epoch)]
+        scalars = []
+        for update, part in enumerate(parts, 1 + self.rollouts * len(parts)):
+            rate = self.learning_rate(begun, update)
+            scalars.append(self._update(observation[part], action[part], target[part], rate))
+        shown = {"epsilon": self.epsilon(begun), "learning_rate": rate}
+        return [{"loss": error, "q": q} | shown for error, q in torch.stack(scalars).tolist()]
+
+    def _minibatches(self, epoch: int) -> list[Tensor]:
+        """Return the rows of each minibatch: a permutation of the rollout's, drawn anew for each epoch."""
+        rows = self.rollout.steps * self.setting.num_envs
+        order = stream(self.setting.seed, "minibatches", self.rollouts, epoch).permutation(rows)
+        parts = np.split(order, self.config.num_minibatches)
+        return [torch.from_numpy(part).to(self.setting.device) for part in parts]
+
+    def _update(self, observation: Tensor, action: Tensor, target: Tensor, learning_rate: float) -> Tensor:
+        """Make one step down the gradient; return (loss, mean of max_a Q) as a tensor [2]."""
+        with self._precision():
+            value, mean_q = loss(self.main, observation, action, target)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        if self.config.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(self.main.parameters(), self.config.max_grad_norm)
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.step()
+        return torch.stack([value.detach(), mean_q])
