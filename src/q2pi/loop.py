@@ -234,7 +234,8 @@ def _train(
         before = step
         with clock.part("act"):
             action = agent.act(observation, step)
-        games.send(action)
+        with clock.part("environment"):
+            games.send(action)
         if agent.overlap:
             with clock.part("learn"):
                 recent.add(agent.learn(step), step)
