@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 def carry_on(run: RunDir, config: RunConfig[Any], state: State | None, seconds_before: float) -> int:
     """Train to the end of the budget, or until Ctrl-C; return the exit status."""
     console = Console()
-    asked = _StopRequest(run)
+    asked = StopRequest()
     last: loop.Event | None = None
     report: dict[str, Any] | None = None
     try:
@@ -83,11 +83,10 @@ def carry_on(run: RunDir, config: RunConfig[Any], state: State | None, seconds_b
     return 130
 
 
-class _StopRequest:
+class StopRequest:
     """Ctrl-C or a termination signal asks the loop to save and stop; a second one stops at once."""
 
-    def __init__(self, run: RunDir) -> None:
-        self.run = run
+    def __init__(self) -> None:
         self.asked = False
         self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
