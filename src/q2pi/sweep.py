@@ -111,7 +111,6 @@ def check(sweep: Sweep) -> None:
         )
 
 
-
 def _load(file: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(file.read_text())
@@ -204,7 +203,9 @@ def _takes_a_list(config: RunConfig[Any], option: str) -> bool:
 def _varied(table: Mapping[str, Any], grids: Mapping[str, Grid]) -> dict[str, set[str]]:
     """Return, for each algorithm, the options that its folders' names hold: those that stand in a list."""
     return {
-        name: {key for key in grid if key in table.get("grid", {}) and key not in table.get("algorithm", {}).get(name, {})}
+        name: {
+            key for key in grid if key in table.get("grid", {}) and key not in table.get("algorithm", {}).get(name, {})
+        }
         | {key for key, values in grid.items() if len(values) > 1}
         for name, grid in grids.items()
     }

@@ -95,7 +95,7 @@ class _Process:
 
     def __init__(self, job: Job, news: "queue.SimpleQueue[News]") -> None:
         self.job, self.news = job, news
-        self.errors = tempfile.TemporaryFile("w+", errors="replace")
+        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115: `_listen` closes it
         threads = {"OMP_NUM_THREADS": str(job.config.threads)} if job.config.threads else {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "q2pi.workers"],
@@ -128,14 +128,14 @@ class _Process:
     def _listen(self) -> None:
         assert self.process.stdout is not None
         newest = News(self.job, "running")
-        for line in self.process.stdout:
-            newest = News(self.job, **json.loads(line))
+        with self.process, self.errors:
+            for line in self.process.stdout:
+                newest = News(self.job, **json.loads(line))
+                if newest.state == "running":
+                    self.news.put(newest)
+            code = self.process.wait()
             if newest.state == "running":
-                self.news.put(newest)
-        code = self.process.wait()
-        if newest.state == "running":
-            newest = News(self.job, "failed", newest.step, _ending(code), self._last_words())
-        self.errors.close()
+                newest = News(self.job, "failed", newest.step, _ending(code), self._last_words())
         self.news.put(newest)
 
     def _last_words(self) -> str:

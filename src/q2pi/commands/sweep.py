@@ -22,9 +22,9 @@ from q2pi.rundir import RunDir
 from q2pi.sweep import Sweep, check, read_sweep
 from q2pi.workers import Job, News, run_jobs
 
-DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in a
-run folder of its own. The same command goes on where it was stopped, whatever stopped it, and skips what is done. Each
-run has one thread unless the file's [options] say threads = N."""
+DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
+a run folder of its own. The same command goes on where it was stopped, whatever stopped it, and skips what is done.
+Each run has one thread unless the file's [options] say threads = N."""
 
 
 @dataclass(frozen=True)

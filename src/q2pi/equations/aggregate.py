@@ -49,8 +49,8 @@ def performance_profile(tasks: Sequence[ArrayLike], thresholds: ArrayLike) -> Ar
         [T] in [0, 1].
     """
     levels = np.asarray(thresholds, np.float64)
-    shares = [np.mean(np.asarray(scores, np.float64)[:, np.newaxis] > levels, axis=0) for scores in tasks]
-    share: Array = np.mean(shares, axis=0)
+    columns = [np.asarray(scores, np.float64)[:, np.newaxis] for scores in tasks]
+    share: Array = np.mean([np.mean(np.where(np.isnan(x), np.nan, x > levels), axis=0) for x in columns], axis=0)
     return share
 
 

@@ -85,7 +85,7 @@ def stratified_bootstrap_interval(
     """Return (low, high) over runs and tasks: runs are drawn with replacement within each task, never across tasks.
 
     So the interval speaks of other seeds on the same tasks, and the tasks' differences do not widen it. Source:
-    Agarwal et al. 2021, section 4.2.
+    Agarwal et al. 2021, section 4.1.
 
     Args:
         scores: [runs, tasks], normalised so that tasks compare.
@@ -113,7 +113,7 @@ def stratified_intervals(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Array, Array]:
-    """Return (low, high) [...]: percentile bootstrap intervals of a statistic [...] of strata that need not be of a size.
+    """Return (low, high) [...]: percentile bootstrap intervals of a statistic [...] of strata of any sizes.
 
     Each stratum is drawn anew from itself, as often as it has elements; elements of two strata never change places.
 
