@@ -71,6 +71,10 @@ def read_sweep(file: Path, root: Path) -> Sweep:
     """
     table = _load(file)
     names, env_ids = _list_of(file, table, "algorithms", str), _list_of(file, table, "env_ids", str)
+    for name in names:
+        if name not in algorithms.names():
+            known = f"one of {', '.join(algorithms.names())}"
+            raise UserError(f"{file}: unknown algorithm {name!r}: it must be {known}{_hint(name, algorithms.names())}")
     seeds = _seeds(file, table)
     workers = table.get("workers", 1)
     if not _is_int(workers) or workers < 1:
@@ -220,15 +224,10 @@ def _configure(algorithm: str, env_id: str, seed: int, choice: Mapping[str, Any]
     known = {field.name for owner in (config, config.env, config.hyper) for field in dataclasses.fields(owner)}
     for option in options:
         if option not in known - {"env", "hyper"}:
-            hint = _hint(option, known) or f"; options of one algorithm belong in [algorithm.{_owner(option)}]"
+            owners = [name for name in algorithms.names() if hasattr(default_config(name).hyper, option)]
+            hint = f"; options of one algorithm belong in [algorithm.{owners[0]}]" if owners else _hint(option, known)
             raise UserError(f"unknown option {option!r} of {algorithm}{hint}")
     return prepare(override(config, options))
-
-
-def _owner(option: str) -> str:
-    """Return the name of an algorithm that has this option, for the message."""
-    has = [name for name in algorithms.names() if hasattr(default_config(name).hyper, option)]
-    return next(iter(has), "NAME")
 
 
 def _label(config: RunConfig[Any], choice: Mapping[str, Any]) -> str:

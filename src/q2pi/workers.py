@@ -8,6 +8,7 @@ once its standard input is closed: when it is asked to stop, and also when whoev
 ended. What goes wrong in one run, a kill included, is news of that run alone.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -95,7 +96,7 @@ class _Process:
 
     def __init__(self, job: Job, news: "queue.SimpleQueue[News]") -> None:
         self.job, self.news = job, news
-        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115: `_listen` closes it
+        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         threads = {"OMP_NUM_THREADS": str(job.config.threads)} if job.config.threads else {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "q2pi.workers"],
@@ -116,6 +117,7 @@ class _Process:
 
     def kill(self) -> None:
         self.process.kill()
+        self.process.wait()
 
     def _send(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -160,7 +162,8 @@ def main() -> int:
     threading.Thread(target=_wait_for_the_end_of_input, args=(stop,), daemon=True).start()
 
     def tell(state: str, step: int, **why: str) -> None:
-        print(json.dumps({"state": state, "step": step} | why), file=told, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more; the run still has to be saved
+            print(json.dumps({"state": state, "step": step} | why), file=told, flush=True)
 
     step = 0
     try:

@@ -242,10 +242,7 @@ def _plain_axis(axes: Axes) -> None:
 
 def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return method -> (colour, line), both in turn: dashes show a line that lies on another one."""
-    return {
-        method: (COLOURS[index % len(COLOURS)], LINES[index % len(LINES)])
-        for index, method in enumerate(methods)
-    }
+    return {method: (COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]) for index, method in enumerate(methods)}
 
 
 def _numbered(method: str, seeds: int) -> str:
