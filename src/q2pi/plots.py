@@ -353,7 +353,13 @@ def rules_of(env: EnvSpec) -> str:
 
 
 def finish_axes(
-    axes: Axes, what: str, title: str = "", subtitle: str = "", small: bool = False, x: str = "agent steps"
+    axes: Axes,
+    what: str,
+    title: str = "",
+    subtitle: str = "",
+    small: bool = False,
+    x: str = "agent steps",
+    from_zero: bool = True,
 ) -> None:
     """Name the axes and calm them down."""
     size = 9 if small else 11
@@ -369,7 +375,8 @@ def finish_axes(
     axes.tick_params(labelsize=size - 1, colors=QUIET, length=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.locator_params(axis="x", nbins=4 if small else 8)
-    axes.set_xlim(left=0)
+    if from_zero:
+        axes.set_xlim(left=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#BBBBBB")

@@ -67,6 +67,8 @@ def test_figures_show_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [label.get_text() for label in panel.get_yticklabels()] == ["dqn (2 seeds)", "ppo (2 seeds)"]
     bar = panel.containers[0].lines[2][0].get_segments()[0]  # type: ignore[attr-defined]
     assert bar.tolist() == [[111.0, 0.0], [222.0, 0.0]]
+    assert kept["scores"].axes[0].get_title(loc="left") == "Pong"
+    assert not kept["scores"].axes[0].xaxis_inverted(), "negative scores rise to the right too"
     profile = kept["performance_profiles"].axes[0].lines[0]
     assert list(profile.get_ydata()) == report["profiles"][0]["methods"]["dqn"]["share"]  # type: ignore[index]
     assert len(kept["probability_of_improvement"].axes[0].containers) == 1

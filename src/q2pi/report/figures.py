@@ -124,7 +124,7 @@ def profiles(report: Report, path: Path) -> Path:
         thresholds = profile["thresholds"]
         for method, cell in profile["methods"].items():
             _line(axes, thresholds, cell["share"], cell["low"], cell["high"], styles[method], method, step=True)
-        finish_axes(axes, "share of runs above", small=True, x=profile["scale"])
+        finish_axes(axes, "share of runs above", small=True, x=profile["scale"], from_zero=False)
         _plain_axis(axes)
         axes.set_xlim(thresholds[0], thresholds[-1])
         axes.set_ylim(-0.03, 1.03)
@@ -161,12 +161,10 @@ def _rows_figure(panels: Mapping[str, Sequence[Row]], title: str, caption: str, 
     column = figure.subplots(len(panels), squeeze=False, height_ratios=[0.75 + height * size for size in sizes])[:, 0]
     for axes, (name, rows) in zip(column, panels.items(), strict=True):
         _draw_rows(axes, rows)
-        finish_axes(axes, "", small=True, x=x if axes is column[-1] else "")
+        finish_axes(axes, "", small=True, x=x if axes is column[-1] else "", from_zero=False)
         _plain_axis(axes)
         axes.set_yticks(range(len(rows)), [_wrapped(row.label) for row in rows], color=INK, fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(auto=True)
-        axes.autoscale(axis="x")
         axes.margins(x=0.08)
         _panel_title(axes, name)
     _head(figure, [], title, caption)
@@ -180,7 +178,14 @@ def _draw_rows(axes: Axes, rows: Sequence[Row]) -> None:
         bars = error_bars(np.array([row.value]), [tuple(row.interval)]) if row.interval is not None else None
         style: dict[str, Any] = {"fmt": "D", "color": row.colour, "markersize": 7, "elinewidth": 2.2, "capsize": 4}
         axes.errorbar([row.value], [place], xerr=bars, markeredgecolor="white", zorder=4, **style)
-        text = axes.annotate(f"{row.value:.4g}", (row.value, place), (0, 8), "data", "offset points", zorder=5)
+        text = axes.annotate(
+            f"{row.value:.{4 if abs(row.value) >= 10 else 3}g}",
+            (row.value, place),
+            (0, 8),
+            "data",
+            "offset points",
+            zorder=5,
+        )
         text.set(ha="center", fontsize=8, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
 
 
