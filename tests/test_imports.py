@@ -21,8 +21,8 @@ LAYERS = [
     {"rundir"},
     {"execute", "presets", "display", "forecast", "plots", "video"},
     {"api", "bench"},
-    {"tables"},
-    {"tuning", "scale", "lab", "viewer"},
+    {"tables", "workers"},
+    {"tuning", "sweep", "report", "scale", "lab", "viewer"},
     {"commands"},
     {"cli"},
 ]

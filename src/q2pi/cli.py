@@ -8,9 +8,11 @@ from importlib import import_module
 VERBS = {
     "train": "train an agent (bare: Double DQN on Space Invaders)",
     "resume": "continue an interrupted run, bit for bit",
+    "sweep": "train environments x algorithms x options x seeds from a TOML file",
     "evaluate": "judge a run on whole episodes with fixed seeds",
     "record": "write a video of an episode",
     "plot": "draw the learning curves of one or several runs",
+    "report": "compare runs: tables, figures and a page, with intervals",
     "runs": "list the runs in a folder",
     "digest": "print one SHA-256 over a run's newest training state",
     "inspect": "picture each step from the raw screen to what the network sees",

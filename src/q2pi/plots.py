@@ -126,18 +126,18 @@ def learning_curves(runs: Sequence[RunDir], path: Path, *, width: int = 0) -> Pa
     groups = _groups(histories)
     width = width or _width(histories)
     scalars = _scalars(histories)
-    figure = _figure(9.6, 7.6 if scalars else 5.4)
+    figure = new_figure(9.6, 7.6 if scalars else 5.4)
     mosaic: list[Any] = [["return"] * len(scalars), scalars] if scalars else [["return"]]
     axes = figure.subplot_mosaic(mosaic, height_ratios=[2.4, 1][: len(mosaic)])
     for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         _draw_returns(axes["return"], group, width, colour, f"{label}: " if len(groups) > 1 else "")
         for name in scalars:
             _draw_scalar(axes[name], group, name, width, colour)
-    _finish(axes["return"], "raw return per episode", _title(histories), _subtitle(histories, groups, width))
+    finish_axes(axes["return"], "raw return per episode", _title(histories), _subtitle(histories, groups, width))
     axes["return"].legend(frameon=False, fontsize=9, labelcolor=INK)
     for name in scalars:
-        _finish(axes[name], PANEL_NAMES.get(name, name.replace("_", " ")), small=True)
-    return _save(figure, path)
+        finish_axes(axes[name], PANEL_NAMES.get(name, name.replace("_", " ")), small=True)
+    return save_figure(figure, path)
 
 
 def published_comparison(
@@ -168,7 +168,7 @@ def published_comparison(
         return None
     ends = (windows + 1) * width
     intervals = [bootstrap_interval(history.returns[(history.steps - 1) // width == k], mean) for k in windows]
-    figure = _figure(9.6, 5.8)
+    figure = new_figure(9.6, 5.8)
     axes = figure.subplots()
     styles = zip(published.items(), cycle(COLOURS[1:]), cycle("s^vDPX"), strict=False)
     for (label, points), colour, marker in styles:
@@ -176,18 +176,18 @@ def published_comparison(
         axes.plot(steps, scores, color=colour, linestyle="--", linewidth=1.4, marker=marker, markersize=6, label=label)
     label = f"q2pi {history.config.algorithm}, seed {history.config.seed}"
     style = _point_style(COLOURS[0]) | {"fmt": "o-", "linewidth": 2.4, "markerfacecolor": COLOURS[0]}
-    axes.errorbar(ends, means[windows], yerr=_bars(means[windows], intervals), label=label, zorder=5, **style)
+    axes.errorbar(ends, means[windows], yerr=error_bars(means[windows], intervals), label=label, zorder=5, **style)
     axes.set_ylim(bottom=0)
-    _finish(
+    finish_axes(
         axes,
         "mean raw training return per episode",
         f"{_title([history])}, beside published training returns",
-        f"{_rules(history.config.env)}\n"
+        f"{rules_of(history.config.env)}\n"
         f"points: mean over the training episodes that ended in the {width:,} agent steps before; "
         "bars: 95 % bootstrap over these episodes",
     )
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _groups(histories: Sequence[History]) -> dict[str, list[History]]:
@@ -209,7 +209,7 @@ def _labels(configs: Sequence[RunConfig[Any]]) -> list[str]:
     labels = []
     for config in configs:
         family = [peer for peer in configs if _family(peer) == _family(config)]
-        tables = [dict(_leaves(to_table(dataclasses.replace(peer, seed=0)))) for peer in family]
+        tables = [dict(leaves(to_table(dataclasses.replace(peer, seed=0)))) for peer in family]
         own = tables[family.index(config)]
         names = sorted({name for table in tables for name in table})
         differing = [name for name in names if any(table.get(name) != own.get(name) for table in tables)]
@@ -224,10 +224,11 @@ def _family(config: RunConfig[Any]) -> tuple[str, str]:
     return config.algorithm, config.env.env_id
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every option in nested tables."""
     for name, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -236,6 +237,11 @@ def _width(histories: Sequence[History]) -> int:
     """Return a round number of agent steps: some 50 windows, wider where episodes are few."""
     longest = max(history.newest_step for history in histories)
     sparse = max(history.newest_step / max(1, len(history.steps)) for history in histories)
+    return window_width(longest, sparse)
+
+
+def window_width(longest: float, sparse: float) -> int:
+    """Return a round whole number: some 50 windows in `longest`, wider where there is an episode in `sparse` only."""
     wanted = min(max(longest / WINDOWS, EPISODES_PER_WINDOW * sparse), longest / 4)
     power = 10 ** max(0, math.floor(math.log10(max(1, wanted))))
     return int(next(digit * power for digit in (1, 2, 3, 4, 5, 6, 8, 10) if digit * power >= wanted or digit == 10))
@@ -263,7 +269,7 @@ def _draw_returns(axes: Axes, group: Sequence[History], width: int, colour: str,
     else:
         intervals = [tuple(group[0].evaluations[step]["mean_interval"]) for step in steps]
     middle = means.mean(axis=0)
-    bars = _bars(middle, intervals)
+    bars = error_bars(middle, intervals)
     axes.errorbar(steps, middle, yerr=bars, label=f"{prefix}evaluation", zorder=5, **_point_style(colour))
 
 
@@ -289,7 +295,7 @@ def _draw_curve(
         axes.fill_between(centres, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
 
 
-def _bars(means: Array, intervals: Sequence[tuple[float, ...]]) -> Array:
+def error_bars(means: Array, intervals: Sequence[tuple[float, ...]]) -> Array:
     """Return intervals as matplotlib has them: [2, n] distances below and above the means."""
     low, high = np.array(intervals).T
     return np.maximum(0, [means - low, high - means])
@@ -315,7 +321,7 @@ def _title(histories: Sequence[History]) -> str:
 
 def _subtitle(histories: Sequence[History], groups: Mapping[str, Sequence[History]], width: int) -> str:
     """Return the protocol of all that is drawn."""
-    rules = dict.fromkeys(_rules(history.config.env) for history in histories)
+    rules = dict.fromkeys(rules_of(history.config.env) for history in histories)
     sizes = [len(group) for group in groups.values()]
     parts = [f"training: mean over the episodes that ended in each {width:,} agent steps"]
     parts += ["dots: single episodes"] if min(sizes) == 1 else []
@@ -331,7 +337,7 @@ def _subtitle(histories: Sequence[History], groups: Mapping[str, Sequence[Histor
     return f"{first}\n{'; '.join(parts)}"
 
 
-def _rules(env: EnvSpec) -> str:
+def rules_of(env: EnvSpec) -> str:
     """Return an environment's rules, as far as scores depend on them."""
     if env.protocol is None:
         return f"raw rewards, {'clipped' if env.clip_rewards else 'not clipped'} for learning"
@@ -346,10 +352,18 @@ def _rules(env: EnvSpec) -> str:
     )
 
 
-def _finish(axes: Axes, what: str, title: str = "", subtitle: str = "", small: bool = False) -> None:
+def finish_axes(
+    axes: Axes,
+    what: str,
+    title: str = "",
+    subtitle: str = "",
+    small: bool = False,
+    x: str = "agent steps",
+    from_zero: bool = True,
+) -> None:
     """Name the axes and calm them down."""
     size = 9 if small else 11
-    axes.set_xlabel("agent steps", fontsize=size, color=INK)
+    axes.set_xlabel(x, fontsize=size, color=INK)
     axes.set_ylabel(what, fontsize=size, color=INK)
     if title:
         lines = [line for part in subtitle.splitlines() for line in textwrap.wrap(part, LINE)]
@@ -361,19 +375,22 @@ def _finish(axes: Axes, what: str, title: str = "", subtitle: str = "", small: b
     axes.tick_params(labelsize=size - 1, colors=QUIET, length=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.locator_params(axis="x", nbins=4 if small else 8)
-    axes.set_xlim(left=0)
+    if from_zero:
+        axes.set_xlim(left=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#BBBBBB")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches, laid out as its contents need."""
     figure = Figure(figsize=(width, height), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, its folder made where it is missing, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", facecolor="white")
     return path

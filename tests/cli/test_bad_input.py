@@ -85,6 +85,11 @@ def folder(trained: Path, tmp_path: Path) -> Path:
         (["resume", "/nowhere/run"], ["/nowhere/run is not a run folder"]),
         (["evaluate", "/nowhere/run"], ["/nowhere/run is not a run folder"]),
         (["digest", "/nowhere/run"], ["/nowhere/run is not a run folder"]),
+        (["sweep"], ["file"]),
+        (["sweep", "/nowhere/sweep.toml"], ["/nowhere/sweep.toml cannot be read", "no such file"]),
+        (["sweep", "/nowhere/sweep.toml", "--workers", "0"], ["--workers 0", "at least 1"]),
+        (["report"], ["report needs at least one run"]),
+        (["report", "/nowhere/runs"], ["/nowhere/runs is not a folder"]),
     ],
     ids=lambda value: " ".join(word for word in value if word not in TRAIN) if isinstance(value, list) else None,
 )
@@ -112,6 +117,29 @@ def test_a_run_folder_that_exists(line_of: Callable[..., str], folder: Path) -> 
 def test_a_run_folder_below_a_file(line_of: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert f"--run-dir {tmp_path}/file/run cannot be made" in line_of(*TRAIN, "--run-dir", str(tmp_path / "file/run"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ('algorithms = ["dqm"]\nenv_ids = ["CartPole-v1"]\nseeds = 1', "unknown algorithm 'dqm'"),
+        ('algorithms = ["dqn"]\nenv_ids = ["CartPoll-v1"]\nseeds = 1', "did you mean CartPole-v1"),
+        ('algorithms = ["dqn"]\nenv_ids = []\nseeds = 1', "env_ids = []"),
+        ('algorithms = ["dqn"]\nenv_ids = ["Pendulum-v1"]\nseeds = 1', "Pendulum-v1/dqn/seed-1: --env-id Pendulum-v1"),
+    ],
+)
+def test_a_sweep_that_cannot_be(text: str, fragment: str, line_of: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(text)
+    assert fragment in line_of("sweep", str(file), "--runs", str(tmp_path / "runs"))
+
+
+def test_a_report_on_no_scores(line_of: Callable[..., str], folder: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "report")]
+    assert "no run has a score to report" in line_of("report", str(folder), *out)
+    (tmp_path / "empty").mkdir()
+    assert f"no run below {tmp_path}/empty" in line_of("report", str(tmp_path / "empty"), *out)
+    assert "is not a folder" in line_of("report", str(folder), "--out", str(folder / "config.toml"))
 
 
 @pytest.mark.parametrize("verb", ["resume", "evaluate", "digest"])

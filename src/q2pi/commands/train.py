@@ -70,7 +70,7 @@ def carry_on(
         memory: peak bytes that were forecast, to stand beside the real ones at the end.
     """
     console = Console()
-    asked = _StopRequest(run)
+    asked = StopRequest()
     last: loop.Event | None = None
     report: dict[str, Any] | None = None
     try:
@@ -92,11 +92,10 @@ def carry_on(
     return 130
 
 
-class _StopRequest:
+class StopRequest:
     """Ctrl-C or a termination signal asks the loop to save and stop; a second one stops at once."""
 
-    def __init__(self, run: RunDir) -> None:
-        self.run = run
+    def __init__(self) -> None:
         self.asked = False
         self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 

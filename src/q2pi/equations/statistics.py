@@ -4,7 +4,7 @@ Source of the interquartile mean and the stratified bootstrap: Agarwal et al. 20
 Edge of the Statistical Precipice". A score that is NaN makes every number that depends on the scores NaN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,9 +71,8 @@ def bootstrap_interval(
     values = _checked(scores)
     if values.ndim != 1:
         raise ValueError(f"scores has shape {values.shape}, expected one dimension")
-    return stratified_bootstrap_interval(
-        values[:, np.newaxis], lambda s: statistic(s[:, 0]), confidence, resamples, seed
-    )
+    low, high = stratified_intervals([values], lambda strata: statistic(strata[0]), confidence, resamples, seed)
+    return float(low), float(high)
 
 
 def stratified_bootstrap_interval(
@@ -86,7 +85,7 @@ def stratified_bootstrap_interval(
     """Return (low, high) over runs and tasks: runs are drawn with replacement within each task, never across tasks.
 
     So the interval speaks of other seeds on the same tasks, and the tasks' differences do not widen it. Source:
-    Agarwal et al. 2021, section 4.2.
+    Agarwal et al. 2021, section 4.1.
 
     Args:
         scores: [runs, tasks], normalised so that tasks compare.
@@ -101,13 +100,44 @@ def stratified_bootstrap_interval(
     values = _checked(scores)
     if values.ndim != 2:
         raise ValueError(f"scores has shape {values.shape}, expected (runs, tasks)")
-    generator = stream(seed, "bootstrap")
-    runs, tasks = values.shape
-    columns = np.arange(tasks)
-    draws = [statistic(values[generator.integers(runs, size=(runs, tasks)), columns]) for _ in range(resamples)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = stratified_intervals(
+        list(values.T), lambda strata: statistic(np.stack(strata, axis=1)), confidence, resamples, seed
+    )
     return float(low), float(high)
+
+
+def stratified_intervals(
+    strata: Sequence[ArrayLike],
+    statistic: Callable[[list[Array]], ArrayLike],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Array, Array]:
+    """Return (low, high) [...]: percentile bootstrap intervals of a statistic [...] of strata of any sizes.
+
+    Each stratum is drawn anew from itself, as often as it has elements; elements of two strata never change places.
+
+    Args:
+        strata: arrays [n, ...], such as the scores of one method's runs on one task.
+        statistic: strata of the same shapes -> a number or an array; its elements have an interval each (pointwise).
+        confidence: in (0, 1).
+        resamples: how many draws, at least 1.
+        seed: of the stream "bootstrap".
+
+    Raises:
+        ValueError: where there are no strata or one of them is empty.
+    """
+    values = [_checked(stratum) for stratum in strata]
+    if not values:
+        raise ValueError("there are no scores")
+    generator = stream(seed, "bootstrap")
+    draws = [
+        statistic([stratum[generator.integers(len(stratum), size=len(stratum))] for stratum in values])
+        for _ in range(resamples)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.asarray(draws, np.float64), [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def human_normalized(score: Score, random: float, human: float) -> Score:

@@ -1,0 +1,65 @@
+"""q2pi report: aggregate runs into tables, figures and a page, with intervals over seeds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from q2pi.commands.options import parse
+from q2pi.commands.runs import find_runs
+from q2pi.errors import UserError
+from q2pi.rundir import RunDir
+
+DESCRIPTION = """Aggregate finished runs by environment and method: means and interquartile means with 95 % intervals
+over seeds, human-normalised scores of Atari games, performance profiles, the probability that one method beats another,
+and training returns against agent steps and seconds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Run folders, or folders below which every run is taken."""
+    out: str = "report"
+    """Folder of report.html, report.json and the PNGs."""
+    json: bool = False
+    """Print the report as JSON on standard output, and nothing else there."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(Options, "report", DESCRIPTION, arguments)
+    if not options.runs:
+        raise UserError("report needs at least one run, or a folder of runs (q2pi runs lists them)")
+    runs = [run for path in options.runs for run in _runs_below(Path(path))]
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is not a folder")
+
+    from q2pi.report.figures import draw
+    from q2pi.report.numbers import summarise
+    from q2pi.report.page import html, show
+    from q2pi.report.read import collect
+
+    report = summarise(*collect(runs))
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    figures = draw(report, out)
+    (out / "report.json").write_text(text)
+    (out / "report.html").write_text(html(report, figures))
+    if options.json:
+        print(text, end="")
+    else:
+        show(report, Console())
+        print(f"page: {out / 'report.html'}   numbers: {out / 'report.json'}   figures: {out}/*.png")
+    return 0
+
+
+def _runs_below(path: Path) -> list[RunDir]:
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder of runs: there is no such folder")
+    runs = list(find_runs(path))
+    if not runs:
+        raise UserError(f"there is no run below {path}")
+    return runs

@@ -1,0 +1,184 @@
+"""A report for people: one HTML page that needs no other file, and tables for a terminal."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+Report = dict[str, Any]
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h1, h2 { line-height: 1.2 } h2 { margin-top: 2.2rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 14px }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top }
+th { color: #666; font-weight: 600 } td.number { text-align: right; font-variant-numeric: tabular-nums }
+img { max-width: 100%; height: auto }
+.quiet { color: #666 }
+"""
+SCORE_COLUMNS = (
+    *("environment", "method", "seeds", "mean", "interquartile mean", "lowest, highest", "human-normalised"),
+    *("agent steps", "minutes"),
+)
+PROTOCOL_COLUMNS = ("environment", "method", "agent steps", "judged", "rules", "seeds")
+PAIR_COLUMNS = ("first", "second", "environments", "runs", "P(first beats second)")
+IQM_COLUMNS = ("method", "runs", "interquartile mean")
+NUMBERS = {"seeds", "mean", "interquartile mean", "agent steps", "minutes", "runs", "human-normalised"}
+NO_INTERVAL = "one seed, no interval"
+Cells = Sequence[Sequence[str]]
+
+
+def html(report: Report, figures: Mapping[str, Path]) -> str:
+    """Return the page, its images inside."""
+    parts = [
+        f"<p>{report['runs']} runs of {len(report['methods'])} methods on {len(report['environments'])} environments. "
+        f"Intervals: {escape(report['intervals'])}. [low, high] is such an interval.</p>",
+        _list(report["notes"]),
+        "<h2>Scores</h2>",
+        "<p class=quiet>Raw scores of whole episodes at the end of each run's budget; the mean over a run's episodes "
+        "counts once. Minutes are of training, the median over seeds, on the machine that made the runs.</p>",
+        _html_table(SCORE_COLUMNS, score_rows(report)),
+    ]
+    if report["human_normalized_iqm"] is not None:
+        where = ", ".join(report["human_normalized_iqm"]["environments"])
+        parts += [f"<h2>Human-normalised interquartile mean</h2><p class=quiet>Over {escape(where)}.</p>"]
+        parts += [_html_table(IQM_COLUMNS, iqm_rows(report))]
+    if report["probability_of_improvement"]:
+        parts += ["<h2>Probability of improvement</h2>", _html_table(PAIR_COLUMNS, pair_rows(report))]
+    parts += [f"<h2>{escape(title)}</h2>{_image(path, title)}" for title, path in figures.items()]
+    parts += ["<h2>Protocols</h2>", _html_table(PROTOCOL_COLUMNS, protocol_rows(report))]
+    if report["left_out"]:
+        left_out = [f"{run}: {reason}" for run, reason in report["left_out"].items()]
+        parts += ["<h2>Left out</h2>", _list(left_out)]
+    body = "\n".join(parts)
+    return (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>q2pi report</title><style>{STYLE}</style></head>\n"
+        f"<body><h1>Report on {report['runs']} runs</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report's tables."""
+    rows = score_rows(report)
+    tables = [
+        _rich_table(f"{env_id}, raw scores", *_narrow([row for row in rows if row[0] == env_id]))
+        for env_id in report["environments"]
+    ]
+    if report["human_normalized_iqm"] is not None:
+        where = ", ".join(report["human_normalized_iqm"]["environments"])
+        tables.append(_rich_table(f"human-normalised, over {where}", IQM_COLUMNS, iqm_rows(report)))
+    if report["probability_of_improvement"]:
+        tables.append(_rich_table("probability of improvement", PAIR_COLUMNS, pair_rows(report)))
+    lines = [f"[low, high]: {report['intervals']}.", *report["notes"]]
+    lines += [f"left out: {run}: {reason}" for run, reason in report["left_out"].items()]
+    console.print(Group(*tables, *map(Text, lines)))
+
+
+def score_rows(report: Report) -> Cells:
+    """Return the rows of the table of scores, one for each environment and method."""
+    return [
+        [
+            *(env_id, method, str(len(cell["seeds"]))),
+            _with_interval(cell["mean"], cell["mean_interval"]),
+            _with_interval(cell["iqm"], cell["iqm_interval"]),
+            f"{_short(min(cell['scores']))}, {_short(max(cell['scores']))}",
+            _human(cell["human_normalized"]),
+            f"{cell['protocol']['agent_steps']:,}",
+            f"{cell['minutes']:.1f}" if cell["minutes"] is not None else "",
+        ]
+        for env_id, method, cell in _cells(report)
+    ]
+
+
+def iqm_rows(report: Report) -> Cells:
+    """Return the rows of the table of human-normalised interquartile means, one for each method."""
+    methods = report["human_normalized_iqm"]["methods"].items()
+    return [[name, str(cell["runs"]), _with_interval(cell["iqm"], cell["interval"])] for name, cell in methods]
+
+
+def pair_rows(report: Report) -> Cells:
+    """Return the rows of the table of probabilities of improvement, one for each pair of methods."""
+    return [
+        [
+            *(pair["first"], pair["second"], ", ".join(pair["environments"])),
+            f"{pair['runs'][0]}, {pair['runs'][1]}",
+            _with_interval(pair["probability"], pair["interval"]),
+        ]
+        for pair in report["probability_of_improvement"]
+    ]
+
+
+def protocol_rows(report: Report) -> Cells:
+    """Return the rows that say what each score means."""
+    return [
+        [
+            *(env_id, method, f"{cell['protocol']['agent_steps']:,}"),
+            f"{cell['protocol']['policy']}; {cell['protocol']['evaluation_episodes']} whole episodes a run",
+            *(cell["protocol"]["rules"], ", ".join(map(str, cell["seeds"]))),
+        ]
+        for env_id, method, cell in _cells(report)
+    ]
+
+
+def _cells(report: Report) -> Iterable[tuple[str, str, Report]]:
+    for env_id, env in report["environments"].items():
+        for method, cell in env["methods"].items():
+            yield env_id, method, cell
+
+
+def _with_interval(value: float, interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return f"{_short(value)} ({NO_INTERVAL})"
+    return f"{_short(value)} [{_short(interval[0])}, {_short(interval[1])}]"
+
+
+def _human(numbers: Report | None) -> str:
+    return "" if numbers is None else _with_interval(numbers["mean"], numbers["mean_interval"])
+
+
+def _short(value: float) -> str:
+    """Return a number with a digit after the point, or as many as a small one needs."""
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _narrow(rows: Cells) -> tuple[Sequence[str], Cells]:
+    """Return (columns, rows) of the table of scores of one environment, as far as a terminal has room for them."""
+    kept = [
+        index
+        for index, column in enumerate(SCORE_COLUMNS)
+        if column not in ("environment", "lowest, highest") and any(row[index] for row in rows)
+    ]
+    return [SCORE_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
+def _html_table(columns: Sequence[str], rows: Cells) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    kinds = [" class=number" if column in NUMBERS else "" for column in columns]
+    lines = ["".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True)) for row in rows]
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<div class=wide><table><tr>{head}</tr>\n{body}</table></div>"
+
+
+def _rich_table(title: str, columns: Sequence[str], rows: Cells) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _list(items: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _image(path: Path, title: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{escape(title)}" src="data:image/png;base64,{data}"></p>'

@@ -1,0 +1,37 @@
+"""Finished runs for reports, written by hand: an evaluation at the end and a training curve with seconds."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from q2pi.api import override
+from q2pi.envs.spec import resolve
+from q2pi.rundir import RunDir, default_config
+
+
+def finished_run(
+    path: Path,
+    score: float,
+    *,
+    algorithm: str = "dqn",
+    policy: str = "epsilon-greedy, epsilon 0.001",
+    curve: Sequence[tuple[int, float]] = ((500, 1.0), (1_000, 2.0)),
+    seconds_per_step: float = 0.01,
+    reached: int = 1_000,
+    **options: Any,
+) -> RunDir:
+    """Write a run of 1,000 agent steps whose newest evaluation has this mean; the evaluation stands at `reached`."""
+    config = override(default_config(algorithm), {"total_timesteps": 1_000, "env_id": "CartPole-v1"} | options)
+    config = dataclasses.replace(config, env=resolve(config.env))
+    run = RunDir.create(path, config)
+    rows: list[dict[str, Any]] = [{"kind": "episode", "step": step, "return": value} for step, value in curve]
+    half, whole = reached // 2, reached - reached // 2
+    rows.append({"kind": "train", "step": half, "spent": half * seconds_per_step, "elapsed": 0.0})
+    statistics = {"n": 30, "mean": score, "mean_interval": [score, score]}
+    rows.append({"kind": "evaluation", "step": reached, "statistics": statistics, "scores": []})
+    rows.append({"kind": "train", "step": reached, "spent": whole * seconds_per_step, "elapsed": 0.0})
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.evaluation_file.write_text(json.dumps({"step": reached, "protocol": {"policy": policy}}))
+    return run
