@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "reference", "rng"},
     {"equations"},
     {"envs"},
-    {"config", "networks", "normalize", "replay"},
+    {"capture", "config", "networks", "normalize", "replay"},
     {"algorithms"},
     {"checkpoint", "evaluation"},
     {"loop"},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 from small_runs import Chain, cartpole, digests, flags, invaders
 
 from q2pi import checkpoint, cli
@@ -26,13 +27,9 @@ from q2pi.rng import stream
 from q2pi.rundir import RunDir
 
 
-class Discrete:
-    """Enough of gymnasium's space of two actions."""
-
-    n = 2
-
-
-def agent_of(num_envs: int = 1, env: EnvSpec | None = None, total_timesteps: int = 100, **hyper: Any) -> dqn.Agent:
+def agent_of(
+    num_envs: int = 1, env: EnvSpec | None = None, total_timesteps: int = 100, first_action: int = 0, **hyper: Any
+) -> dqn.Agent:
     """Return an agent for observations of two numbers and two actions."""
     setting = Setting(
         env=env or EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
@@ -41,7 +38,7 @@ def agent_of(num_envs: int = 1, env: EnvSpec | None = None, total_timesteps: int
         frame_dtype=np.dtype(np.float32),
         stack=1,
         observation_shape=(2,),
-        action_space=Discrete(),
+        action_space=Discrete(2, start=first_action),
         total_timesteps=total_timesteps,
         seed=1,
         device=torch.device("cpu"),
@@ -157,6 +154,25 @@ def test_gradients_are_clipped_by_their_norm() -> None:
     assert float((after - before).norm()) == pytest.approx(0.01 * 1e-3, rel=0.05)
 
 
+def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = digests(cartpole(num_envs=8, train_frequency=2))
+    monkeypatch.setattr(dqn, "AT_ONCE", 1)
+    assert digests(cartpole(num_envs=8, train_frequency=2)) == together
+
+
+def test_actions_count_from_where_their_space_does() -> None:
+    agent = agent_of(8, first_action=3)
+    seen = np.zeros((8, 2), np.float32)
+    agent.begin(seen)
+    action = agent.act(seen, 0)
+    assert set(action) == {3, 4}
+    assert set(agent.evaluation_act(seen, np.random.default_rng(0))) <= {3, 4}
+    nothing = np.zeros(8, np.bool_)
+    agent.observe(action, Step(seen, seen, np.zeros(8, np.float32), nothing, nothing, nothing, ()))
+    newest = agent.replay.action.reshape(8, -1)[:, 0]
+    assert newest.tolist() == (action - 3).tolist()
+
+
 # ---- counters in agent steps -----------------------------------------------------------------------------------------
 
 
@@ -169,9 +185,9 @@ def test_the_target_network_moves_at_its_agent_steps(games: int, tau: float, mon
     moved = []
     update = agent._update
 
-    def watched() -> Any:
+    def watched(*batch: Any) -> Any:
         before = agent.target.head.weight.clone()
-        metrics = update()
+        metrics = update(*batch)
         if not torch.equal(agent.target.head.weight, before):
             moved.append(10 + 4 * agent.updates)
             expected = before + tau * (agent.main.head.weight.detach() - before)

@@ -34,6 +34,7 @@ from q2pi.algorithms.base import (
     optimizer_state,
     refuse_tables,
 )
+from q2pi.capture import Captured
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
@@ -41,13 +42,16 @@ from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
 from q2pi.networks import QNetwork, seeded
-from q2pi.replay.frames import Codec, make_store
+from q2pi.replay.device import store_for
+from q2pi.replay.frames import Codec
 from q2pi.replay.ring import Replay, bytes_needed
 from q2pi.replay.samplers import uniform
 from q2pi.rng import stream
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete"
+AT_ONCE = 16
+"""Batches that are drawn together at most, where several updates are owed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +201,7 @@ class Agent:
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
-        self.actions = int(setting.action_space.n)
+        self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
 
         def build() -> QNetwork:
             return QNetwork(setting.observation_shape, self.actions, config.hidden)
@@ -205,8 +209,13 @@ class Agent:
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
         self.optimizer = torch.optim.Adam(
-            self.main.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True
+            self.main.parameters(),
+            lr=config.learning_rate,
+            eps=config.adam_eps,
+            fused=True,
+            capturable=setting.device.type == "cuda",
         )
+        self._step = Captured(self._descend, setting.device)
         self.replay = Replay(
             config.buffer_size,
             setting.num_envs,
@@ -215,7 +224,13 @@ class Agent:
             stack=setting.stack,
             n_step=config.n_step,
             gamma=config.gamma,
-            store=make_store(config.replay_codec, setting.frame_shape, setting.frame_dtype),
+            store=store_for(
+                setting.device,
+                config.replay_codec,
+                memory_needed(config, setting),
+                setting.frame_shape,
+                setting.frame_dtype,
+            ),
         )
         self.updates = 0
 
@@ -238,7 +253,7 @@ class Agent:
         env = self.setting.env
         ends = result.terminated | result.life_lost if env.life_loss_discount else result.terminated
         self.replay.extend(
-            action,
+            action - self.first_action,
             np.sign(result.reward) if env.clip_rewards else result.reward,
             1.0 - ends.astype(np.float32),
             self._newest_frame(result.next_observation),
@@ -247,10 +262,10 @@ class Agent:
         )
 
     def learn(self, step: int) -> list[Metrics]:
-        metrics = []
-        while self.updates < _owed(self.config, step):
-            metrics.append(self._update() | {"epsilon": self.epsilon(step)})
-        return metrics
+        rows: list[Metrics] = []
+        while (owed := _owed(self.config, step) - self.updates) > 0:
+            rows += self._updates(min(owed, AT_ONCE))
+        return [row | {"epsilon": self.epsilon(step)} for row in rows]
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
         return self._epsilon_greedy(observation, self.config.evaluation_e, noise)
@@ -279,6 +294,7 @@ class Agent:
     def load(self, state: State) -> None:
         load_weights(self.networks(), state)
         load_optimizer(self.optimizer, state.get("optimizer", {}))
+        self._step = Captured(self._descend, self.setting.device)
         if "replay" in state:
             self.replay.load(state["replay"])
         self.updates = state["updates"]
@@ -288,13 +304,13 @@ class Agent:
         return observation[:, -self.setting.frame_shape[0] :]
 
     def _epsilon_greedy(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [N]: each game has a coin of its own."""
+        """Return actions [N] as the game counts them: each game has a coin of its own."""
         games = len(observation)
         explores = noise.random(games) < epsilon
-        random_actions = noise.integers(self.actions, size=games)
-        if explores.all():
-            return random_actions
-        return np.where(explores, random_actions, self._greedy(observation))
+        chosen = noise.integers(self.actions, size=games)
+        if not explores.all():
+            chosen = np.where(explores, chosen, self._greedy(observation))
+        return chosen + self.first_action
 
     def _greedy(self, observation: Array) -> Array:
         with torch.inference_mode(), self._precision():
@@ -306,30 +322,35 @@ class Agent:
         bf16 = self.setting.precision == "bf16"
         return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
 
-    def _update(self) -> Metrics:
+    def _updates(self, count: int) -> list[Metrics]:
+        """Make `count` updates; their batches are drawn before the first, as none of them changes what replay holds."""
         config, device = self.config, self.setting.device
-        slots = uniform(self.replay, config.batch_size, stream(self.setting.seed, "replay", self.updates))
-        batch = self.replay.sample(slots)
+        draws = [stream(self.setting.seed, "replay", self.updates + index) for index in range(count)]
+        batch = self.replay.sample(np.concatenate([uniform(self.replay, config.batch_size, draw) for draw in draws]))
+        columns = (batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
+        parts = [torch.as_tensor(column, device=device).split(config.batch_size) for column in columns]
+        # One look at the device for all of them: each makes the host wait.
+        scalars = torch.stack([self._update(*batch) for batch in zip(*parts, strict=True)]).tolist()
+        return [{"loss": error, "q": q} for error, q in scalars]
+
+    def _update(self, *batch: Tensor) -> Tensor:
+        """Make one update from the tensors of a batch; return (loss, mean of max_a Q) as a tensor [2]."""
+        scalars = self._step(*batch)
+        self.updates += 1
+        self._refresh_target()
+        return scalars
+
+    def _descend(self, *batch: Tensor) -> Tensor:
+        """Make one step down the gradient of a batch's loss; return (loss, mean of max_a Q) as a tensor [2]."""
+        config = self.config
         with self._precision():
-            value, mean_q = loss(
-                self.main,
-                self.target,
-                torch.from_numpy(batch.observation).to(device),
-                torch.from_numpy(batch.action).to(device),
-                torch.from_numpy(batch.reward).to(device),
-                torch.from_numpy(batch.discount).to(device),
-                torch.from_numpy(batch.next_observation).to(device),
-                double=config.double,
-                error=config.loss,
-            )
+            value, mean_q = loss(self.main, self.target, *batch, double=config.double, error=config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         if config.max_grad_norm > 0:
             nn.utils.clip_grad_norm_(self.main.parameters(), config.max_grad_norm)
         self.optimizer.step()
-        self.updates += 1
-        self._refresh_target()
-        return {"loss": value.item(), "q": mean_q.item()}
+        return torch.stack([value.detach(), mean_q])
 
     def _refresh_target(self) -> None:
         """Move the target network when the agent step that the newest update belongs to enters a new period."""

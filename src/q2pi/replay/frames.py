@@ -48,8 +48,8 @@ class FrameStore(Protocol):
     def write(self, slots: Array, frames: Array) -> None:
         """Keep frames [B, *frame_shape] at distinct slots [B], in place of what was there."""
 
-    def read(self, slots: Array) -> Array:
-        """Return the frames [B, *frame_shape] at slots [B] as a fresh array."""
+    def read(self, slots: Array) -> Any:
+        """Return the frames [B, *frame_shape] at slots [B] as a fresh array, or a tensor where they lie on a device."""
 
     def state(self) -> dict[str, Any]:
         """Return everything `load` needs; arrays may be live references. Every name begins with "frames"."""
@@ -73,7 +73,7 @@ class RawFrames:
         return self._frames.nbytes
 
     def write(self, slots: Array, frames: Array) -> None:
-        _expect(frames, (len(slots), *self._frames.shape[1:]), self._frames.dtype)
+        expect(frames, (len(slots), *self._frames.shape[1:]), self._frames.dtype)
         self._frames[slots] = frames
 
     def read(self, slots: Array) -> Array:
@@ -83,8 +83,7 @@ class RawFrames:
         return {"frames": self._frames}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        if "frames" not in state:
-            raise UserError("the saved replay is compressed: --replay-codec must be that of the saved run, not raw")
+        refuse_compressed(state)
         copy_into(self._frames, state, "frames")
 
 
@@ -109,7 +108,7 @@ class CompressedFrames:
         return pieces + sum(frames.nbytes for frames in self._open.values())
 
     def write(self, slots: Array, frames: Array) -> None:
-        _expect(frames, (len(slots), *self._shape), self._dtype)
+        expect(frames, (len(slots), *self._shape), self._dtype)
         for slot, frame in zip(slots.tolist(), frames, strict=True):
             chunk, place = divmod(slot, CHUNK)
             if chunk not in self._open:
@@ -203,7 +202,13 @@ def _compresses(codec: Codec, frame_shape: tuple[int, ...], frame_dtype: DTypeLi
     return codec == "zstd" and len(frame_shape) == 3 and np.dtype(frame_dtype) == np.uint8
 
 
-def _expect(frames: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def refuse_compressed(state: Mapping[str, Any]) -> None:
+    """Raise a UserError where a saved replay's frames are not raw ones."""
+    if "frames" not in state:
+        raise UserError("the saved replay is compressed: --replay-codec must be that of the saved run, not raw")
+
+
+def expect(frames: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if frames.shape != shape or frames.dtype != dtype:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, the ring expects {dtype} {shape}")
 

@@ -249,13 +249,13 @@ class Replay:
         last = self._ahead(slots, length - 1)
         rewards = np.where(within, self.reward[chain], 0) * self._powers[:-1]
         # One array for both: two would go back to the system after each batch, and be mapped anew, page by page.
-        observation, next_observation = np.split(self._stacked(np.concatenate([slots, self._ahead(last, 1)])), 2)
+        stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
         return Batch(
-            observation=observation,
+            observation=stacked[: len(slots)],
             action=self.action[slots],
             reward=rewards.sum(axis=1).astype(np.float32),
             discount=(self._powers[length] * self.continuation[last]).astype(np.float32),
-            next_observation=next_observation,
+            next_observation=stacked[len(slots) :],
             slots=slots,
         )
 
@@ -263,13 +263,13 @@ class Replay:
         """Say whether the chain of rewards stops with the step taken at each slot."""
         return np.asarray((self.continuation[slots] == 0) | self.final[self._ahead(slots, 1)])
 
-    def _stacked(self, slots: Slots) -> Array:
+    def _stacked(self, slots: Slots) -> Any:
         """Return the stacks [B, K*C, ...] that end at slots [B]."""
         age = self.age[slots][:, None]
         frames = self.frames.read(self._ahead(slots[:, None], -np.minimum(self._lookback, age)).reshape(-1))
         before = self._lookback > age
         if before.any():
-            frames[before.reshape(-1)] = 0
+            frames[np.flatnonzero(before)] = 0
         first_axis, *rest = frames.shape[1:]
         return frames.reshape(len(slots), self.stack * first_axis, *rest)
 

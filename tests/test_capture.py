@@ -1,0 +1,42 @@
+"""Captured functions: called as they are on the CPU, and the same numbers where a CUDA device replays them."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from q2pi.capture import WARM_UP, Captured
+
+
+def test_on_the_cpu_a_call_is_a_call() -> None:
+    calls = []
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        calls.append((a, b))
+        return a + b
+
+    step = Captured(function, torch.device("cpu"))
+    for number in range(WARM_UP + 2):
+        assert step(torch.tensor(number), torch.tensor(1)).item() == number + 1
+    assert len(calls) == WARM_UP + 2
+    assert step.graph is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_replayed_update_is_the_update() -> None:
+    def trained(captured: bool) -> list[float]:
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 1).cuda()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=True, capturable=True)
+
+        def update(rows: Tensor) -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            loss = network(rows).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        step = Captured(update, torch.device("cuda")) if captured else update
+        rows = torch.randn(20, 8, 3, generator=torch.Generator().manual_seed(1)).cuda()
+        return [step(row).item() for row in rows]
+
+    assert trained(True) == pytest.approx(trained(False), rel=1e-5)
