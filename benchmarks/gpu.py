@@ -1,0 +1,111 @@
+"""The GPU programme in one call of under nine minutes: is it right, how fast is it, does it learn.
+
+    python benchmarks/gpu.py [--out results/gpu] [--minutes 5]
+    python benchmarks/gpu.py --device cpu --quick --out /tmp/gpu       the same programme in small, without a GPU
+
+Written: correctness.json (losses of the same updates on the CPU and on the device), speed.json (agent steps per second
+of each variant), and for a training run on Space Invaders its config, curve, evaluation and figure.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from q2pi import bench
+from q2pi.api import override
+from q2pi.execute import execute
+from q2pi.loop import Finished, Progress, run
+from q2pi.plots import learning_curves
+from q2pi.presets import configure
+from q2pi.rundir import RunDir
+
+VARIANTS = [(games, precision) for precision in ("fp32", "bf16") for games in (8, 32, 64, 128)]
+SLOWEST = 1_000.0
+"""Agent steps per second below which a variant is timed for fewer steps."""
+
+
+def losses(device: str, updates: int) -> list[float]:
+    """Return the loss of each update of a run whose actions are all random, so that every device sees the same data."""
+    config = bench.base_config({"device": device, "precision": "fp32", "num_envs": 4})
+    options = {"total_timesteps": bench.STARTS + 4 * updates, "log_frequency": 4, "start_e": 1.0, "end_e": 1.0}
+    rows = [event.metrics for event in run(override(config, options)) if isinstance(event, Progress)]
+    return [row["loss"] for row in rows if row.get("updates")]
+
+
+def correctness(device: str, updates: int) -> dict[str, Any]:
+    """Return the losses of the CPU and of the device beside one another."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    cpu, other = losses("cpu", updates), losses(device, updates)
+    differences = [abs(a - b) / max(abs(a), 1e-6) for a, b in zip(cpu, other, strict=True)]
+    return {
+        "updates": len(cpu),
+        "largest_relative_difference_of_the_first_10": max(differences[:10]),
+        "largest_relative_difference": max(differences),
+        "cpu": cpu,
+        device: other,
+    }
+
+
+def speed(device: str, games: int, precision: str, steps: int) -> dict[str, Any]:
+    """Return agent steps per second of one variant, timed for fewer steps where it is slow."""
+    config = bench.base_config({"device": device, "precision": precision, "num_envs": games})
+    first = bench.training(config, max(1, steps // 20))
+    return first if first["steps_per_second"] < SLOWEST else bench.training(config, steps)
+
+
+def train(device: str, games: int, precision: str, seconds: float, rate: float, out: Path) -> dict[str, Any]:
+    """Train Double DQN under the machado protocol for about so many seconds and keep what it leaves."""
+    steps = max(4_000, int(seconds * rate) // 1_000 * 1_000)
+    config, _ = configure("dqn", "SpaceInvaders", "machado")
+    options: dict[str, Any] = {"total_timesteps": steps, "num_envs": games, "device": device, "precision": precision}
+    options |= {"buffer_size": min(1_000_000, steps), "learning_starts": min(20_000, steps // 4)}
+    options |= {"exploration_fraction": min(1.0, 250_000 / steps), "checkpoint_frequency": 0}
+    folder = out / "run"
+    spent = 0.0
+    for event in execute(override(config, options), folder):
+        if isinstance(event, Finished):
+            spent = sum(event.seconds.values())
+    ran = RunDir.open(folder)
+    for file in (ran.config_file, ran.evaluation_file, ran.metrics_file):
+        shutil.copy(file, out / file.name)
+    learning_curves([ran], out / "learning_curve.png")
+    return {"agent_steps": steps, "seconds": spent, "steps_per_second": steps / spent}
+
+
+def main() -> None:
+    """Run the three parts and write each as soon as it is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"))
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of the training run")
+    parser.add_argument("--quick", action="store_true", help="everything in small")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def keep(name: str, result: Any) -> None:
+        (options.out / name).write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{name} after {time.perf_counter() - began:.0f} s", flush=True)
+
+    began = time.perf_counter()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    keep("correctness.json", {"device": name} | correctness(options.device, 10 if options.quick else 200))
+    speeds = []
+    for games, precision in VARIANTS[:1] if options.quick else VARIANTS:
+        speeds.append(speed(options.device, games, precision, 200 if options.quick else 100_000))
+        print(f"{games} games, {precision}: {speeds[-1]['steps_per_second']:.0f} agent steps/s", flush=True)
+        keep("speed.json", {"device": name, "variants": speeds})
+    best = max(speeds, key=lambda measures: measures["steps_per_second"])
+    seconds = 10.0 if options.quick else 60 * options.minutes
+    keep(
+        "training.json",
+        train(options.device, best["num_envs"], best["precision"], seconds, best["steps_per_second"], options.out),
+    )
+
+
+if __name__ == "__main__":
+    main()
