@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "reference", "rng"},
     {"equations"},
     {"envs"},
-    {"config", "networks", "normalize", "replay"},
+    {"config", "networks", "normalize", "replay", "search"},
     {"algorithms"},
     {"checkpoint", "evaluation"},
     {"loop"},

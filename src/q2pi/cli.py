@@ -10,6 +10,7 @@ VERBS = {
     "resume": "continue an interrupted run, bit for bit",
     "evaluate": "judge a run on whole episodes with fixed seeds",
     "record": "write a video of an episode",
+    "tune": "search hyperparameters, and judge the best on fresh seeds",
     "plot": "draw the learning curves of one or several runs",
     "runs": "list the runs in a folder",
     "digest": "print one SHA-256 over a run's newest training state",
