@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from rich.console import Console
+from rich.table import Table
+
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least
 from q2pi.errors import UserError
@@ -121,7 +124,50 @@ def tune(options: Options[Any]) -> int:
         crew = search(folder, plan, options.storage, options.trials, options.workers)
         if crew.ended != "done":
             return _early(folder, crew.line, crew.status)
+        return _judge(folder, plan, options, storage.load_study(plan, kept))
+
+
+def _judge(folder: "StudyDir", plan: "Plan", options: Options[Any], study: Any) -> int:
+    """Run the best and the defaults on fresh seeds, write the report and the preset."""
+    from q2pi.tuning.export import write_preset
+    from q2pi.tuning.final import contenders, results
+    from q2pi.tuning.report import write_report
+    from q2pi.tuning.study import judge
+
+    result = None
+    who = contenders(plan, study, options.top)
+    if options.top and len(who) > 1:
+        seeds = plan.fresh_seeds(options.fresh_seeds)
+        crew = judge(folder, who, seeds, options.judge_episodes, options.workers)
+        if crew.ended != "done":
+            return _early(folder, crew.line, crew.status)
+        result = results(folder, plan, who, seeds, options.judge_episodes)
+        Console().print(_final_table(result))
+        print(result["statement"])
+    print(f"report: {write_report(folder, plan, study, result)}")
+    if options.export is None:
         return 0
+    if result is None:
+        raise UserError("--export: no trial was run on fresh seeds, so there is no winner (--top)")
+    winner = next(one for one in who if one.label == result["winner"])
+    write_preset(Path(options.export), winner.config, f"Found by q2pi tune: {result['statement']}.")
+    print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {options.export}")
+    return 0
+
+
+def _final_table(result: dict[str, Any]) -> Table:
+    """Return the contenders' table for a terminal."""
+    table = Table(title=f"{result['objective']} on {len(result['seeds'])} fresh seeds", title_justify="left")
+    for head in ("", "estimate [95 %]", f"to the defaults [{100 * result['difference_confidence']:.3g} %]", "verdict"):
+        table.add_column(head)
+    for entry in result["contenders"]:
+        low, high = entry["interval"]
+        row = [entry["label"], f"{entry['estimate']:.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\[")]
+        if "verdict" in entry:
+            low, high = entry["difference_interval"]
+            row += [f"{entry['difference']:+.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\["), entry["verdict"]]
+        table.add_row(*row)
+    return table
 
 
 def _plan(options: Options[Any]) -> "Plan":

@@ -1,12 +1,14 @@
 """The search itself: what each worker does, and what a person sees of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from q2pi.tuning import final
+from q2pi.tuning.final import Contender, is_judged, runs
 from q2pi.tuning.plan import Plan, StudyDir
 from q2pi.tuning.storage import load_study, open_storage
 from q2pi.tuning.trial import claim, work_on
@@ -23,6 +25,25 @@ def search(folder: StudyDir, plan: Plan, storage: str | None, wanted: int, worke
     progress = Progress(load_study(plan, open_storage(folder, storage)), wanted, workers)
     crew = Crew(task, (str(folder.path), storage, wanted), workers, progress.hear, progress.tick)
     progress.say()
+    crew.run()
+    return crew
+
+
+def judge(folder: StudyDir, who: Sequence[Contender], seeds: list[int], episodes: int, workers: int) -> Crew:
+    """Run contenders on fresh seeds, as far as they were not yet, printing progress, and return how that ended."""
+    everything = [run for one in who for run in runs(folder, one, seeds)]
+    began, before = time.monotonic(), sum(is_judged(run, episodes) for run in everything)
+    done = before
+
+    def hear(message: Message) -> None:
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - began) / (done - before) * (len(everything) - done)
+        what = f"{message['label']} on seed {message['seed']}"
+        print(f"fresh seeds: {done} of {len(everything)} runs, the last {what}; left {clock(left)}", flush=True)
+
+    print(f"fresh seeds: {', '.join(one.label for one in who)} on {len(seeds)} new seeds each", flush=True)
+    crew = Crew(final.task, (str(folder.path), final.table_of(who), seeds, episodes), workers, hear)
     crew.run()
     return crew
 
@@ -89,9 +110,14 @@ class Progress:
         over = count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL]
         if not self.ended:
             return "--:--" if over < self.wanted else "00:00"
-        minutes, seconds = divmod(int((time.monotonic() - self.began) / self.ended * max(0, self.wanted - over)), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        return clock((time.monotonic() - self.began) / self.ended * max(0, self.wanted - over))
+
+
+def clock(left: float) -> str:
+    """Write seconds as [hours:]minutes:seconds."""
+    minutes, seconds = divmod(int(left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
