@@ -13,6 +13,7 @@ from rich.table import Table
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least
 from q2pi.errors import UserError
+from q2pi.forecast import forecast
 from q2pi.loop import prepare
 from q2pi.presets import configure
 
@@ -183,6 +184,7 @@ def _plan(options: Options[Any]) -> "Plan":
     frequency = config.evaluation_frequency or max(1, config.total_timesteps // EVALUATIONS)
     saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
     base = prepare(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
+    forecast(base)
     space, fixed = narrow(base, options.space, options.fix)
     if not space:
         raise UserError("every option of the space is fixed: there is nothing to search")

@@ -85,7 +85,7 @@ def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> 
         line = {"color": RED, "ls": "--"} if record.number == 0 else {"color": colormaps["viridis"](share)}
         axes.plot(range(len(space)), heights, alpha=0.8, lw=1 + share, **line)
     axes.set_xticks(range(len(space)), space, rotation=30, ha="right", fontsize=8)
-    axes.set_yticks([0, 1], ["low", "high"], fontsize=8)
+    axes.set_yticks([0, 1], ["least", "greatest"], fontsize=8)
     axes.set_title(f"{name} from {low:.1f} (dark) to {high:.1f} (bright); the defaults dashed", fontsize=9)
     figure.savefig(path, dpi=110)
 
@@ -164,20 +164,26 @@ def _word(value: Any) -> str:
 
 
 def _scale(axes: Axes, values: Range, shown: Sequence[Any]) -> None:
+    """Give an axis the scale that its range is drawn on, with three numbers on it."""
+    numbers = [_place(values, value) for value in shown if value is not None]
     match values:
         case OneMinus():
-            if all(value < 1 for value in shown):
-                axes.set_xscale("log")
             axes.set_xlabel("1 - value", fontsize=7)
-        case PowerOfTwo():
-            axes.set_xscale("log", base=2)
-        case Float(log=True) | Int(log=True):
-            if all(value is None or value > 0 for value in shown):
-                axes.set_xscale("log")
+        case PowerOfTwo() | Float(log=True) | Int(log=True):
+            pass
+        case _:
+            return
+    if not numbers or min(numbers) <= 0:
+        return
+    axes.set_xscale("log")
+    low, high = min(numbers), max(numbers)
+    ticks = sorted({low, math.sqrt(low * high), high})
+    axes.set_xticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:.0f}" for tick in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def _column(values: Range, shown: Sequence[Any]) -> list[float]:
-    """Return the height in [0, 1] of each value: its share of the range drawn from, on the range's own scale."""
+    """Return the height of each value from 0, the least that was tried, to 1, on the range's own scale."""
     if isinstance(values, Choice):
         words = sorted({_word(value) for value in shown} | {_word(value) for value in values.options})
         return [words.index(_word(value)) / max(1, len(words) - 1) for value in shown]

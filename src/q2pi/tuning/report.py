@@ -71,8 +71,8 @@ def _page(plan: Plan, records: Sequence[Record], result: dict[str, Any] | None, 
     title = f"{base.algorithm} on {base.env.env_id}"
     about = (
         f"{len(records)} trials of {plan.seeds} seeds x {base.total_timesteps:,} agent steps. "
-        f"Objective: {plan.objective} of {base.evaluation_episodes} whole episodes a seed, raw returns, evaluated {plan.evaluations} times a run. "
-        f"Sampler {plan.sampler}, pruner {plan.pruner}. Trial 0 is the defaults."
+        f"Objective: {plan.objective} of {base.evaluation_episodes} whole episodes a seed, raw returns; "
+        f"{plan.evaluations} evaluations a run. Sampler {plan.sampler}, pruner {plan.pruner}. Trial 0 is the defaults."
     )
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>"]
     if result is not None:

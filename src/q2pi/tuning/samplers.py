@@ -55,7 +55,7 @@ def make_pruner(plan: Plan) -> BasePruner:
     patience = max(1, plan.evaluations // 3)
     match plan.pruner:
         case "median":
-            return MedianPruner(n_startup_trials=5, n_warmup_steps=patience, n_min_trials=3)
+            return MedianPruner(n_startup_trials=5, n_warmup_steps=patience + 1, n_min_trials=3)
         case "hyperband":
             return HyperbandPruner(
                 min_resource=patience, max_resource=plan.evaluations * plan.seeds, reduction_factor=3

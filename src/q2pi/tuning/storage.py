@@ -69,17 +69,17 @@ def without_password(url: str | None) -> str:
 
 def _parsed(url: str) -> Any:
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     try:
         parsed = make_url(url.replace("postgres://", "postgresql://", 1))
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         parsed.get_dialect()
+    except NoSuchModuleError as problem:
+        raise UserError(f"--storage: SQLAlchemy knows no database {parsed.drivername!r}") from problem
     except (ArgumentError, ValueError) as problem:
         raise UserError("--storage is no database URL, such as postgresql://user:password@host/name") from problem
-    except Exception as problem:
-        raise UserError(f"--storage: {_line(problem)}") from problem
     return parsed
 
 

@@ -57,7 +57,7 @@ def task(path: str, storage: str | None, wanted: int, stop: Callable[[], bool], 
         claimed = claim(folder, plan, study, wanted)
         if claimed is None:
             return
-        say({"kind": "running", "trial": claimed.number, "again": len(claimed.attempt) > 1})
+        say({"kind": "running", "trial": claimed.number, "again": claimed.again})
         outcome = work_on(folder, plan, study, claimed, stop)
         say({"kind": outcome.state, "trial": claimed.number, "values": outcome.values, "note": outcome.note})
 
@@ -75,7 +75,7 @@ class Progress:
         number, kind, note = message["trial"], message["kind"], message.get("note")
         if kind == "running":
             if message["again"]:
-                print(f"trial {number} goes on from its checkpoint", flush=True)
+                print(f"trial {number} goes on from where it was", flush=True)
             return None
         if kind == "interrupted":
             return None

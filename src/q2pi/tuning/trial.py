@@ -51,6 +51,8 @@ class Claim:
     attempt: list[int]
     """Progress at each claim since the trial began, this one's last."""
     owner: IO[str]
+    again: bool
+    """Whether another process began it."""
 
     @property
     def number(self) -> int:
@@ -93,7 +95,7 @@ def _claimed(folder: StudyDir, plan: Plan, trial: optuna.Trial, owner: IO[str]) 
         config = config_of(plan, table)
     attempt = [*trial.user_attrs.get("attempt", []), _progress(folder, plan, trial.number)]
     trial.set_user_attr("attempt", attempt)
-    return Claim(trial, config, attempt, owner)
+    return Claim(trial, config, attempt, owner, again=table is not None)
 
 
 def settled(plan: Plan, drawn: dict[str, Any]) -> RunConfig[Any]:
@@ -176,9 +178,18 @@ def measure(folder: StudyDir, plan: Plan, claimed: Claim, stop: Callable[[], boo
 
 
 def _is_hopeless(plan: Plan, claimed: Claim, worth: float, count: int) -> bool:
-    """Report what a trial would be worth if its current seed ended here, and ask the pruner; never of the defaults."""
+    """Report what a trial would be worth if its current seed ended here, and ask the pruner; never of the defaults.
+
+    Optuna's pruners compare a trial's best report so far: that of an earlier, luckier seed would shield all later ones,
+    so they are shown the reports of the current seed.
+    """
     if plan.against_seconds:
         return False
     claimed.trial.report(worth, count)
-    last = count >= plan.evaluations * plan.seeds
-    return claimed.number != 0 and not last and claimed.trial.should_prune()
+    if claimed.number == 0 or count >= plan.evaluations * plan.seeds:
+        return False
+    study = claimed.trial.study
+    frozen = study.get_trials()[claimed.number]
+    before = (count - 1) // plan.evaluations * plan.evaluations
+    frozen.intermediate_values = {at: value for at, value in frozen.intermediate_values.items() if at > before}
+    return study.pruner.prune(study, frozen)
