@@ -120,7 +120,7 @@ def test_what_the_space_draws_settles_into_what_check_accepts(
         module.check(settled)
         assert module.settle(settled) == settled
         assert settled.num_envs == config.num_envs
-    assert refused or name == "q_learning", "settling has something to do"
+    assert refused or total_timesteps > 400 or name == "q_learning", "what was drawn does not fit by itself"
 
 
 def test_the_configuration_is_frozen_and_has_a_default_for_everything(module: ModuleType) -> None:

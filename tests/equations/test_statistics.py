@@ -28,7 +28,7 @@ def test_simple_statistics_by_hand() -> None:
 def test_pairs_are_drawn_together() -> None:
     """What both of a pair share cancels; drawn apart it would drown the difference."""
     shared = np.array([0.0, 100.0, 200.0, 300.0, 400.0, 500.0])
-    ours = shared + [1, 2, 1, 2, 1, 2]
+    ours = shared + np.array([1, 2, 1, 2, 1, 2])
     low, high = paired_bootstrap_interval(ours, shared, mean)
     assert 1 <= low < 1.5 < high <= 2
     apart = bootstrap_interval(ours, mean)[0] - bootstrap_interval(shared, mean)[1]
