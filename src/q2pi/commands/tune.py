@@ -5,8 +5,9 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +54,7 @@ class Options(Generic[H]):
     """Who stops hopeless trials early; by default median, and none for nsga2."""
     space: str | None = None
     """A TOML file of narrower ranges: name = [low, high], name = [choices], or name = value to fix it."""
-    fix: tuple[str, ...] = ()
+    fix: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Options held at a value in every trial but the defaults: name=value ..."""
     storage: str | None = None
     """SQL URL of the study's storage, such as postgresql://user:password@host/name; by default a journal file."""
@@ -185,7 +186,7 @@ def _plan(options: Options[Any]) -> "Plan":
     saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
     base = prepare(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
     forecast(base)
-    space, fixed = narrow(base, options.space, options.fix)
+    space, fixed = narrow(base, options.space, [word for words in options.fix for word in words])
     if not space:
         raise UserError("every option of the space is fixed: there is nothing to search")
     return Plan(

@@ -112,11 +112,11 @@ def open_storage(folder: StudyDir, url: str | None) -> BaseStorage:
     thread.join(ANSWER_SECONDS)
     if opened:
         return opened[0]
-    reason = _line(problems[0]) if problems else f"no answer within {ANSWER_SECONDS:.0f} seconds"
+    reason = first_line(problems[0]) if problems else f"no answer within {ANSWER_SECONDS:.0f} seconds"
     raise UserError(f"--storage {shown} cannot be used: {reason}")
 
 
-def _line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
     """Return the first sentence of a driver's message, without its class and its appendix."""
     first = str(problem.__cause__ or problem).strip().splitlines() or [type(problem).__name__]
     return first[0].removeprefix("(psycopg.OperationalError) ")

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
+from q2pi.errors import UserError
 from q2pi.tuning import final
 from q2pi.tuning.final import Contender, is_judged, runs
 from q2pi.tuning.plan import Plan, StudyDir
-from q2pi.tuning.storage import load_study, open_storage
+from q2pi.tuning.storage import first_line, load_study, open_storage
 from q2pi.tuning.trial import claim, work_on
 from q2pi.tuning.workers import Crew, Message, Say
 
@@ -49,17 +51,21 @@ def judge(folder: StudyDir, who: Sequence[Contender], seeds: list[int], episodes
 
 
 def task(path: str, storage: str | None, wanted: int, stop: Callable[[], bool], say: Say) -> None:
-    """Work on trials until none is left; what a worker process runs."""
+    """Work on trials until none is left; what a worker process runs.
+
+    Raises:
+        UserError: the database is lost; what was running stays so, to be continued.
+    """
     folder = StudyDir(path)
     plan = folder.read()
     study = load_study(plan, open_storage(folder, storage))
-    while not stop():
-        claimed = claim(folder, plan, study, wanted)
-        if claimed is None:
-            return
-        say({"kind": "running", "trial": claimed.number, "again": claimed.again})
-        outcome = work_on(folder, plan, study, claimed, stop)
-        say({"kind": outcome.state, "trial": claimed.number, "values": outcome.values, "note": outcome.note})
+    try:
+        while not stop() and (claimed := claim(folder, plan, study, wanted)) is not None:
+            say({"kind": "running", "trial": claimed.number, "again": claimed.again})
+            outcome = work_on(folder, plan, study, claimed, stop)
+            say({"kind": outcome.state, "trial": claimed.number, "values": outcome.values, "note": outcome.note})
+    except StorageInternalError as problem:
+        raise UserError(f"--storage {plan.storage} was lost: {first_line(problem)}") from problem
 
 
 class Progress:

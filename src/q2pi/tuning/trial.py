@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from q2pi import algorithms, checkpoint
@@ -121,6 +122,7 @@ def work_on(folder: StudyDir, plan: Plan, study: optuna.Study, claimed: Claim, s
 
     Raises:
         OSError: the disk is full, or the like: the trial stays running, to be continued.
+        StorageInternalError: the database is lost: likewise.
     """
     with closing(claimed.owner):
         try:
@@ -130,7 +132,7 @@ def work_on(folder: StudyDir, plan: Plan, study: optuna.Study, claimed: Claim, s
                 outcome = measure(folder, plan, claimed, stop)
         except Diverged as problem:
             outcome = Outcome("pruned", note=f"diverged: {problem}")
-        except OSError:
+        except (OSError, StorageInternalError):
             raise
         except UserError as problem:
             outcome = Outcome("failed", note=str(problem))

@@ -28,7 +28,8 @@ class StopRequest:
     """In a worker: whether it was asked to stop, or its master is gone."""
 
     def __init__(self) -> None:
-        self.master = os.getppid()
+        parent = multiprocessing.parent_process()
+        self.master = parent.pid if parent is not None else os.getppid()
         self.asked = False
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._ask)
