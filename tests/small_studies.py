@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import random
 import time
 from pathlib import Path
@@ -41,7 +42,13 @@ TINY = QUIET | {
 }
 # Processes of their own that need not import torch and Optuna again.
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["q2pi.tuning.study", "optuna.storages", "psycopg", "sqlalchemy", "gymnasium.vector"])
+SPAWN.set_forkserver_preload(
+    [
+        *("q2pi.tuning.study", "q2pi.algorithms.reinforce", "optuna.storages", "psycopg", "sqlalchemy", "scipy.stats"),
+        *("gymnasium.vector", "gymnasium.envs.classic_control.cartpole", "torch.distributions", "torch.optim"),
+        *("tensorboardX.event_file_writer", "tensorboardX.summary", "tensorboardX.proto.event_pb2", "torch._dynamo"),
+    ]
+)
 
 
 def plan(changes: dict[str, Any] | None = None, **options: Any) -> Plan:
@@ -59,12 +66,16 @@ def begun(path: Path, made: Plan, url: str | None = None) -> tuple[StudyDir, Stu
 
 
 def live(path: str, url: str | None, wanted: int) -> None:
-    """Be a worker."""
-    search.task(path, url, wanted, lambda: False, lambda message: None)
+    """Be a worker, and leave a mark once there is a trial to work on."""
+    mark = Path(path) / f".at-work-{os.getpid()}"
+    search.task(path, url, wanted, lambda: False, lambda message: mark.touch())
 
 
 def work_under_fire(folder: StudyDir, url: str | None, wanted: int, kills: int, workers: int = 2) -> None:
-    """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all."""
+    """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
+
+    Every other victim is one that is at work on a trial; the others may be at anything, such as drawing or telling.
+    """
     moments = random.Random(kills)
 
     def start() -> Any:
@@ -73,9 +84,11 @@ def work_under_fire(folder: StudyDir, url: str | None, wanted: int, kills: int, 
         return process
 
     crew = [start() for _ in range(workers)]
-    for _ in range(kills):
-        time.sleep(moments.uniform(0.05, 0.7))
+    for number in range(kills):
         victim = moments.choice(crew)
+        while number % 2 and victim.is_alive() and not (folder.path / f".at-work-{victim.pid}").exists():
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.6))
         victim.kill()
         victim.join()
         crew[crew.index(victim)] = start()
@@ -91,13 +104,13 @@ def check_ended_once(folder: StudyDir, made: Plan, study: Study, wanted: int) ->
     assert any(len(trial.user_attrs["attempt"]) > 1 for trial in trials), "some went on after a death"
     for trial in trials:
         if trial.state == TrialState.FAIL:
-            assert "two processes died" in trial.user_attrs["note"]
+            assert "processes died in it" in trial.user_attrs["note"]
             continue
         assert trial.state == TrialState.COMPLETE
         runs = [folder.trial(trial.number) / f"seed-{seed}" for seed in made.trial_seeds]
         assert trial.value == value(made.objective, [read_curve(run) for run in runs])
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert len(complete) >= wanted - 3
+    assert len(complete) >= wanted - 1, "hardly any was given up"
     last = complete[-1]
     curves = []
     for seed in made.trial_seeds:

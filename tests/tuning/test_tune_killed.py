@@ -8,10 +8,11 @@ from q2pi.tuning.storage import KernelLock
 
 
 def test_a_journal_survives_twenty_kills(tmp_path: Path) -> None:
-    folder, study = begun(tmp_path / "study", plan())
-    work_under_fire(folder, None, wanted=8, kills=20)
-    check_ended_once(folder, plan(), study, wanted=8)
-    assert endings(folder.journal) == dict.fromkeys(range(8), 1)
+    made = plan({"total_timesteps": 600, "evaluation_frequency": 200})
+    folder, study = begun(tmp_path / "study", made)
+    work_under_fire(folder, None, wanted=10, kills=20)
+    check_ended_once(folder, made, study, wanted=10)
+    assert endings(folder.journal) == dict.fromkeys(range(10), 1)
 
 
 def test_a_torn_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ from q2pi.tuning.plan import Plan, StudyDir
 from q2pi.tuning.samplers import make_sampler
 from q2pi.tuning.space import changed, suggest
 
+RETRIES = 3
+"""How often a trial is begun again, by processes that die in it one after the other before its next checkpoint."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,8 +64,8 @@ class Claim:
 
     @property
     def is_lost(self) -> bool:
-        """Whether two processes died in this trial without having got anywhere."""
-        return len(self.attempt) > 2 and self.attempt[-3] == self.attempt[-1]
+        """Whether every process that may retry it has died in it without getting anywhere."""
+        return len(self.attempt) > RETRIES + 1 and self.attempt[-RETRIES - 2] == self.attempt[-1]
 
 
 def claim(folder: StudyDir, plan: Plan, study: optuna.Study, wanted: int) -> Claim | None:
@@ -127,7 +130,7 @@ def work_on(folder: StudyDir, plan: Plan, study: optuna.Study, claimed: Claim, s
     with closing(claimed.owner):
         try:
             if claimed.is_lost:
-                outcome = Outcome("failed", note="two processes died in it before its first checkpoint")
+                outcome = Outcome("failed", note=f"{RETRIES + 1} processes died in it before its next checkpoint")
             else:
                 outcome = measure(folder, plan, claimed, stop)
         except Diverged as problem:
