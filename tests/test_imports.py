@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "reference", "rng"},
     {"equations"},
     {"envs"},
-    {"capture", "config", "networks", "normalize", "replay"},
+    {"capture", "config", "networks", "normalize", "replay", "search"},
     {"algorithms"},
     {"checkpoint", "evaluation"},
     {"loop"},

@@ -11,6 +11,7 @@ VERBS = {
     "sweep": "train environments x algorithms x options x seeds from a TOML file",
     "evaluate": "judge a run on whole episodes with fixed seeds",
     "record": "write a video of an episode",
+    "tune": "search hyperparameters, and judge the best on fresh seeds",
     "plot": "draw the learning curves of one or several runs",
     "report": "compare runs: tables, figures and a page, with intervals",
     "runs": "list the runs in a folder",

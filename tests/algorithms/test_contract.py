@@ -23,6 +23,7 @@ from q2pi.evaluation import evaluate
 from q2pi.loop import Checkpoint, Started, build_agent, prepare, run
 from q2pi.presets import configure
 from q2pi.rundir import default_config
+from q2pi.search import Choice, Int, PowerOfTwo, Range, ends
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "actor_critic": {"num_steps": 5, "hidden": (16,)},
@@ -76,10 +77,51 @@ def test_every_file_has_settings(name: str) -> None:
 
 
 def test_the_module_holds_what_the_contract_lists(module: ModuleType) -> None:
-    for function in ("check", "check_spaces", "updates_owed", "memory_needed", "calibration"):
+    for function in ("settle", "check", "check_spaces", "updates_owed", "memory_needed", "calibration"):
         assert inspect.getdoc(getattr(module, function)), f"{function} has a docstring"
     assert isinstance(module.OBSERVATIONS, str)
     assert isinstance(module.ACTIONS, str)
+
+
+def drawn(values: Range, generator: np.random.Generator) -> Any:
+    """Return a value of a range: an end, or one between them."""
+    extremes = ends(values)
+    if isinstance(values, Choice) or generator.random() < 0.5:
+        return extremes[generator.integers(len(extremes))]
+    between = generator.uniform(*extremes)
+    if isinstance(values, PowerOfTwo):
+        return 2 ** int(np.log2(between))
+    return int(between) if isinstance(values, Int) else between
+
+
+def test_the_space_names_options_and_holds_the_defaults(name: str, module: ModuleType) -> None:
+    fields = {field.name for field in dataclasses.fields(module.Config)}
+    assert module.SPACE.keys() <= fields | {"num_envs"}
+    config, _ = configure(name, "Taxi-v4" if name == "q_learning" else "CartPole-v1")
+    for option, values in module.SPACE.items():
+        usual = config.num_envs if option == "num_envs" else getattr(config.hyper, option)
+        inside = usual in values.options if isinstance(values, Choice) else values.low <= usual <= values.high
+        assert inside, f"{option} {usual} in {values}"
+
+
+@pytest.mark.parametrize("total_timesteps", [400, 100_000])
+def test_what_the_space_draws_settles_into_what_check_accepts(
+    name: str, module: ModuleType, total_timesteps: int
+) -> None:
+    generator = np.random.default_rng(1)
+    refused = 0
+    for _ in range(200):
+        options = {option: drawn(values, generator) for option, values in module.SPACE.items()}
+        config = override(small(name), options | {"total_timesteps": total_timesteps})
+        try:
+            module.check(config)
+        except UserError:
+            refused += 1
+        settled = module.settle(config)
+        module.check(settled)
+        assert module.settle(settled) == settled
+        assert settled.num_envs == config.num_envs
+    assert refused or total_timesteps > 400 or name == "q_learning", "what was drawn does not fit by itself"
 
 
 def test_the_configuration_is_frozen_and_has_a_default_for_everything(module: ModuleType) -> None:
@@ -230,7 +272,7 @@ def test_its_work_can_be_forecast(name: str) -> None:
     config = small(name, total_timesteps=10_000)
     needs = forecast.forecast(config)
     assert needs.updates > 0
-    assert forecast.expected_seconds(config) > 0
+    assert forecast.try_out(config).seconds > 0
 
 
 @pytest.mark.parametrize("name", [name for name in algorithms.names() if name != "q_learning"])

@@ -50,6 +50,7 @@ from q2pi.networks import ActorCritic, seeded, serves
 from q2pi.normalize import ObservationNormalizer, RewardScaler
 from q2pi.replay.rollout import Batch, Rollout
 from q2pi.rng import stream
+from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete, Box"
@@ -95,6 +96,22 @@ class Config:
     """Play the likeliest action while being evaluated, instead of a drawn one."""
 
 
+SPACE: Space = {
+    "num_envs": PowerOfTwo(4, 16),
+    "learning_rate": Float(1e-4, 1e-2, log=True),
+    "anneal_learning_rate": Choice(False, True),
+    "optimizer": Choice("rmsprop", "adam"),
+    "num_steps": Int(4, 128, log=True),
+    "gamma": OneMinus(0.95, 0.999),
+    "gae_lambda": Float(0.8, 1.0),
+    "normalize_advantages": Choice(False, True),
+    "value_coefficient": Float(0.1, 1.0),
+    "entropy_coefficient": Float(0.0, 0.02),
+    "max_grad_norm": Float(0.3, 5.0, log=True),
+    "hidden": Choice((32, 32), (64, 64), (128, 128)),
+}
+
+
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
@@ -109,6 +126,12 @@ def check(run: RunConfig[Config]) -> None:
             f"--num-steps {config.num_steps} of --num-envs {run.num_envs} games are "
             f"{config.num_steps * run.num_envs} agent steps, beyond --total-timesteps {run.total_timesteps}"
         )
+
+
+def settle(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return the nearest run whose options fit each other: a rollout within the budget."""
+    steps = min(run.hyper.num_steps, run.total_timesteps // run.num_envs)
+    return replace(run, hyper=replace(run.hyper, num_steps=steps))
 
 
 def check_spaces(setting: Setting) -> None:

@@ -4,6 +4,10 @@ An algorithm's module holds
 
     OBSERVATIONS, ACTIONS              the spaces it serves, in words, for `q2pi algorithms`
     Config                             frozen dataclass of hyperparameters, each with a docstring
+    SPACE                              name of an option -> the range to search it in, see `q2pi.search`; an option is a
+                                       field of Config, or `num_envs`
+    settle(run)                        the nearest RunConfig whose options fit each other, where they were drawn apart;
+                                       options that the others leave without effect get their defaults
     check(run)                         UserError for the first hyperparameter of a RunConfig that is out of its bounds
     check_spaces(setting)              UserError where it cannot serve the environment's spaces
     updates_owed(run, step)            gradient updates of a RunConfig after `step` agent steps, for the forecast

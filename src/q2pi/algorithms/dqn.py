@@ -47,6 +47,7 @@ from q2pi.replay.frames import Codec
 from q2pi.replay.ring import Replay, bytes_needed
 from q2pi.replay.samplers import uniform
 from q2pi.rng import stream
+from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete"
@@ -99,6 +100,24 @@ class Config:
     """Units of the hidden layers for vector observations (images have the Nature network)."""
 
 
+SPACE: Space = {
+    "learning_rate": Float(5e-5, 5e-3, log=True),
+    "batch_size": PowerOfTwo(16, 256),
+    "buffer_size": PowerOfTwo(4_096, 131_072),
+    "learning_starts": Int(250, 10_000, log=True),
+    "train_frequency": PowerOfTwo(1, 16),
+    "target_network_frequency": Int(50, 5_000, log=True),
+    "gamma": OneMinus(0.95, 0.999),
+    "n_step": Int(1, 5),
+    "exploration_fraction": Float(0.05, 0.6),
+    "end_e": Float(0.01, 0.1, log=True),
+    "loss": Choice("mse", "huber"),
+    "max_grad_norm": Choice(0.0, 1.0, 10.0),
+    "hidden": Choice((64, 64), (120, 84), (128, 128), (256, 256)),
+}
+"""For vectors; for images, narrow `buffer_size` to what memory holds and fix `hidden`, which has no effect."""
+
+
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
@@ -120,6 +139,15 @@ def check(run: RunConfig[Config]) -> None:
             f"--learning-starts {config.learning_starts} is before the first {config.n_step}-step transition of "
             f"{run.num_envs} games: it must be at least {least} (--n-step, --num-envs)"
         )
+
+
+def settle(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return the nearest run whose options fit each other: a batch no larger than the buffer, learning in time."""
+    config = run.hyper
+    least = (config.n_step - 1) * run.num_envs - config.train_frequency + 1
+    starts = max(min(config.learning_starts, run.total_timesteps - 1), least)
+    size = min(config.batch_size, config.buffer_size)
+    return replace(run, hyper=replace(config, batch_size=size, learning_starts=starts))
 
 
 def check_spaces(setting: Setting) -> None:

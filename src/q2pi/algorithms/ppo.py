@@ -41,6 +41,7 @@ from q2pi.errors import UserError
 from q2pi.networks import serves
 from q2pi.replay.rollout import Batch
 from q2pi.rng import stream
+from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete, Box"
@@ -75,6 +76,24 @@ class Config(actor_critic.Config):
     """Shift and scale the advantages of a minibatch to mean 0 and standard deviation 1."""
 
 
+SPACE: Space = {
+    "num_envs": PowerOfTwo(4, 16),
+    "learning_rate": Float(5e-5, 5e-3, log=True),
+    "anneal_learning_rate": Choice(False, True),
+    "num_steps": PowerOfTwo(32, 2_048),
+    "num_minibatches": PowerOfTwo(1, 256),
+    "update_epochs": Int(2, 20, log=True),
+    "gamma": OneMinus(0.95, 0.9999),
+    "gae_lambda": Float(0.8, 1.0),
+    "clip_coefficient": Float(0.1, 0.4),
+    "clip_value_loss": Choice(False, True),
+    "value_coefficient": Float(0.1, 1.0),
+    "entropy_coefficient": Float(0.0, 0.02),
+    "max_grad_norm": Float(0.3, 5.0, log=True),
+    "hidden": Choice((32, 32), (64, 64), (128, 128)),
+}
+
+
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     actor_critic.check(run)
@@ -88,6 +107,17 @@ def check(run: RunConfig[Config]) -> None:
             f"--num-minibatches {config.num_minibatches} does not divide the {rows} agent steps of a rollout "
             f"(--num-steps {config.num_steps} x --num-envs {run.num_envs})"
         )
+
+
+def settle(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return the nearest run whose options fit each other: minibatches, no more than asked, that divide the rollout."""
+    run = replace(
+        run, hyper=replace(run.hyper, num_steps=min(run.hyper.num_steps, run.total_timesteps // run.num_envs))
+    )
+    rows, parts = run.hyper.num_steps * run.num_envs, run.hyper.num_minibatches
+    while parts > 1 and rows % parts:
+        parts -= 1
+    return replace(run, hyper=replace(run.hyper, num_minibatches=parts))
 
 
 def check_spaces(setting: Setting) -> None:

@@ -54,6 +54,7 @@ from q2pi.errors import UserError
 from q2pi.networks import QNetwork, orthogonal, seeded
 from q2pi.replay.rollout import Rollout
 from q2pi.rng import stream
+from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete"
@@ -93,6 +94,21 @@ class Config:
     """Units of the hidden layers for vector observations (images have the Nature network)."""
 
 
+SPACE: Space = {
+    "num_envs": PowerOfTwo(4, 64),
+    "learning_rate": Float(1e-4, 5e-3, log=True),
+    "anneal_learning_rate": Choice(False, True),
+    "num_steps": PowerOfTwo(8, 128),
+    "num_minibatches": PowerOfTwo(1, 32),
+    "update_epochs": Int(1, 8, log=True),
+    "gamma": OneMinus(0.95, 0.999),
+    "q_lambda": Float(0.0, 1.0),
+    "exploration_fraction": Float(0.05, 0.6),
+    "end_e": Float(0.001, 0.2, log=True),
+    "hidden": Choice((64, 64), (128, 128), (256, 256)),
+}
+
+
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
@@ -112,6 +128,15 @@ def check(run: RunConfig[Config]) -> None:
             f"--num-minibatches {config.num_minibatches} does not divide the {rows} agent steps of a rollout "
             f"(--num-steps {config.num_steps} x --num-envs {run.num_envs})"
         )
+
+
+def settle(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return the nearest run whose options fit each other: minibatches, no more than asked, that divide the rollout."""
+    steps = max(1, min(run.hyper.num_steps, run.total_timesteps // run.num_envs))
+    parts = run.hyper.num_minibatches
+    while parts > 1 and (steps * run.num_envs) % parts:
+        parts -= 1
+    return replace(run, hyper=replace(run.hyper, num_steps=steps, num_minibatches=parts))
 
 
 def check_spaces(setting: Setting) -> None:

@@ -16,7 +16,7 @@ out the target bootstraps from the final state; SARSA, which will never act ther
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from q2pi.equations.schedules import linear
 from q2pi.equations.tabular import Target, epsilon_greedy, tabular_target
 from q2pi.errors import UserError
 from q2pi.rng import stream
+from q2pi.search import Choice, Float, OneMinus, Space
 
 OBSERVATIONS = "Discrete, MultiDiscrete"
 ACTIONS = "Discrete"
@@ -58,12 +59,32 @@ class Config:
     """Share of the budget over which epsilon falls linearly."""
 
 
+SPACE: Space = {
+    "target": Choice("q_learning", "sarsa", "expected_sarsa", "double_q"),
+    "learning_rate": Float(0.02, 1.0, log=True),
+    "final_learning_rate": Float(0.002, 1.0, log=True),
+    "gamma": OneMinus(0.9, 0.999),
+    "end_e": Float(0.01, 0.3, log=True),
+    "exploration_fraction": Float(0.1, 0.9),
+}
+
+
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
     within(config, 0, 1, "learning_rate", "gamma", "start_e", "end_e", "exploration_fraction")
     if config.final_learning_rate is not None:
         within(config, 0, 1, "final_learning_rate")
+
+
+def settle(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return the nearest run whose options fit each other: a learning rate that does not rise."""
+    config = run.hyper
+    if config.final_learning_rate is None:
+        return run
+    return replace(
+        run, hyper=replace(config, final_learning_rate=min(config.final_learning_rate, config.learning_rate))
+    )
 
 
 def check_spaces(setting: Setting) -> None:

@@ -61,6 +61,7 @@ from q2pi.networks import PolicyNetwork, ValueNetwork, seeded, serves
 from q2pi.normalize import ObservationNormalizer
 from q2pi.replay.rollout import Episodes, Trajectory
 from q2pi.rng import stream
+from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete, Box"
@@ -108,6 +109,20 @@ class Config:
     """Play the likeliest action while being evaluated, instead of a drawn one."""
 
 
+SPACE: Space = {
+    "learning_rate": Float(3e-4, 3e-2, log=True),
+    "episodes_per_update": PowerOfTwo(1, 16),
+    "gamma": OneMinus(0.95, 0.999),
+    "baseline": Choice("none", "batch_mean", "value"),
+    "value_learning_rate": Float(3e-4, 1e-2, log=True),
+    "value_updates": Int(5, 80, log=True),
+    "normalize_returns": Choice(False, True),
+    "entropy_coefficient": Float(0.0, 0.02),
+    "max_grad_norm": Choice(0.0, 0.5, 5.0),
+    "hidden": Choice((32, 32), (64, 64), (128, 128)),
+}
+
+
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
@@ -126,6 +141,18 @@ def check(run: RunConfig[Config]) -> None:
         raise UserError(
             "--baseline batch_mean is the mean over other episodes: --episodes-per-update must be at least 2"
         )
+
+
+def settle(run: RunConfig[Config]) -> RunConfig[Config]:
+    """Return the nearest run whose options fit each other; without a learned value its options are the defaults."""
+    config, games = run.hyper, run.num_envs
+    episodes = max(1, config.episodes_per_update // games) * games
+    if config.baseline == "batch_mean":
+        episodes = max(episodes, 2)
+    if config.baseline != "value":
+        usual = Config()
+        config = replace(config, value_learning_rate=usual.value_learning_rate, value_updates=usual.value_updates)
+    return replace(run, hyper=replace(config, episodes_per_update=episodes))
 
 
 def check_spaces(setting: Setting) -> None:

@@ -1,0 +1,219 @@
+"""q2pi tune: search hyperparameters, and judge the best of them on fresh seeds."""
+
+import dataclasses
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from q2pi.commands.options import parse, peek
+from q2pi.config import RunConfig, at_least
+from q2pi.errors import UserError
+from q2pi.forecast import forecast
+from q2pi.loop import prepare
+from q2pi.presets import configure
+
+if TYPE_CHECKING:
+    from q2pi.tuning.plan import Plan, StudyDir
+
+H = TypeVar("H")
+
+DESCRIPTION = """Search hyperparameters of an algorithm, several seeds a trial, and run the best of them again on seeds
+that the search never saw, beside the defaults. The options of q2pi train set the defaults, which are trial 0. The same
+command continues a study that was stopped or killed."""
+EVALUATIONS = 10
+EPISODES = 16
+
+
+@dataclass(frozen=True)
+class Options(Generic[H]):
+    """Options of the command itself; everything else belongs to the defaults."""
+
+    config: RunConfig[H]
+    preset: str | None = None
+    """The defaults: a preset of the algorithm or the path of a TOML file; by default the one that suits the
+    environment."""
+    study: str | None = None
+    """Folder of the study; by default runs/tune-ALGORITHM-ENVIRONMENT."""
+    trials: int = 30
+    """Trials of the study in all, the defaults included."""
+    seeds: int = 3
+    """Training seeds of a trial."""
+    workers: int = 1
+    """Processes side by side on this machine, one thread each."""
+    objective: Literal["mean", "iqm", "mean-std", "auc"] = "mean"
+    """What is maximised: a statistic of the returns over seeds, or the area under the evaluation curve."""
+    sampler: Literal["tpe", "cmaes", "random", "gp", "nsga2"] = "tpe"
+    """Who proposes; nsga2 searches return against seconds."""
+    pruner: Literal["median", "hyperband", "halving", "none"] | None = None
+    """Who stops hopeless trials early; by default median, and none for nsga2."""
+    space: str | None = None
+    """A TOML file of narrower ranges: name = [low, high], name = [choices], or name = value to fix it."""
+    fix: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Options held at a value in every trial but the defaults: name=value ..."""
+    storage: str | None = None
+    """SQL URL of the study's storage, such as postgresql://user:password@host/name; by default a journal file."""
+    top: int = 3
+    """How many of the best trials are run again on fresh seeds; 0 is none."""
+    fresh_seeds: int = 10
+    """Training seeds of those final runs."""
+    judge_episodes: int = 100
+    """Whole episodes, new to all, that each final run is judged on."""
+    export: str | None = None
+    """Write the winner to this TOML file, for q2pi train --preset."""
+    dashboard: bool = False
+    """Open optuna-dashboard on an existing study instead of searching."""
+
+
+def main(arguments: list[str]) -> int:
+    algorithm = "dqn"
+    if arguments and not arguments[0].startswith("-"):
+        algorithm, *arguments = arguments
+    base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
+    base = dataclasses.replace(base, evaluation_episodes=EPISODES, threads=1)
+    kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
+    options = parse(kind, f"tune {algorithm}", DESCRIPTION, arguments, Options(config=base, preset=preset))
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("q2pi tune needs Optuna: pip install 'q2pi[tune]'")
+    _check(options)
+    return tune(options)
+
+
+def _check(options: Options[Any]) -> None:
+    at_least(options, 1, "trials", "seeds", "workers", "fresh_seeds", "judge_episodes")
+    at_least(options, 0, "top")
+    if options.sampler == "nsga2" and options.pruner not in (None, "none"):
+        raise UserError(f"--pruner {options.pruner}: a search against seconds (--sampler nsga2) prunes nothing")
+    at_least(options.config, 1, "evaluation_episodes")
+    if options.export is not None and (
+        Path(options.export).suffix != ".toml" or not Path(options.export).parent.is_dir()
+    ):
+        raise UserError(f"--export {options.export} must end in .toml, in a folder that exists")
+
+
+def tune(options: Options[Any]) -> int:
+    """Search, judge and report; return the exit status."""
+    from q2pi.tuning import locks, storage
+    from q2pi.tuning.plan import StudyDir, check_same
+    from q2pi.tuning.study import search
+
+    plan = _plan(options)
+    env = plan.base.env.env_id.replace("/", "-")
+    folder = StudyDir(options.study or f"runs/tune-{plan.base.algorithm}-{env}")
+    folder.check()
+    if folder.plan_file.is_file():
+        known = folder.read()
+        check_same(folder, known, plan)
+        plan = known
+    elif options.dashboard:
+        raise UserError(f"--dashboard: {folder.path} is no study yet")
+    kept = storage.open_storage(folder, options.storage)
+    if options.dashboard:
+        return storage.serve(kept)
+    lock = locks.take(folder.lock)
+    if lock is None:
+        raise UserError(f"{folder.path} is in use: another q2pi tune works on it")
+    with lock:
+        if not folder.plan_file.is_file():
+            folder.write(plan)
+        storage.create_study(folder, plan, kept)
+        _announce(folder, plan, options)
+        crew = search(folder, plan, options.storage, options.trials, options.workers)
+        if crew.ended != "done":
+            return _early(folder, crew.line, crew.status)
+        return _judge(folder, plan, options, storage.load_study(plan, kept))
+
+
+def _judge(folder: "StudyDir", plan: "Plan", options: Options[Any], study: Any) -> int:
+    """Run the best and the defaults on fresh seeds, write the report and the preset."""
+    from q2pi.tuning.export import write_preset
+    from q2pi.tuning.final import contenders, results
+    from q2pi.tuning.report import write_report
+    from q2pi.tuning.study import judge
+
+    result = None
+    who = contenders(plan, study, options.top)
+    if options.top and len(who) > 1:
+        seeds = plan.fresh_seeds(options.fresh_seeds)
+        crew = judge(folder, who, seeds, options.judge_episodes, options.workers)
+        if crew.ended != "done":
+            return _early(folder, crew.line, crew.status)
+        result = results(folder, plan, who, seeds, options.judge_episodes)
+        Console().print(_final_table(result))
+        print(result["statement"])
+    print(f"report: {write_report(folder, plan, study, result)}")
+    if options.export is None:
+        return 0
+    if result is None:
+        raise UserError("--export: no trial was run on fresh seeds, so there is no winner (--top)")
+    winner = next(one for one in who if one.label == result["winner"])
+    write_preset(Path(options.export), winner.config, f"Found by q2pi tune: {result['statement']}.")
+    print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {options.export}")
+    return 0
+
+
+def _final_table(result: dict[str, Any]) -> Table:
+    """Return the contenders' table for a terminal."""
+    table = Table(title=f"{result['objective']} on {len(result['seeds'])} fresh seeds", title_justify="left")
+    for head in ("", "estimate [95 %]", f"to the defaults [{100 * result['difference_confidence']:.3g} %]", "verdict"):
+        table.add_column(head)
+    for entry in result["contenders"]:
+        low, high = entry["interval"]
+        row = [entry["label"], f"{entry['estimate']:.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\[")]
+        if "verdict" in entry:
+            low, high = entry["difference_interval"]
+            row += [f"{entry['difference']:+.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\["), entry["verdict"]]
+        table.add_row(*row)
+    return table
+
+
+def _plan(options: Options[Any]) -> "Plan":
+    import secrets
+
+    from q2pi.tuning.plan import FRESH, Plan
+    from q2pi.tuning.space import narrow
+    from q2pi.tuning.storage import without_password
+
+    config = options.config
+    if options.seeds > FRESH:
+        raise UserError(f"--seeds {options.seeds} is out of range: it must be at most {FRESH}")
+    frequency = config.evaluation_frequency or max(1, config.total_timesteps // EVALUATIONS)
+    saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
+    base = prepare(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
+    forecast(base)
+    space, fixed = narrow(base, options.space, [word for words in options.fix for word in words])
+    if not space:
+        raise UserError("every option of the space is fixed: there is nothing to search")
+    return Plan(
+        name=f"{base.algorithm}-{base.env.env_id}-{secrets.token_hex(4)}",
+        base=base,
+        space=space,
+        fixed=fixed,
+        objective=options.objective,
+        sampler=options.sampler,
+        pruner=options.pruner or ("none" if options.sampler == "nsga2" else "median"),
+        seeds=options.seeds,
+        storage=without_password(options.storage),
+    )
+
+
+def _announce(folder: "StudyDir", plan: "Plan", options: Options[Any]) -> None:
+    base = plan.base
+    print(
+        f"{folder.path}: {base.algorithm} on {base.env.env_id}, {options.trials} trials x {plan.seeds} seeds x "
+        f"{base.total_timesteps:,} agent steps; {plan.objective} of {base.evaluation_episodes} episodes a seed; "
+        f"{plan.sampler}, pruner {plan.pruner}; {len(plan.space)} options: {', '.join(plan.space)}",
+        flush=True,
+    )
+
+
+def _early(folder: "StudyDir", line: str, status: int) -> int:
+    if line:
+        print(f"q2pi: {line}", file=sys.stderr)
+    print(f"{folder.path} is kept as it is; the same command continues it", flush=True)
+    return status

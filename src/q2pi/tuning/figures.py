@@ -1,0 +1,196 @@
+"""The pictures of a study's report, drawn from its records."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from q2pi.plots import COLOURS, GRID, INK, QUIET
+from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space
+from q2pi.tuning.objective import Curve
+from q2pi.tuning.records import Record
+
+BLUE, RED, GREEN = COLOURS[:3]
+COLUMNS = 4
+
+
+def history(records: Sequence[Record], path: Path, name: str) -> None:
+    """Draw each trial's return in its turn, the best so far, and the defaults."""
+    figure, (axes,) = _figure(8, 3.6, 1)
+    for state, colour, text in (("pruned", QUIET, "pruned, when stopped"), ("complete", BLUE, "complete")):
+        some = _valued(records, state)
+        mark = "x" if state == "pruned" else "o"
+        axes.plot([r.number for r, _ in some], [worth for _, worth in some], mark, color=colour, ms=5, label=text)
+    done = _valued(records, "complete")
+    axes.step(
+        [record.number for record, _ in done],
+        np.maximum.accumulate([worth for _, worth in done]),
+        where="post",
+        color=BLUE,
+        alpha=0.6,
+        label="best so far",
+    )
+    if done and done[0][0].number == 0:
+        axes.axhline(done[0][1], color=RED, lw=1, ls="--", label="defaults")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(name)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def importance(shares: Mapping[str, float], path: Path) -> None:
+    """Draw each option's share in the spread of returns."""
+    figure, (axes,) = _figure(8, 0.8 + 0.28 * len(shares), 1)
+    names = list(shares)[::-1]
+    axes.barh(names, [shares[name] for name in names], color=BLUE)
+    axes.set_xlabel("share in the spread of returns (PED-ANOVA)")
+    figure.savefig(path, dpi=110)
+
+
+def slices(records: Sequence[Record], space: Space, path: Path, name: str) -> None:
+    """Draw return over each option."""
+    groups = {state: _valued(records, state) for state in ("pruned", "complete")}
+    shown = [record for group in groups.values() for record, _ in group]
+    defaults = [(record, worth) for record, worth in groups["complete"] if record.number == 0]
+    figure, panels = _figure(11, 2.5 * math.ceil(len(space) / COLUMNS), len(space))
+    for axes, (option, values) in zip(panels, space.items(), strict=True):
+        for state, colour, mark in (("pruned", QUIET, "x"), ("complete", BLUE, "o")):
+            places = [_place(values, record.options[option]) for record, _ in groups[state]]
+            axes.plot(places, [worth for _, worth in groups[state]], mark, color=colour, ms=4, alpha=0.8)
+        for record, worth in defaults:
+            axes.plot([_place(values, record.options[option])], [worth], "s", color=RED, ms=6)
+        _scale(axes, values, [record.options[option] for record in shown])
+        axes.set_title(option, fontsize=9, color=INK)
+        axes.tick_params(labelsize=7)
+    figure.supylabel(name, fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> None:
+    """Draw each completed trial as a line through its options, coloured by its return."""
+    from matplotlib import colormaps
+
+    done = sorted(_valued(records, "complete"), key=lambda pair: pair[1])
+    figure, (axes,) = _figure(11, 4.2, 1)
+    low, high = done[0][1], done[-1][1]
+    columns = [_column(values, [record.options[option] for record, _ in done]) for option, values in space.items()]
+    for index, (record, worth) in enumerate(done):
+        share = (worth - low) / (high - low or 1)
+        heights = [column[index] for column in columns]
+        line = {"color": RED, "ls": "--"} if record.number == 0 else {"color": colormaps["viridis"](share)}
+        axes.plot(range(len(space)), heights, alpha=0.8, lw=1 + share, **line)
+    axes.set_xticks(range(len(space)), space, rotation=30, ha="right", fontsize=8)
+    axes.set_yticks([0, 1], ["least", "greatest"], fontsize=8)
+    axes.set_title(f"{name} from {low:.1f} (dark) to {high:.1f} (bright); the defaults dashed", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def curves(records: Sequence[Record], path: Path) -> None:
+    """Draw the learning curve of each trial: means of evaluations, averaged over its seeds."""
+    figure, (axes,) = _figure(8, 4, 1)
+    best, _ = max(_valued(records, "complete"), key=lambda pair: pair[1], default=(None, None))
+    for record in records:
+        line: dict[str, Any] = {"color": BLUE, "alpha": 0.35, "lw": 1}
+        if record.state == "pruned":
+            line = {"color": QUIET, "alpha": 0.6, "lw": 1, "ls": ":"}
+        if record.number == 0:
+            line = {"color": RED, "lw": 2, "label": "defaults"}
+        elif record is best:
+            line = {"color": GREEN, "lw": 2, "label": f"best of the search, trial {record.number}"}
+        for steps, means in _averaged(record.curves):
+            axes.plot(steps, means, **line)
+    axes.plot([], [], color=BLUE, alpha=0.5, label="complete")
+    axes.plot([], [], color=QUIET, ls=":", label="pruned")
+    axes.set_xlabel("agent steps")
+    axes.set_ylabel("mean return of an evaluation, over seeds")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def final(result: dict[str, Any], path: Path) -> None:
+    """Draw each contender's estimate on fresh seeds with its interval, and its seeds as dots."""
+    entries = result["contenders"]
+    figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries), 1)
+    for row, entry in enumerate(reversed(entries)):
+        colour = RED if entry["label"] == "defaults" else BLUE
+        axes.plot(entry["by_seed"], [row] * len(entry["by_seed"]), "o", color=colour, alpha=0.3, ms=4)
+        axes.plot(entry["interval"], [row, row], color=colour, lw=3, solid_capstyle="butt")
+        axes.plot([entry["estimate"]], [row], "D", color=INK, ms=5)
+    axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
+    axes.set_xlabel(f"{result['objective']} on {len(result['seeds'])} fresh seeds, 95 % interval over seeds")
+    figure.savefig(path, dpi=110)
+
+
+def _figure(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    columns = min(count, COLUMNS)
+    panels = [figure.add_subplot(math.ceil(count / columns), columns, index + 1) for index in range(count)]
+    for axes in panels:
+        axes.grid(color=GRID)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def _valued(records: Sequence[Record], state: str) -> list[tuple[Record, float]]:
+    """Return the trials in a state that are worth something, each with that."""
+    return [(record, record.value) for record in records if record.state == state and record.value is not None]
+
+
+def _averaged(some: Sequence[Curve]) -> list[tuple[list[int], list[float]]]:
+    """Return [(steps, means)] over the seeds as far as all have come, or nothing."""
+    if not some:
+        return []
+    count = min(len(curve) for curve in some)
+    steps = [point.step for point in some[0][:count]]
+    return [(steps, [float(np.mean([curve[index].mean for curve in some])) for index in range(count)])]
+
+
+def _place(values: Range, value: Any) -> Any:
+    """Return where an option's value stands on its axis."""
+    if isinstance(values, OneMinus):
+        return 1 - value
+    return _word(value) if isinstance(values, Choice) else np.nan if value is None else value
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _scale(axes: Axes, values: Range, shown: Sequence[Any]) -> None:
+    """Give an axis the scale that its range is drawn on, with three numbers on it."""
+    numbers = [_place(values, value) for value in shown if value is not None]
+    match values:
+        case OneMinus():
+            axes.set_xlabel("1 - value", fontsize=7)
+        case PowerOfTwo() | Float(log=True) | Int(log=True):
+            pass
+        case _:
+            return
+    if not numbers or min(numbers) <= 0:
+        return
+    axes.set_xscale("log")
+    low, high = min(numbers), max(numbers)
+    ticks = sorted({low, math.sqrt(low * high), high})
+    axes.set_xticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:.0f}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _column(values: Range, shown: Sequence[Any]) -> list[float]:
+    """Return the height of each value from 0, the least that was tried, to 1, on the range's own scale."""
+    if isinstance(values, Choice):
+        words = sorted({_word(value) for value in shown} | {_word(value) for value in values.options})
+        return [words.index(_word(value)) / max(1, len(words) - 1) for value in shown]
+    numbers = np.array([values.low if value is None else value for value in shown], np.float64)
+    if isinstance(values, OneMinus):
+        numbers = -np.log(np.maximum(1 - numbers, 1e-9))
+    elif isinstance(values, PowerOfTwo) or values.log:
+        numbers = np.log(np.maximum(numbers, 1e-12))
+    span = float(np.ptp(numbers))
+    return [float(share) for share in (numbers - numbers.min()) / (span or 1)]

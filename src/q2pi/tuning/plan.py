@@ -1,0 +1,164 @@
+"""What a study is: written once to study.toml, and compared with what a later call asks for."""
+
+import dataclasses
+import json
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from q2pi import search
+from q2pi.config import RunConfig, from_table, to_table
+from q2pi.errors import UserError
+from q2pi.rundir import default_config
+from q2pi.search import Choice, Range, Space
+from q2pi.tuning.space import Options
+
+Sampler = Literal["tpe", "cmaes", "random", "gp", "nsga2"]
+Pruner = Literal["median", "hyperband", "halving", "none"]
+Objective = Literal["mean", "iqm", "mean-std", "auc"]
+FRESH = 1_000
+"""Seeds of the final runs lie this far above the study's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that makes one trial comparable with the next."""
+
+    name: str
+    """Of the study in its storage."""
+    base: RunConfig[Any]
+    """The defaults: the prepared run that trial 0 makes, and every trial apart from what it draws."""
+    space: Space
+    fixed: Options
+    """Options held at a value in all trials but the defaults."""
+    objective: Objective = "mean"
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "median"
+    seeds: int = 3
+    """Training seeds of a trial: `base.seed` and those after it."""
+    storage: str = "journal"
+    """The word journal, or an SQL URL without its password."""
+
+    @property
+    def trial_seeds(self) -> list[int]:
+        return [self.base.seed + index for index in range(self.seeds)]
+
+    def fresh_seeds(self, count: int) -> list[int]:
+        """Return training seeds that no trial uses."""
+        return [self.base.seed + FRESH + index for index in range(count)]
+
+    @property
+    def evaluations(self) -> int:
+        """How often a run is evaluated, the end included."""
+        return -(-self.base.total_timesteps // self.base.evaluation_frequency)
+
+    @property
+    def against_seconds(self) -> bool:
+        """Whether seconds are a second objective."""
+        return self.sampler == "nsga2"
+
+    def table(self) -> dict[str, Any]:
+        """Return the plan as a TOML table."""
+        plain = {name: getattr(self, name) for name in ("name", "objective", "sampler", "pruner", "seeds", "storage")}
+        space = {name: _range_table(values) for name, values in self.space.items()}
+        table: dict[str, Any] = json.loads(
+            json.dumps(plain | {"fixed": self.fixed, "base": to_table(self.base), "space": space})
+        )
+        return table
+
+
+def _range_table(values: Range) -> dict[str, Any]:
+    if isinstance(values, Choice):
+        return {"kind": "Choice", "options": list(values.options)}
+    return {"kind": type(values).__name__} | dataclasses.asdict(values)
+
+
+def _range(table: dict[str, Any]) -> Range:
+    values: dict[str, Any] = dict(table)
+    kind = values.pop("kind")
+    if kind == "Choice":
+        return Choice(*(tuple(item) if isinstance(item, list) else item for item in values["options"]))
+    made: Range = {
+        "Float": search.Float,
+        "Int": search.Int,
+        "PowerOfTwo": search.PowerOfTwo,
+        "OneMinus": search.OneMinus,
+    }[kind](**values)
+    return made
+
+
+class StudyDir:
+    """The paths of a study's folder."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.plan_file = self.path / "study.toml"
+        self.journal = self.path / "journal.log"
+        self.lock = self.path / ".lock"
+        self.claims = self.path / ".claims"
+        self.report = self.path / "report"
+        self.final = self.path / "final"
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    def owner(self, number: int) -> Path:
+        """Return the file that the process at work on a trial holds locked."""
+        return self.trial(number) / ".owner"
+
+    def check(self) -> None:
+        """Raise a UserError where the folder is in use for something else, or cannot be made."""
+        if (
+            self.path.exists()
+            and not self.plan_file.is_file()
+            and (not self.path.is_dir() or any(self.path.glob("[!.]*")))
+        ):
+            raise UserError(f"--study {self.path} exists and is no study: name another folder")
+        nearest = next(parent for parent in [self.path, *self.path.absolute().parents] if parent.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise UserError(f"--study {self.path} cannot be made: {nearest} is no folder that can be written to")
+
+    def read(self) -> Plan:
+        """Read the plan.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        try:
+            table = tomllib.loads(self.plan_file.read_text())
+            base = from_table(default_config(table["base"]["algorithm"]), table["base"], str(self.plan_file))
+            space = {name: _range(values) for name, values in table["space"].items()}
+            return Plan(**{**table, "base": base, "space": space})
+        except FileNotFoundError as problem:
+            raise UserError(f"{self.path} is not a study: it has no study.toml") from problem
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as problem:
+            raise UserError(f"{self.plan_file} is damaged: {problem}") from problem
+
+    def write(self, plan: Plan) -> None:
+        """Write the plan of a new study, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / ".study.toml.partial"
+        temporary.write_text(tomli_w.dumps(plan.table()))
+        temporary.replace(self.plan_file)
+
+
+def check_same(folder: StudyDir, old: Plan, new: Plan) -> None:
+    """Raise a UserError that names the first thing in which a call differs from the study that it would continue."""
+    before, after = (_flat(plan.table()) for plan in (old, new))
+    for key in sorted(before.keys() | after.keys(), key=lambda key: (not key.startswith("base.algorithm"), key)):
+        if key != "name" and before.get(key) != after.get(key):
+            raise UserError(
+                f"{folder.path} is a study with {key} = {before.get(key, 'unset')}, not {after.get(key, 'unset')}: "
+                "repeat its options or name another --study folder"
+            )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,149 @@
+"""The report of a study: one HTML page that needs nothing else, the same pictures as PNG, and the result as JSON."""
+
+import base64
+import html
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from q2pi.tuning import figures
+from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.records import Record, importances, read_records
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}img{max-width:100%}table{border-collapse:collapse;font-size:13px}
+th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}th{color:#666}
+td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}.quiet{color:#666}"""
+CAPTIONS = {
+    "final": "Fresh seeds",
+    "history": "History",
+    "importances": "Importances",
+    "slices": "Slices",
+    "parallel": "Parallel coordinates",
+    "curves": "Learning curves of complete and pruned trials",
+}
+
+
+def write_report(folder: StudyDir, plan: Plan, study: optuna.Study, result: dict[str, Any] | None) -> Path:
+    """Write the report of a study with at least one trial, and return the page's path."""
+    records = read_records(folder, plan, study)
+    folder.report.mkdir(exist_ok=True)
+    if result is not None:
+        text = json.dumps(_finite(result), indent=1)
+        _replace(folder.report / "result.json", text)
+    pictures = _draw(folder.report, plan, records, importances(study), result)
+    page = folder.report / "report.html"
+    _replace(page, _page(plan, records, result, pictures))
+    return page
+
+
+def _draw(
+    folder: Path, plan: Plan, records: Sequence[Record], shares: dict[str, float], result: dict[str, Any] | None
+) -> list[Path]:
+    name = f"{plan.objective} return"
+    paths = {key: folder / f"{key}.png" for key in CAPTIONS}
+    complete = any(record.state == "complete" for record in records)
+    if result is not None and all(map(math.isfinite, (entry["estimate"] for entry in result["contenders"]))):
+        figures.final(result, paths["final"])
+    else:
+        del paths["final"]
+    figures.history(records, paths["history"], name)
+    figures.slices(records, plan.space, paths["slices"], name)
+    figures.curves(records, paths["curves"])
+    if shares:
+        figures.importance(shares, paths["importances"])
+    else:
+        del paths["importances"]
+    if complete:
+        figures.parallel(records, plan.space, paths["parallel"], name)
+    else:
+        del paths["parallel"]
+    return list(paths.values())
+
+
+def _page(plan: Plan, records: Sequence[Record], result: dict[str, Any] | None, pictures: Sequence[Path]) -> str:
+    base = plan.base
+    title = f"{base.algorithm} on {base.env.env_id}"
+    about = (
+        f"{len(records)} trials of {plan.seeds} seeds x {base.total_timesteps:,} agent steps. "
+        f"Objective: {plan.objective} of {base.evaluation_episodes} whole episodes a seed, raw returns; "
+        f"{plan.evaluations} evaluations a run. Sampler {plan.sampler}, pruner {plan.pruner}. Trial 0 is the defaults."
+    )
+    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>"]
+    if result is not None:
+        parts.append(f"<p><b>{html.escape(result['statement'])}.</b></p>{_final_table(result)}")
+    for path in pictures:
+        data = base64.b64encode(path.read_bytes()).decode()
+        caption = CAPTIONS[path.stem]
+        parts.append(f'<h2>{caption}</h2><img alt="{caption}" src="data:image/png;base64,{data}">')
+    parts.append(f"<h2>Trials</h2>{_trial_table(plan, records)}")
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _final_table(result: dict[str, Any]) -> str:
+    level = f"{100 * result['difference_confidence']:.3g} %"
+    heads = ["", result["objective"], "95 % interval", "episodes", "to the defaults", f"interval, {level}", "verdict"]
+    rows = []
+    for entry in result["contenders"]:
+        row = [entry["label"], _number(entry["estimate"]), _interval(entry["interval"])]
+        row.append(f"{_number(entry['episode_mean'])} +- {_number(entry['episode_std'])}")
+        if "verdict" in entry:
+            row += [f"{entry['difference']:+.1f}", _interval(entry["difference_interval"]), entry["verdict"]]
+        rows.append(row)
+    note = (
+        f"Each trained anew on {len(result['seeds'])} seeds that the search never used and judged on "
+        f"{result['episodes_per_seed']} episodes that nothing used before; intervals are bootstraps over seeds. "
+        f"Differences are seed by seed, their level widened for {len(result['contenders']) - 1} comparisons."
+    )
+    return f'{_table(heads, rows)}<p class="quiet">{html.escape(note)}</p>'
+
+
+def _trial_table(plan: Plan, records: Sequence[Record]) -> str:
+    options = [*plan.space, *plan.fixed]
+    rows = []
+    for record in sorted(records, key=lambda r: (r.state != "complete", -(r.value if r.value is not None else -1e99))):
+        worth = _number(record.value) if record.value is not None else ""
+        state = f"{record.state}: {record.note}" if record.note else record.state
+        row = [str(record.number), worth, state, f"{record.seconds:.0f}"]
+        rows.append(row + [_number(record.options[name]) for name in options])
+    return f'<div class="scroll">{_table(["trial", plan.objective, "state", "seconds", *options], rows)}</div>'
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shlex.join(map(str, value)) if _many(value) else str(value)
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, tuple | list)
+
+
+def _interval(pair: Sequence[float]) -> str:
+    return f"[{pair[0]:.1f}, {pair[1]:.1f}]"
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON value with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if _many(value):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    temporary.replace(path)

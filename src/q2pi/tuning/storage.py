@@ -1,0 +1,167 @@
+"""Where a study is kept: a journal file, or any SQL database that Optuna takes."""
+
+import fcntl
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+
+from q2pi.errors import UserError
+from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.samplers import make_pruner, make_sampler
+from q2pi.tuning.space import encode, label, value_of
+
+ANSWER_SECONDS = 8.0
+"""Within which a database must have answered."""
+
+
+class KernelLock(JournalFileOpenLock):
+    """A journal's lock that the kernel frees when its owner is killed, and which cuts off a line that was torn.
+
+    Optuna's own locks are files that a killed process leaves behind, for half a minute.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        self.file: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        self.file = self.journal.open("rb+")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+        _cut_torn_line(self.file)
+        return True
+
+    def release(self) -> None:
+        assert self.file is not None
+        self.file.close()
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    size = file.seek(0, os.SEEK_END)
+    start = size
+    while start and _byte(file, start - 1) != b"\n":
+        start -= 1
+    if start < size:
+        file.truncate(start)
+
+
+def _byte(file: IO[bytes], position: int) -> bytes:
+    file.seek(position)
+    return file.read(1)
+
+
+def without_password(url: str | None) -> str:
+    """Return what study.toml says of the storage.
+
+    Raises:
+        UserError: this is no URL of a database.
+    """
+    if url is None:
+        return "journal"
+    return str(_parsed(url).render_as_string(hide_password=True))
+
+
+def _parsed(url: str) -> Any:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        parsed = make_url(url.replace("postgres://", "postgresql://", 1))
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed.get_dialect()
+    except NoSuchModuleError as problem:
+        raise UserError(f"--storage: SQLAlchemy knows no database {parsed.drivername!r}") from problem
+    except (ArgumentError, ValueError) as problem:
+        raise UserError("--storage is no database URL, such as postgresql://user:password@host/name") from problem
+    return parsed
+
+
+def open_storage(folder: StudyDir, url: str | None) -> BaseStorage:
+    """Return the storage of a study.
+
+    Raises:
+        UserError: the database does not answer in time, or refuses.
+    """
+    quiet()
+    if url is None:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(folder.journal), KernelLock(folder.journal)))
+    parsed = _parsed(url)
+    shown = parsed.render_as_string(hide_password=True)
+    limit = {"connect_timeout": 4} if parsed.get_backend_name() in ("postgresql", "mysql", "mariadb") else {}
+    opened: list[BaseStorage] = []
+    problems: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            plain = parsed.render_as_string(hide_password=False)
+            opened.append(RDBStorage(plain, {"connect_args": limit, "pool_pre_ping": True}))
+        except BaseException as problem:
+            problems.append(problem)
+
+    # A driver may wait for a name server or a silent host for minutes; whoever asked does not.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if opened:
+        return opened[0]
+    reason = first_line(problems[0]) if problems else f"no answer within {ANSWER_SECONDS:.0f} seconds"
+    raise UserError(f"--storage {shown} cannot be used: {reason}")
+
+
+def first_line(problem: BaseException) -> str:
+    """Return the first sentence of a driver's message, without its class and its appendix."""
+    first = str(problem.__cause__ or problem).strip().splitlines() or [type(problem).__name__]
+    return first[0].removeprefix("(psycopg.OperationalError) ")
+
+
+def quiet() -> None:
+    """Silence Optuna's own log; q2pi says what happens itself."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def serve(storage: BaseStorage) -> int:
+    """Serve optuna-dashboard on a storage until Ctrl-C.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        from optuna_dashboard import run_server
+    except ImportError as problem:
+        raise UserError("--dashboard needs optuna-dashboard: pip install 'q2pi[dashboard]'") from problem
+    run_server(storage, host="127.0.0.1", port=8080)
+    return 0
+
+
+def create_study(folder: StudyDir, plan: Plan, storage: BaseStorage) -> optuna.Study:
+    """Return the study, made where it is new, with the defaults waiting to be its trial 0."""
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    study = optuna.create_study(
+        storage=storage,
+        study_name=plan.name,
+        directions=[up, down] if plan.against_seconds else [up],
+        load_if_exists=True,
+        sampler=make_sampler(plan, 0),
+    )
+    if not study.get_trials(deepcopy=False):
+        study.set_user_attr("folder", str(folder.path.absolute()))
+        study.enqueue_trial(
+            {label(name, values): encode(values, value_of(plan.base, name)) for name, values in plan.space.items()}
+        )
+    return study
+
+
+def load_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
+    """Return the study with its pruner; a sampler is given to it for each trial."""
+    return optuna.load_study(
+        study_name=plan.name, storage=storage, sampler=make_sampler(plan, 0), pruner=make_pruner(plan)
+    )

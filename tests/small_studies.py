@@ -1,0 +1,130 @@
+"""Studies that are small enough for tests, and workers that are killed at random moments."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna import Study
+from optuna.trial import TrialState
+from small_runs import QUIET
+
+from q2pi.api import override
+from q2pi.execute import execute
+from q2pi.loop import prepare
+from q2pi.rundir import default_config
+from q2pi.search import Float, OneMinus, PowerOfTwo
+from q2pi.tuning import study as search
+from q2pi.tuning.objective import read_curve, value
+from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.storage import create_study, load_study, open_storage
+from q2pi.tuning.trial import config_of
+
+SPACE = {
+    "learning_rate": Float(1e-3, 1e-1, log=True),
+    "gamma": OneMinus(0.9, 0.99),
+    "episodes_per_update": PowerOfTwo(1, 4),
+}
+TINY = QUIET | {
+    "env_id": "CartPole-v1",
+    "total_timesteps": 300,
+    "num_envs": 1,
+    "evaluation_frequency": 100,
+    "evaluation_episodes": 2,
+    "checkpoint_frequency": 50,
+    "episodes_per_update": 2,
+    "hidden": (8,),
+    "value_updates": 2,
+}
+# Processes of their own that need not import torch and Optuna again.
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(
+    [
+        *("q2pi.tuning.study", "q2pi.algorithms.reinforce", "optuna.storages", "psycopg", "sqlalchemy", "scipy.stats"),
+        *("gymnasium.vector", "gymnasium.envs.classic_control.cartpole", "torch.distributions", "torch.optim"),
+        *("tensorboardX.event_file_writer", "tensorboardX.summary", "tensorboardX.proto.event_pb2", "torch._dynamo"),
+    ]
+)
+
+
+def plan(changes: dict[str, Any] | None = None, **options: Any) -> Plan:
+    """Return REINFORCE on CartPole: 2 seeds of 300 agent steps, three evaluations each, nothing pruned."""
+    base = prepare(override(default_config("reinforce"), TINY | (changes or {})))
+    return Plan(**{"name": "tiny", "base": base, "space": SPACE, "fixed": {}, "seeds": 2, "pruner": "none"} | options)
+
+
+def begun(path: Path, made: Plan, url: str | None = None) -> tuple[StudyDir, Study]:
+    """Return a new study in a folder."""
+    folder = StudyDir(path)
+    folder.write(made)
+    create_study(folder, made, open_storage(folder, url))
+    return folder, load_study(made, open_storage(folder, url))
+
+
+def live(path: str, url: str | None, wanted: int) -> None:
+    """Be a worker, and leave a mark once there is a trial to work on."""
+    mark = Path(path) / f".at-work-{os.getpid()}"
+    search.task(path, url, wanted, lambda: False, lambda message: mark.touch())
+
+
+def work_under_fire(folder: StudyDir, url: str | None, wanted: int, kills: int, workers: int = 2) -> None:
+    """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
+
+    Every other victim is one that is at work on a trial; the others may be at anything, such as drawing or telling.
+    """
+    moments = random.Random(kills)
+
+    def start() -> Any:
+        process = SPAWN.Process(target=live, args=(str(folder.path), url, wanted))
+        process.start()
+        return process
+
+    crew = [start() for _ in range(workers)]
+    for number in range(kills):
+        victim = moments.choice(crew)
+        while number % 2 and victim.is_alive() and not (folder.path / f".at-work-{victim.pid}").exists():
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.6))
+        victim.kill()
+        victim.join()
+        crew[crew.index(victim)] = start()
+    for process in crew:
+        process.join(60)
+        assert process.exitcode == 0
+
+
+def check_ended_once(folder: StudyDir, made: Plan, study: Study, wanted: int) -> None:
+    """Check that each trial ended, on values that its own runs bear out, one of them the same when run anew."""
+    trials = study.get_trials()
+    assert [trial.number for trial in trials] == list(range(wanted))
+    assert any(len(trial.user_attrs["attempt"]) > 1 for trial in trials), "some went on after a death"
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            assert "processes died in it" in trial.user_attrs["note"]
+            continue
+        assert trial.state == TrialState.COMPLETE
+        runs = [folder.trial(trial.number) / f"seed-{seed}" for seed in made.trial_seeds]
+        assert trial.value == value(made.objective, [read_curve(run) for run in runs])
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert len(complete) >= wanted - 1, "hardly any was given up"
+    last = complete[-1]
+    curves = []
+    for seed in made.trial_seeds:
+        config = dataclasses.replace(config_of(made, last.user_attrs["config"]), seed=seed)
+        list(execute(config, folder.path / f"anew-{seed}"))
+        curves.append(read_curve(folder.path / f"anew-{seed}"))
+    assert value(made.objective, curves) == last.value
+
+
+def endings(journal: Path) -> dict[int, int]:
+    """Return how often the journal says of each trial that it ended."""
+    times: dict[int, int] = {}
+    for line in journal.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["op_code"] == 6 and TrialState(entry["state"]).is_finished():
+            times[entry["trial_id"]] = times.get(entry["trial_id"], 0) + 1
+    return times

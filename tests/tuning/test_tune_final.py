@@ -1,0 +1,167 @@
+"""The final runs, by numbers worked out by hand, and what is written of them."""
+
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_studies import TINY, begun, plan
+
+from q2pi.config import to_table
+from q2pi.loop import EVALUATION_SEED
+from q2pi.presets import configure
+from q2pi.tuning import final
+from q2pi.tuning.export import write_preset
+from q2pi.tuning.final import Contender, contenders, judge, results
+from q2pi.tuning.objective import Point, area, value
+from q2pi.tuning.plan import StudyDir
+from q2pi.tuning.report import write_report
+from q2pi.tuning.space import suggest
+from q2pi.tuning.trial import settled
+
+SEEDS = list(range(1001, 1011))
+
+
+def test_the_objective_by_hand() -> None:
+    first = [Point(100, (99.0, 99.0)), Point(200, (1.0, 3.0))]
+    second = [Point(100, (0.0, 0.0)), Point(200, (5.0, 7.0))]
+    assert value("mean", [first, second]) == 4.0
+    assert value("iqm", [first, second]) == 4.0  # 3 and 5 are left of 1, 3, 5, 7
+    assert value("iqm", [first, [Point(200, (5.0, 700.0))]]) == 4.0
+    assert value("mean-std", [first, second]) == pytest.approx(4 - math.sqrt(5))  # 9 + 1 + 1 + 9 over 4
+    assert value("auc", [first, second]) == pytest.approx(((99 + 2) / 2 + (0 + 6) / 2) / 2)
+
+
+def test_an_area_is_weighted_by_agent_steps() -> None:
+    assert area([Point(100, (0.0,)), Point(200, (10.0,)), Point(500, (10.0,))]) == (5 * 100 + 10 * 300) / 400
+    assert area([Point(100, (7.0, 9.0))]) == 8.0
+
+
+def judged(folder: StudyDir, label: str, means: list[float | None]) -> None:
+    """Write judgements of two episodes, one above and one below each mean; None is a run that diverged."""
+    for seed, mean in zip(SEEDS, means, strict=False):
+        run = folder.final / label / f"seed-{seed}"
+        run.mkdir(parents=True)
+        report: dict[str, Any] = {"scores": []} if mean is None else {"scores": [mean - 1, mean + 1]}
+        (run / "judgement.json").write_text(json.dumps(report | ({"diverged": "loss is nan"} if mean is None else {})))
+
+
+def outcome(tmp_path: Path, count: int = 10, **means: list[float | None]) -> Any:
+    folder = StudyDir(tmp_path)
+    who = [Contender(label, index, plan().base) for index, label in enumerate(means)]
+    for label, some in means.items():
+        judged(folder, label, some)
+    return results(folder, plan(), who, SEEDS[:count], 2)
+
+
+SPREAD: list[float | None] = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0]
+
+
+def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_path: Path) -> None:
+    better: list[float | None] = [score + 3 + index % 2 for index, score in enumerate(SPREAD) if score is not None]
+    result = outcome(tmp_path, defaults=SPREAD, tuned=better)
+    defaults, tuned = result["contenders"]
+    assert (defaults["estimate"], tuned["estimate"]) == (55.0, 58.5)
+    assert defaults["interval"][1] > tuned["interval"][0], "the intervals of the two overlap"
+    assert tuned["difference"] == 3.5
+    assert 3 < tuned["difference_interval"][0] < 3.5 < tuned["difference_interval"][1] < 4
+    assert tuned["verdict"] == "really better"
+    assert result["winner"] == "tuned"
+    assert "the difference is real" in result["statement"]
+
+
+def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
+    shuffled: list[float | None] = [*SPREAD[5:], *SPREAD[1:5], 11.0]
+    result = outcome(tmp_path, defaults=SPREAD, tuned=shuffled)
+    assert result["contenders"][1]["difference"] == pytest.approx(0.1)
+    assert result["contenders"][1]["verdict"] == "no difference shown"
+    assert "may be chance" in result["statement"]
+
+
+def test_where_no_trial_beats_the_defaults_they_win(tmp_path: Path) -> None:
+    worse: list[float | None] = [score - 5 for score in SPREAD if score is not None]
+    result = outcome(tmp_path, defaults=SPREAD, tuned=worse)
+    assert result["winner"] == "defaults"
+    assert result["contenders"][1]["verdict"] == "really worse"
+    assert result["statement"] == "no trial beats the defaults (55.0) on 10 fresh seeds"
+
+
+def test_few_seeds_cannot_tell(tmp_path: Path) -> None:
+    """Of 5 equals all differ in one direction once in 16."""
+    better: list[float | None] = [score + 3 for score in SPREAD if score is not None]
+    result = outcome(tmp_path, 5, defaults=SPREAD, tuned=better)
+    assert result["contenders"][1]["verdict"] == "too few seeds to tell"
+    assert "the difference is real" not in result["statement"]
+
+
+def test_several_candidates_widen_the_intervals(tmp_path: Path) -> None:
+    noisy: list[float | None] = [score + 10 * (-1) ** index for index, score in enumerate(SPREAD) if score is not None]
+    alone = outcome(tmp_path / "1", defaults=SPREAD, a=noisy)
+    three = outcome(tmp_path / "3", defaults=SPREAD, a=noisy, b=noisy, c=noisy)
+    assert three["difference_confidence"] == pytest.approx(1 - 0.05 / 3)
+    narrow, wide = (result["contenders"][1]["difference_interval"] for result in (alone, three))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_a_candidate_that_diverged_once_cannot_win(tmp_path: Path) -> None:
+    result = outcome(tmp_path, defaults=SPREAD, tuned=[1e6] * 9 + [None])
+    assert result["winner"] == "defaults"
+    assert result["contenders"][1]["verdict"] == "a run diverged"
+
+
+def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: Path) -> None:
+    folder, study = begun(tmp_path / "study", plan())
+    for score in (50.0, 10.0, 40.0, 30.0, 20.0):
+        trial = study.ask()
+        config = settled(plan(), suggest(trial, plan().space))
+        trial.set_user_attr("config", to_table(config))
+        study.tell(trial, score)
+    who = contenders(plan(), study, 2)
+    assert [(one.label, one.number) for one in who] == [("defaults", 0), ("trial-2", 2), ("trial-3", 3)]
+    assert who[0].config == plan().base
+    assert to_table(who[1].config) == study.get_trials()[2].user_attrs["config"]
+    page = write_report(folder, plan(), study, None).read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page.replace("http-equiv", ""), "the page needs no network"
+    for name in ("history", "slices", "parallel", "curves"):
+        assert (folder.report / f"{name}.png").stat().st_size > 5_000
+
+
+def test_final_runs_are_judged_on_episodes_of_their_own(tmp_path: Path) -> None:
+    base = plan().base
+    judge(tmp_path / "run", base, 3, lambda: False)
+    report = json.loads((tmp_path / "run/judgement.json").read_text())
+    assert report["protocol"]["seed"] == final.JUDGING_SEED != EVALUATION_SEED
+    assert len(report["scores"]) == 3
+    assert final.is_judged(tmp_path / "run", 3)
+    assert not final.is_judged(tmp_path / "run", 4)
+    assert not set(plan().trial_seeds) & set(plan().fresh_seeds(50))
+
+
+def test_an_interrupted_final_run_is_not_judged(tmp_path: Path) -> None:
+    judge(tmp_path / "run", plan().base, 3, lambda: True)
+    assert not final.is_judged(tmp_path / "run", 3)
+    judge(tmp_path / "run", plan().base, 3, lambda: False)
+    assert final.is_judged(tmp_path / "run", 3)
+
+
+def test_the_winner_is_a_preset_that_gives_the_same_run(tmp_path: Path) -> None:
+    winner = settled(plan({"seed": 7}), {"learning_rate": 0.0123, "gamma": 0.95, "episodes_per_update": 4})
+    write_preset(tmp_path / "best.toml", winner, "Found: it is better.")
+    text = (tmp_path / "best.toml").read_text()
+    assert text.startswith("# Found: it is better.\n")
+    table = tomllib.loads(text)
+    assert table["hyper"] == {
+        "learning_rate": 0.0123,
+        "gamma": 0.95,
+        "episodes_per_update": 4,
+        "hidden": [8],
+        "value_updates": TINY["value_updates"],
+    }
+    assert table["env"] == {"env_id": "CartPole-v1"}
+    assert "seed" not in table
+    config, _ = configure("reinforce", preset=str(tmp_path / "best.toml"))
+    assert config.hyper == winner.hyper
+    assert (config.total_timesteps, config.num_envs) == (winner.total_timesteps, winner.num_envs)

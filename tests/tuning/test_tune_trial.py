@@ -1,0 +1,281 @@
+"""One trial after the other in this process, with runs that end as the test says."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import Trial, TrialState
+from small_studies import SPACE, begun, plan
+
+from q2pi.config import RunConfig, to_table
+from q2pi.errors import UserError
+from q2pi.loop import Diverged, Evaluated, Interrupted, Started
+from q2pi.tuning import trial as trials
+from q2pi.tuning.plan import Plan
+from q2pi.tuning.space import suggest
+from q2pi.tuning.trial import Claim, Outcome, claim, work_on
+
+Runs = Callable[[RunConfig[Any], Path], Iterator[Any]]
+
+
+def never() -> bool:
+    return False
+
+
+def scored(score: Callable[[RunConfig[Any], int], float], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Let runs be worth what `score(config, step)` says, without training; return (folder, step) as they come."""
+    seen: list[tuple[str, int]] = []
+    rows: dict[Path, list[Any]] = {}
+
+    def execute(config: RunConfig[Any], folder: Path, stop: Callable[[], bool]) -> Iterator[Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.setdefault(folder, [])
+        yield Started(0, config, SimpleNamespace())  # type: ignore[arg-type]
+        for step in (100, 200, 300):
+            if stop():
+                yield Interrupted(step)
+                return
+            seen.append((f"{folder.parent.name}/{folder.name}", step))
+            worth = score(config, step)
+            rows[folder].append(trials.Point(step, (worth, worth)))
+            yield Evaluated(step, SimpleNamespace(scores=[worth, worth]))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trials, "execute", execute)
+    monkeypatch.setattr(trials, "read_curve", lambda folder: list(rows[folder]))
+    return seen
+
+
+def run_all(tmp_path: Path, made: Plan, wanted: int) -> Any:
+    folder, study = begun(tmp_path / "study", made)
+    while (claimed := claim(folder, made, study, wanted)) is not None:
+        work_on(folder, made, study, claimed, never)
+    return study
+
+
+def test_the_first_trial_is_the_defaults_and_the_others_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(lambda config, step: config.hyper.learning_rate, monkeypatch)
+    made = plan(fixed={"hidden": [16]})
+    study = run_all(tmp_path, made, 4)
+    first, *others = study.get_trials()
+    assert first.user_attrs["config"] == to_table(made.base)
+    assert first.value == made.base.hyper.learning_rate
+    assert first.params == {"learning_rate": 1e-3, "1 - gamma": pytest.approx(0.01), "log2 episodes_per_update": 1}
+    for other in others:
+        assert other.user_attrs["config"]["hyper"]["hidden"] == [16], "what is fixed is fixed but for the defaults"
+        assert other.value == other.user_attrs["config"]["hyper"]["learning_rate"]
+    assert len({other.value for other in others}) == 3
+
+
+def test_defaults_outside_the_space_are_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(lambda config, step: config.hyper.learning_rate, monkeypatch)
+    made = plan({"learning_rate": 0.5})
+    (first,) = run_all(tmp_path, made, 1).get_trials()
+    assert first.value == 0.5
+    assert first.params["learning_rate"] == 0.1, "samplers see the nearest point of the space"
+
+
+def test_a_trial_is_the_statistic_over_its_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(lambda config, step: {1: 10.0, 2: 40.0}[config.seed] + (step < 300) * 1000, monkeypatch)
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert first.value == 25.0  # of the last evaluations alone
+    assert first.intermediate_values == {1: 1010.0, 2: 1010.0, 3: 10.0, 4: 525.0, 5: 525.0, 6: 25.0}
+
+
+def test_a_hopeless_trial_is_pruned_within_a_seed_and_across_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(config: RunConfig[Any], step: int) -> float:
+        order = seen[-1][0]
+        if order.startswith("0007"):
+            return 5.0
+        return 5.0 if order == "0008/seed-2" else 10.0
+
+    seen = scored(score, monkeypatch)
+    study = run_all(tmp_path, plan(pruner="median"), 9)
+    states = [trial.state for trial in study.get_trials()]
+    assert states[:7] == [TrialState.COMPLETE] * 7
+    assert states[7:] == [TrialState.PRUNED] * 2
+    assert [at for at in seen if at[0].startswith("0007")] == [("0007/seed-1", 100), ("0007/seed-1", 200)]
+    assert ("0008/seed-1", 300) in seen
+    assert ("0008/seed-2", 100) in seen
+    assert ("0008/seed-2", 200) not in seen
+
+
+def test_without_a_pruner_all_are_measured_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = scored(lambda config, step: 5.0 if seen[-1][0].startswith("0007") else 10.0, monkeypatch)
+    study = run_all(tmp_path, plan(), 8)
+    assert study.get_trials()[7].state == TrialState.COMPLETE
+
+
+def test_divergence_is_a_bad_trial_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(config: RunConfig[Any], step: int) -> float:
+        if step == 200:
+            raise Diverged("loss is nan after 200 agent steps")
+        return 7.0
+
+    scored(score, monkeypatch)
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert first.state == TrialState.PRUNED
+    assert first.user_attrs["note"] == "diverged: loss is nan after 200 agent steps"
+
+
+def test_a_programming_error_fails_its_trial_and_leaves_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(lambda config, step: 1 / 0, monkeypatch)
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert first.state == TrialState.FAIL
+    assert first.user_attrs["note"] == "ZeroDivisionError: division by zero"
+    assert "1 / 0" in (tmp_path / "study/trials/0000/error.txt").read_text()
+
+
+def test_a_users_error_fails_its_trial_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(config: RunConfig[Any], step: int) -> float:
+        raise UserError("--buffer-size is too much")
+
+    scored(score, monkeypatch)
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert (first.state, first.user_attrs["note"]) == (TrialState.FAIL, "--buffer-size is too much")
+    assert not (tmp_path / "study/trials/0000/error.txt").exists()
+
+
+def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(config: RunConfig[Any], step: int) -> float:
+        raise OSError(28, "No space left on device")
+
+    scored(score, monkeypatch)
+    with pytest.raises(OSError, match="No space"):
+        run_all(tmp_path, plan(), 1)
+    scored(lambda config, step: 1.0, monkeypatch)
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert (first.state, first.value) == (TrialState.COMPLETE, 1.0)
+
+
+def test_an_interrupted_trial_goes_on_under_its_number_and_is_never_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(lambda config, step: 1.0, monkeypatch)
+    folder, study = begun(tmp_path / "study", plan())
+    for _ in range(5):
+        claimed = claim(folder, plan(), study, 1)
+        assert claimed is not None
+        assert claimed.number == 0
+        assert work_on(folder, plan(), study, claimed, lambda: True) == Outcome("interrupted")
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert first.state == TrialState.COMPLETE
+
+
+def dead(claimed: Claim | None) -> Claim:
+    """Let the owner of a claim die, as the kernel would."""
+    assert claimed is not None
+    claimed.owner.close()
+    return claimed
+
+
+def test_a_trial_whose_owner_died_is_retried_only_so_often_without_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(lambda config, step: 1.0, monkeypatch)
+    folder, study = begun(tmp_path / "study", plan())
+    for _ in range(4):
+        claimed = dead(claim(folder, plan(), study, 1))
+        assert (claimed.number, claimed.is_lost) == (0, False)
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert first.state == TrialState.FAIL
+    assert first.user_attrs["note"] == "4 processes died in it before its next checkpoint"
+
+
+def test_one_that_gets_on_between_deaths_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(lambda config, step: 1.0, monkeypatch)
+    folder, study = begun(tmp_path / "study", plan())
+    for progress in (0, 0, 50, 50, 50, 100, 150):
+        monkeypatch.setattr(trials, "_progress", lambda *arguments, progress=progress: progress)
+        dead(claim(folder, plan(), study, 1))
+    (first,) = run_all(tmp_path, plan(), 1).get_trials()
+    assert first.state == TrialState.COMPLETE
+
+
+def test_a_trial_with_a_living_owner_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, study = begun(tmp_path / "study", plan())
+    mine = claim(folder, plan(), study, 2)
+    other = claim(folder, plan(), study, 2)
+    assert mine is not None
+    assert other is not None
+    assert (mine.number, other.number) == (0, 1)
+    assert claim(folder, plan(), study, 2) is None
+    again = claim(folder, plan(), study, 2) if mine.owner.close() is None else None
+    assert again is not None
+    assert again.number == 0
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 3])
+def test_a_death_in_the_middle_of_drawing_leaves_a_trial_that_is_drawn_to_the_end(drawn: int, tmp_path: Path) -> None:
+    folder, study = begun(tmp_path / "study", plan())
+    dead(claim(folder, plan(), study, 2))
+    some = dict(list(SPACE.items())[:drawn])
+    half = study.ask()
+    half_drawn = half.number
+    while half.number == 0:  # the defaults wait to be trial 0
+        half = study.ask()
+    values = suggest(half, some)
+    study.tell(0, 1.0)
+    claimed = claim(folder, plan(), study, half_drawn + 1)
+    assert claimed is not None
+    assert claimed.number == half_drawn
+    for name, value in values.items():
+        assert getattr(claimed.config.hyper, name) == value
+    assert Trial(study, half._trial_id).user_attrs["config"] == to_table(claimed.config)
+
+
+def test_an_end_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that slept through its trial's end by another hand changes nothing."""
+    scored(lambda config, step: 1.0, monkeypatch)
+    folder, study = begun(tmp_path / "study", plan())
+    late = dead(claim(folder, plan(), study, 1))
+    run_all(tmp_path, plan(), 1)
+    scored(lambda config, step: 99.0, monkeypatch)
+    again = dataclasses.replace(late, owner=(tmp_path / "lock").open("w"))
+    trials._tell(
+        study, dataclasses.replace(again, trial=Trial(study, late.trial._trial_id)), Outcome("complete", (99.0,))
+    )
+    assert study.get_trials()[0].value == 1.0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random", "gp", "nsga2"])
+def test_every_sampler_searches(sampler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(lambda config, step: -abs(config.hyper.learning_rate - 0.01), monkeypatch)
+    monkeypatch.setattr(trials, "read_seconds", lambda folder: 2.0)
+    study = run_all(tmp_path, plan(sampler=sampler), 14)
+    done = study.get_trials(states=(TrialState.COMPLETE,))
+    assert len(done) == 14
+    assert len({trial.params["learning_rate"] for trial in done}) > 10
+    if sampler == "nsga2":
+        assert {trial.values[1] for trial in done} == {2.0}
+    journal = (tmp_path / "study/journal.log").read_text()
+    assert "optimizer" not in journal, "no pickled state is kept"
+
+
+def test_cma_es_draws_from_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its later generations lie closer to the best; drawn at random they would not."""
+    scored(lambda config, step: -abs(config.hyper.gamma - 0.985), monkeypatch)
+
+    def late(sampler: Any) -> float:
+        study = run_all(tmp_path / sampler, plan(sampler=sampler), 45)
+        return sum(-trial.value for trial in study.get_trials()[-12:]) / 12
+
+    assert late("cmaes") < 0.5 * late("random")
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "halving", "none"])
+def test_every_pruner_lets_the_best_through(pruner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(lambda config, step: config.hyper.learning_rate, monkeypatch)
+    study = run_all(tmp_path, plan(pruner=pruner), 20)
+    pruned = [trial for trial in study.get_trials() if trial.state == TrialState.PRUNED]
+    assert bool(pruned) == (pruner != "none")
+    best = max(trial.user_attrs["config"]["hyper"]["learning_rate"] for trial in study.get_trials())
+    assert study.best_value == best
