@@ -32,7 +32,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "to go, learned value": {},
 }
 EPISODES: dict[str, dict[str, Any]] = {
-    f"{count} per update": {"episodes_per_update": count} for count in (1, 2, 4, 8, 16, 32)
+    f"{count} per update": {"episodes_per_update": count} for count in (1, 4, 8, 32)
 }
 EPISODES["8 per update"] = {}
 SETTINGS = {("weights", name): options for name, options in WEIGHTS.items()}

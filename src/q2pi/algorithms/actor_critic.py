@@ -32,12 +32,14 @@ from torch import Tensor, nn
 from q2pi.algorithms.base import (
     Array,
     Metrics,
+    PolicyAgent,
     Setting,
     State,
-    as_batch,
     load_optimizer,
     load_weights,
+    observation_normalizer,
     optimizer_state,
+    precision,
     refuse_tables,
 )
 from q2pi.config import RunConfig, at_least, within
@@ -47,7 +49,7 @@ from q2pi.equations.returns import generalized_advantages
 from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
 from q2pi.networks import ActorCritic, seeded, serves
-from q2pi.normalize import ObservationNormalizer, RewardScaler
+from q2pi.normalize import RewardScaler
 from q2pi.replay.rollout import Batch, Rollout
 from q2pi.rng import stream
 from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
@@ -185,7 +187,7 @@ def normalized(advantage: Tensor) -> Tensor:
     return centred / (centred.std() + 1e-8) if len(centred) > 1 else centred
 
 
-class Agent:
+class Agent(PolicyAgent):
     """A policy that plays N games and learns from each rollout of theirs, once."""
 
     overlap = False
@@ -194,8 +196,6 @@ class Agent:
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
         shape, space = setting.observation_shape, setting.action_space
-        if config.normalize_observations and len(shape) == 3:
-            raise UserError("--normalize-observations is for vectors: images are divided by 255")
 
         def build() -> ActorCritic:
             return ActorCritic(shape, space, config.hidden, log_std=config.log_std, squash=config.squash)
@@ -211,17 +211,10 @@ class Agent:
             self.head.action_shape,
             self.head.action_dtype,
         )
-        self.observations = ObservationNormalizer(shape) if config.normalize_observations else None
+        self.observations = observation_normalizer(config.normalize_observations, setting)
         self.rewards = RewardScaler(setting.num_envs, config.gamma) if config.normalize_rewards else None
         self.rollouts = 0
         self._acted: dict[str, Array] = {}
-
-    @property
-    def evaluation_policy(self) -> str:
-        return "the policy's mode" if self.config.evaluation_deterministic else "drawn from the policy"
-
-    def begin(self, observation: Array) -> None:
-        pass
 
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
@@ -255,17 +248,6 @@ class Agent:
         rate = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
         return [row | rate for row in _numbers(scalars)]
 
-    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self._choose(observation, None if self.config.evaluation_deterministic else noise)
-
-    def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (the policy's mode, None); with `deterministic=False`, actions drawn from the policy."""
-        batch, single = as_batch(observation, self.setting.observation_shape)
-        actions = self._choose(batch, None if deterministic else np.random.default_rng())
-        return (actions[0] if single else actions), None
-
     def networks(self) -> Mapping[str, nn.Module]:
         return {"actor_critic": self.network}
 
@@ -292,30 +274,14 @@ class Agent:
         both = {"observations": self.observations, "rewards": self.rewards}
         return {name: statistics for name, statistics in both.items() if statistics is not None}
 
+    def _policy(self, observation: Array) -> Any:
+        return self._forward(observation)[0]
+
     def _forward(self, observation: Array) -> tuple[Any, Tensor]:
         """Return (policy, V [B]) of raw observations [B, ...]."""
-        with self._precision():
+        with precision(self.setting):
             policy, value = self.network(self._tensor(observation))
         return policy, value
-
-    def _tensor(self, observation: Array) -> Tensor:
-        """Return raw observations [B, ...] as the network takes them."""
-        rows = observation if self.observations is None else self.observations(observation)
-        return torch.from_numpy(rows).to(self.setting.device)
-
-    def _precision(self) -> torch.autocast:
-        bf16 = self.setting.precision == "bf16"
-        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
-
-    def _choose(self, observation: Array, noise: np.random.Generator | None) -> Array:
-        """Return actions [B] for the game: drawn with `noise`, or the policy's mode."""
-        with torch.inference_mode():
-            policy, _ = self._forward(observation)
-            return self._played(policy.mode() if noise is None else self.head.sample(policy, noise))
-
-    def _played(self, action: Tensor) -> Array:
-        played: Array = self.head.played(action)
-        return played
 
     def _final_value(self, result: Step) -> Array:
         """Return V [N] of what follows where no later row will hold it, 0 elsewhere."""
@@ -360,7 +326,7 @@ class Agent:
     def _train(self, batch: Batch, begun: int) -> list[dict[str, Tensor]]:
         """Make the updates of one rollout that began at agent step `begun`; scalars of each."""
         self._set_learning_rate(begun)
-        with self._precision():
+        with precision(self.setting):
             value, scalars = loss(self.network, batch, self.config)
         self._descend(value)
         return [scalars]

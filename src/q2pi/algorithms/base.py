@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
+from q2pi.normalize import ObservationNormalizer
 
 Array = NDArray[Any]
 State = dict[str, Any]
@@ -99,6 +100,73 @@ class Agent(Protocol):
 
     def load(self, state: State) -> None:
         """Continue from what `state` returned; without its "replay", where it has one, the agent can act, not learn."""
+
+
+class PolicyAgent:
+    """What agents that learn a policy share: playing it, judging it, and reading observations.
+
+    A subclass has a `config` with `evaluation_deterministic` and `normalize_observations`, the `head` of its policy
+    network, and `_policy`.
+    """
+
+    config: Any
+    setting: Setting
+    head: Any
+    observations: ObservationNormalizer | None
+
+    @property
+    def evaluation_policy(self) -> str:
+        return "the policy's mode" if self.config.evaluation_deterministic else "drawn from the policy"
+
+    def begin(self, observation: Array) -> None:
+        pass
+
+    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
+        return self._choose(observation, None if self.config.evaluation_deterministic else noise)
+
+    def predict(
+        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Array, None]:
+        """Return (the policy's mode, None); with `deterministic=False`, actions drawn from the policy."""
+        batch, single = as_batch(observation, self.setting.observation_shape)
+        actions = self._choose(batch, None if deterministic else np.random.default_rng())
+        return (actions[0] if single else actions), None
+
+    def _policy(self, observation: Array) -> Any:
+        """Return the distribution over actions at raw observations [B, ...]."""
+        raise NotImplementedError
+
+    def _choose(self, observation: Array, noise: np.random.Generator | None) -> Array:
+        """Return actions [B] for the game: drawn with `noise`, or the policy's mode."""
+        with torch.inference_mode():
+            policy = self._policy(observation)
+            return self._played(policy.mode() if noise is None else self.head.sample(policy, noise))
+
+    def _played(self, action: torch.Tensor) -> Array:
+        """Return actions [B] of the policy as the game takes them."""
+        played: Array = self.head.played(action)
+        return played
+
+    def _tensor(self, observation: Array) -> torch.Tensor:
+        """Return raw observations [B, ...] as the networks take them."""
+        rows = observation if self.observations is None else self.observations(observation)
+        return torch.from_numpy(rows).to(self.setting.device)
+
+
+def observation_normalizer(wanted: bool, setting: Setting) -> ObservationNormalizer | None:
+    """Return running statistics of observations if they are `wanted`.
+
+    Raises:
+        UserError: the observations are images.
+    """
+    if wanted and len(setting.observation_shape) == 3:
+        raise UserError("--normalize-observations is for vectors: images are divided by 255")
+    return ObservationNormalizer(setting.observation_shape) if wanted else None
+
+
+def precision(setting: Setting) -> torch.autocast:
+    """Return the context in which networks compute: bf16 autocast where the run asks for it."""
+    return torch.autocast(setting.device.type, dtype=torch.bfloat16, enabled=setting.precision == "bf16")
 
 
 def refuse_tables(setting: Setting, name: str) -> None:

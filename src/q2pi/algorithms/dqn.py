@@ -32,6 +32,7 @@ from q2pi.algorithms.base import (
     load_optimizer,
     load_weights,
     optimizer_state,
+    precision,
     refuse_tables,
 )
 from q2pi.capture import Captured
@@ -341,14 +342,10 @@ class Agent:
         return chosen + self.first_action
 
     def _greedy(self, observation: Array) -> Array:
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), precision(self.setting):
             q = self.main(torch.from_numpy(observation).to(self.setting.device))
         best: Array = q.argmax(dim=1).cpu().numpy()
         return best
-
-    def _precision(self) -> torch.autocast:
-        bf16 = self.setting.precision == "bf16"
-        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def _updates(self, count: int) -> list[Metrics]:
         """Make `count` updates; their batches are drawn before the first, as none of them changes what replay holds."""
@@ -371,7 +368,7 @@ class Agent:
     def _descend(self, *batch: Tensor) -> Tensor:
         """Make one step down the gradient of a batch's loss; return (loss, mean of max_a Q) as a tensor [2]."""
         config = self.config
-        with self._precision():
+        with precision(self.setting):
             value, mean_q = loss(self.main, self.target, *batch, double=config.double, error=config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from q2pi.algorithms import actor_critic
-from q2pi.algorithms.base import Setting, refuse_tables
+from q2pi.algorithms.base import Setting, precision, refuse_tables
 from q2pi.config import RunConfig, at_least, within
 from q2pi.equations.losses import clipped_surrogate, value_loss
 from q2pi.equations.schedules import linear
@@ -204,7 +204,7 @@ class Agent(actor_critic.Agent):
         return [torch.from_numpy(part).to(self.setting.device) for part in parts]
 
     def _update(self, batch: Batch, begun: int) -> dict[str, Tensor]:
-        with self._precision():
+        with precision(self.setting):
             value, scalars = loss(self.network, batch, self.config, self._clip(begun))
         self._descend(value)
         return scalars

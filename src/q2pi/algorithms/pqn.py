@@ -43,6 +43,7 @@ from q2pi.algorithms.base import (
     load_optimizer,
     load_weights,
     optimizer_state,
+    precision,
     refuse_tables,
 )
 from q2pi.config import RunConfig, at_least, within
@@ -280,7 +281,7 @@ class Agent:
 
     def _q(self, observation: Array) -> Array:
         """Return Q [B, A] of observations [B, ...]."""
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), precision(self.setting):
             q: Array = self.main(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
         return q
 
@@ -288,10 +289,6 @@ class Agent:
         """Return actions [B], counted from 0, for Q [B, A]: each game has a coin of its own."""
         explores = noise.random(len(q)) < epsilon
         return np.where(explores, noise.integers(self.actions, size=len(q)), q.argmax(axis=1))
-
-    def _precision(self) -> torch.autocast:
-        bf16 = self.setting.precision == "bf16"
-        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def _final_value(self, result: Step) -> Array:
         """Return max_a Q [N] of what follows where no later row will hold it, 0 elsewhere."""
@@ -337,7 +334,7 @@ class Agent:
 
     def _update(self, observation: Tensor, action: Tensor, target: Tensor, learning_rate: float) -> Tensor:
         """Make one step down the gradient; return (loss, mean of max_a Q) as a tensor [2]."""
-        with self._precision():
+        with precision(self.setting):
             value, mean_q = loss(self.main, observation, action, target)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()

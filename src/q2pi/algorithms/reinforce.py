@@ -44,12 +44,14 @@ from torch.nn.utils.rnn import pad_sequence
 from q2pi.algorithms.base import (
     Array,
     Metrics,
+    PolicyAgent,
     Setting,
     State,
-    as_batch,
     load_optimizer,
     load_weights,
+    observation_normalizer,
     optimizer_state,
+    precision,
     refuse_tables,
 )
 from q2pi.config import RunConfig, at_least, within
@@ -58,7 +60,6 @@ from q2pi.equations.losses import policy_gradient_loss, value_loss
 from q2pi.equations.returns import discounted_returns
 from q2pi.errors import UserError
 from q2pi.networks import PolicyNetwork, ValueNetwork, seeded, serves
-from q2pi.normalize import ObservationNormalizer
 from q2pi.replay.rollout import Episodes, Trajectory
 from q2pi.rng import stream
 from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
@@ -253,16 +254,15 @@ def loss(policy: Any, action: Tensor, weight: Tensor, episodes: int) -> Tensor:
     return policy_gradient_loss(policy.log_prob(action), weight).sum() / episodes
 
 
-class Agent:
+class Agent(PolicyAgent):
     """A policy that plays N games and learns once from each batch of whole episodes."""
 
     overlap = False
+    config: Config
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
         shape, space = setting.observation_shape, setting.action_space
-        if config.normalize_observations and len(shape) == 3:
-            raise UserError("--normalize-observations is for vectors: images are divided by 255")
 
         def policy() -> PolicyNetwork:
             return PolicyNetwork(shape, space, config.hidden, log_std=config.log_std, squash=config.squash)
@@ -283,15 +283,8 @@ class Agent:
             "action": (self.head.action_shape, self.head.action_dtype),
         }
         self.episodes = Episodes(setting.num_envs, config.episodes_per_update // setting.num_envs, columns)
-        self.observations = ObservationNormalizer(shape) if config.normalize_observations else None
+        self.observations = observation_normalizer(config.normalize_observations, setting)
         self._acted: dict[str, Array] = {}
-
-    @property
-    def evaluation_policy(self) -> str:
-        return "the policy's mode" if self.config.evaluation_deterministic else "drawn from the policy"
-
-    def begin(self, observation: Array) -> None:
-        pass
 
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
@@ -323,17 +316,6 @@ class Agent:
             self.observations.update(observation)
         return [metrics]
 
-    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self._choose(observation, None if self.config.evaluation_deterministic else noise)
-
-    def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (the policy's mode, None); with `deterministic=False`, actions drawn from the policy."""
-        batch, single = as_batch(observation, self.setting.observation_shape)
-        actions = self._choose(batch, None if deterministic else np.random.default_rng())
-        return (actions[0] if single else actions), None
-
     def networks(self) -> Mapping[str, nn.Module]:
         return {"policy": self.policy} | ({} if self.value is None else {"value": self.value})
 
@@ -354,27 +336,8 @@ class Agent:
             self.observations.load(state["observations"])
 
     def _policy(self, observation: Array) -> Any:
-        with self._precision():
+        with precision(self.setting):
             return self.policy(self._tensor(observation))
-
-    def _tensor(self, observation: Array) -> Tensor:
-        """Return raw observations [B, ...] as the networks take them."""
-        rows = observation if self.observations is None else self.observations(observation)
-        return torch.from_numpy(rows).to(self.setting.device)
-
-    def _precision(self) -> torch.autocast:
-        bf16 = self.setting.precision == "bf16"
-        return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=bf16)
-
-    def _choose(self, observation: Array, noise: np.random.Generator | None) -> Array:
-        """Return actions [B] for the game: drawn with `noise`, or the policy's mode."""
-        with torch.inference_mode():
-            policy = self._policy(observation)
-            return self._played(policy.mode() if noise is None else self.head.sample(policy, noise))
-
-    def _played(self, action: Tensor) -> Array:
-        played: Array = self.head.played(action)
-        return played
 
     def _credit(self, trajectories: list[Trajectory], rows: Tensor) -> Credit:
         lengths = [len(episode.reward) for episode in trajectories]
@@ -386,7 +349,7 @@ class Agent:
         """Return V [B] on the CPU, 0 without a value network."""
         if self.value is None:
             return torch.zeros(len(rows))
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), precision(self.setting):
             return torch.cat([self.value(rows[part]) for part in _parts(len(rows))]).cpu()
 
     def _train_policy(self, trajectories: list[Trajectory], rows: Tensor, credit: Credit) -> Metrics:
@@ -395,7 +358,7 @@ class Agent:
         entropies = []
 
         def part_loss(part: slice) -> Tensor:
-            with self._precision():
+            with precision(self.setting):
                 policy = self.policy(rows[part])
             entropy: Tensor = policy.entropy().sum() / len(rows)
             entropies.append(entropy.item())
@@ -412,7 +375,7 @@ class Agent:
         assert value is not None
 
         def part_loss(part: slice) -> Tensor:
-            with self._precision():
+            with precision(self.setting):
                 predicted: Tensor = value(rows[part])
             return value_loss(predicted, target[part]).sum() / len(rows)
 
