@@ -31,9 +31,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "to go, batch mean": {"baseline": "batch_mean"},
     "to go, learned value": {},
 }
-EPISODES: dict[str, dict[str, Any]] = {
-    f"{count} per update": {"episodes_per_update": count} for count in (1, 4, 8, 32)
-}
+EPISODES: dict[str, dict[str, Any]] = {f"{count} per update": {"episodes_per_update": count} for count in (1, 4, 8, 32)}
 EPISODES["8 per update"] = {}
 SETTINGS = {("weights", name): options for name, options in WEIGHTS.items()}
 SETTINGS |= {("episodes", name): options for name, options in EPISODES.items() if options}

@@ -14,16 +14,16 @@ def test_on_the_cpu_a_call_is_a_call() -> None:
         calls.append((a, b))
         return a + b
 
-    step = Captured(function, torch.device("cpu"))
+    captured = Captured(torch.device("cpu"))
     for number in range(WARM_UP + 2):
-        assert step(torch.tensor(number), torch.tensor(1)).item() == number + 1
+        assert captured(function, torch.tensor(number), torch.tensor(1)).item() == number + 1
     assert len(calls) == WARM_UP + 2
-    assert step.graph is None
+    assert captured.graph is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_replayed_update_is_the_update() -> None:
-    def trained(captured: bool) -> list[float]:
+    def trained(captures: bool) -> list[float]:
         torch.manual_seed(0)
         network = torch.nn.Linear(3, 1).cuda()
         optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=True, capturable=True)
@@ -35,8 +35,8 @@ def test_a_replayed_update_is_the_update() -> None:
             optimizer.step()
             return loss.detach()
 
-        step = Captured(update, torch.device("cuda")) if captured else update
+        captured = Captured(torch.device("cuda"))
         rows = torch.randn(20, 8, 3, generator=torch.Generator().manual_seed(1)).cuda()
-        return [step(row).item() for row in rows]
+        return [(captured(update, row) if captures else update(row)).item() for row in rows]
 
     assert trained(True) == pytest.approx(trained(False), rel=1e-5)

@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import gc
 import inspect
 import tomllib
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -280,3 +282,18 @@ def test_numbers_of_states_are_refused_by_networks(name: str) -> None:
     config, _ = configure(name, "Taxi-v4")
     with pytest.raises(UserError, match=f"--env-id Taxi-v4 shows numbers of states: {name} needs images or vectors"):
         next(run(config))
+
+
+def test_an_agent_is_freed_without_the_garbage_collector(name: str) -> None:
+    """A replay of gigabytes must not wait for a cycle to be found."""
+    games, agent = built(small(name))
+    agent.begin(games.reset())
+    gc.collect()
+    gc.disable()
+    try:
+        gone = weakref.ref(agent)
+        del agent
+        assert gone() is None
+    finally:
+        gc.enable()
+        games.close()

@@ -213,7 +213,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
 
 def _laid_out_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     if value.shape != parameter.shape:
-        return value
+        return value.clone()
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 

@@ -244,7 +244,7 @@ class Agent:
             fused=True,
             capturable=setting.device.type == "cuda",
         )
-        self._step = Captured(self._descend, setting.device)
+        self._captured = Captured(setting.device)
         self.replay = Replay(
             config.buffer_size,
             setting.num_envs,
@@ -323,7 +323,7 @@ class Agent:
     def load(self, state: State) -> None:
         load_weights(self.networks(), state)
         load_optimizer(self.optimizer, state.get("optimizer", {}))
-        self._step = Captured(self._descend, self.setting.device)
+        self._captured = Captured(self.setting.device)
         if "replay" in state:
             self.replay.load(state["replay"])
         self.updates = state["updates"]
@@ -360,7 +360,7 @@ class Agent:
 
     def _update(self, *batch: Tensor) -> Tensor:
         """Make one update from the tensors of a batch; return (loss, mean of max_a Q) as a tensor [2]."""
-        scalars = self._step(*batch)
+        scalars = self._captured(self._descend, *batch)
         self.updates += 1
         self._refresh_target()
         return scalars
