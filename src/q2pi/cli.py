@@ -8,17 +8,17 @@ from importlib import import_module
 VERBS = {
     "train": "train an agent (bare: Double DQN on Space Invaders)",
     "resume": "continue an interrupted run, bit for bit",
-    "sweep": "train environments x algorithms x options x seeds from a TOML file",
     "evaluate": "judge a run on whole episodes with fixed seeds",
     "record": "write a video of an episode",
-    "tune": "search hyperparameters, and judge the best on fresh seeds",
     "plot": "draw the learning curves of one or several runs",
-    "report": "compare runs: tables, figures and a page, with intervals",
     "runs": "list the runs in a folder",
-    "digest": "print one SHA-256 over a run's newest training state",
-    "inspect": "picture each step from the raw screen to what the network sees",
+    "sweep": "train environments x algorithms x options x seeds from a TOML file",
+    "report": "compare runs: tables, figures and a page, with intervals",
+    "tune": "search hyperparameters, and judge the best on fresh seeds",
     "bench": "measure how fast this machine trains, updates and samples",
-    "algorithms": "list the algorithms and the spaces they serve",
+    "inspect": "picture each step from the raw screen to what the network sees",
+    "digest": "print one SHA-256 over a run's newest training state",
+    "algorithms": "list the algorithms, the spaces they serve and their presets",
 }
 
 USAGE = """q2pi: deep reinforcement learning from Q to pi

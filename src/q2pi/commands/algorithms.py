@@ -1,19 +1,23 @@
-"""q2pi algorithms: which algorithm serves which spaces."""
+"""q2pi algorithms: which algorithm serves which spaces, and the presets that come with it."""
 
-from rich.console import Console
-from rich.table import Table
+from dataclasses import dataclass
 
 from q2pi import algorithms
+from q2pi.commands.options import parse
 from q2pi.presets import names
 
 
+@dataclass(frozen=True)
+class Options:
+    """There are none."""
+
+
 def main(arguments: list[str]) -> int:
-    table = Table()
-    for column in ("algorithm", "observations", "actions", "presets", "what it is"):
-        table.add_column(column)
+    parse(Options, "algorithms", "List the algorithms, the spaces they serve, and their presets.", arguments)
     for name in algorithms.names():
         module = algorithms.find(name)
         first_line = (module.__doc__ or "").splitlines()[0].rstrip(".")
-        table.add_row(name, module.OBSERVATIONS, module.ACTIONS, ", ".join(names(name)), first_line)
-    Console().print(table)
+        print(f"{name:<14}{first_line}")
+        print(f"{'':<14}{module.OBSERVATIONS} -> {module.ACTIONS}")
+        print(f"{'':<14}presets: {', '.join(names(name))}")
     return 0
