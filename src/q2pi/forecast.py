@@ -17,6 +17,7 @@ from q2pi.algorithms.base import Setting
 from q2pi.config import RunConfig, flag, to_table
 from q2pi.envs import make_games
 from q2pi.errors import UserError
+from q2pi.evaluation import GAMES
 from q2pi.loop import Diverged, Progress, prepare, run, setting_of
 
 CALIBRATION_STEPS = 1_200
@@ -102,6 +103,9 @@ def try_out(config: RunConfig[Any]) -> Trial:
     length = max(config.num_envs, min(CALIBRATION_STEPS, config.total_timesteps))
     trial = module.calibration(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     trial = dataclasses.replace(trial, log_frequency=max(1, length // 4), checkpoint_frequency=0)
+    # An evaluation's games will stand beside those of training.
+    beside = make_games(config.env, max(1, min(GAMES, config.evaluation_episodes)), config.seed)
+    beside.reset()
     deadline = time.perf_counter() + CALIBRATION_SECONDS
     try:
         events = run(trial, stop=lambda: time.perf_counter() > deadline)
@@ -109,6 +113,8 @@ def try_out(config: RunConfig[Any]) -> Trial:
         seconds = _seconds(config, rows)
     except Diverged:
         seconds = float("nan")
+    finally:
+        beside.close()
     return Trial(seconds, peak_memory() - forecast(trial).storage)
 
 
