@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from pathlib import Path
 
+import gymnasium
 import pytest
 
 from q2pi.envs.names import canonical, is_atari
@@ -60,3 +62,16 @@ def test_specifications_are_light_to_import() -> None:
     script = "import sys, q2pi.envs.spec, q2pi.envs.games; print({'ale_py', 'gymnasium', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_a_world_of_a_package_that_nothing_has_imported_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package_of_worlds.py").write_text(
+        "import gymnasium\ngymnasium.register('Garden-v3', entry_point='gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert canonical("package_of_worlds:Garden-v3") == "package_of_worlds:Garden-v3"
+        with pytest.raises(UserError, match="--env-id package_of_worlds:Desert-v1 cannot be imported"):
+            canonical("package_of_worlds:Desert-v1")
+    finally:
+        gymnasium.registry.pop("Garden-v3", None)

@@ -4,6 +4,7 @@ SpaceInvaders, space_invaders, ALE/SpaceInvaders-v5, SpaceInvadersNoFrameskip-v4
 CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_package:World-v0 -> my_package:World-v0
 """
 
+import importlib
 import re
 from difflib import get_close_matches
 from functools import lru_cache
@@ -59,8 +60,10 @@ def _gymnasium_name(env_id: str) -> str | None:
     if versions:
         return max(versions, key=lambda name: int(name.rsplit("-v", 1)[1]))
     if ":" in env_id:
+        module, name = env_id.split(":", 1)
         try:
-            gymnasium.spec(env_id)
+            importlib.import_module(module)
+            gymnasium.spec(name)
         except (ImportError, gymnasium.error.Error) as error:
             raise UserError(f"--env-id {env_id} cannot be imported: {error}") from error
         return env_id
