@@ -2,19 +2,23 @@
 
     python benchmarks/classic.py [--only dqn/CartPole-v1 ...] [--seeds 5] [--workers 2] [--runs runs/classic]
 
-Runs that are finished already are not trained again. Written: results/classic/scores.json and table.md.
+Runs that are finished already are not trained again, those cut short are continued; scores of tasks that have no runs
+there stay as they are. Written: results/classic/scores.json and table.md.
 """
 
 import argparse
 import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from q2pi.api import override
 from q2pi.equations.statistics import bootstrap_interval, mean
+from q2pi.evaluation import mean_return
+from q2pi.execute import execute, is_finished
+from q2pi.loop import Evaluated
+from q2pi.presets import configure
 from q2pi.rundir import RunDir
 
 RESULTS = Path(__file__).parent.parent / "results" / "classic"
@@ -41,16 +45,13 @@ def folder_of(root: Path, task: str, seed: int) -> Path:
 
 
 def train(root: Path, task: str, seed: int) -> None:
-    """Train one run in a process of its own, on one thread, unless it is finished."""
+    """Train one run on one thread, or what is left of it."""
     folder = folder_of(root, task, seed)
-    if (folder / "evaluation.json").exists():
-        return
-    algorithm, env_id = task.split("/", 1)
-    command = [sys.executable, "-m", "q2pi.cli", "train", algorithm, "--env-id", env_id, "--seed", str(seed)]
-    command += ["--run-dir", str(folder), "--threads", "1", "--evaluation-episodes", str(EPISODES)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    report = json.loads((folder / "evaluation.json").read_text())
-    print(f"{task} seed {seed}: mean {report['statistics']['mean']:.2f}", flush=True)
+    config, _ = configure(*task.split("/", 1))
+    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES}
+    for event in execute(override(config, options), folder):
+        if isinstance(event, Evaluated):
+            print(f"{task} seed {seed}: mean {mean_return(event.evaluation.episodes):.2f}", flush=True)
 
 
 def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
@@ -105,17 +106,20 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/classic"))
     options = parser.parse_args()
     seeds = list(range(1, options.seeds + 1))
-    with ThreadPoolExecutor(options.workers) as pool:
+    with ProcessPoolExecutor(options.workers) as pool:
         jobs = [pool.submit(train, options.runs, task, seed) for task in options.only for seed in seeds]
         for job in jobs:
             job.result()
-    scores = {
+    file = RESULTS / "scores.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    known |= {
         task: summarise(options.runs, task, seeds)
         for task in TASKS
-        if all((folder_of(options.runs, task, seed) / "evaluation.json").exists() for seed in seeds)
+        if all(is_finished(folder_of(options.runs, task, seed)) for seed in seeds)
     }
+    scores = {task: known[task] for task in TASKS if task in known}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    file.write_text(json.dumps(scores, indent=1) + "\n")
     (RESULTS / "table.md").write_text(table(scores))
     print(table(scores))
 
