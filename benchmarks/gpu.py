@@ -1,7 +1,7 @@
 """The GPU programme in one call of under nine minutes: is it right, how fast is it, does it learn.
 
     python benchmarks/gpu.py [--out results/gpu] [--minutes 5]
-    python benchmarks/gpu.py --device cpu --quick --out /tmp/gpu       the same programme in small, without a GPU
+    python benchmarks/gpu.py --device cpu --quick --out gpu            the same programme in small, without a GPU
 
 Written: correctness.json (losses of the same updates on the CPU and on the device), speed.json (agent steps per second
 of each variant), and for a training run on Space Invaders its config, curve, evaluation and figure.

@@ -1,4 +1,4 @@
-"""Training speed on Space Invaders beside the peers, in one session, alternating.
+"""Training speed on Space Invaders beside the peers, in one run, alternating.
 
     make bench                                     DQN beside Stable-Baselines3 and CleanRL's loop
     make bench TASK=ppo                            PPO beside Stable-Baselines3
