@@ -2,8 +2,8 @@
 
     python benchmarks/publish.py RUN results/NAME [--published space-invaders-sticky]
 
-Written: config.toml, curve.csv (windows of agent steps), evaluation.json, evaluations.csv, the figures, and the main
-network's weights in half precision. The command that made the run stands in the README.md beside them.
+Written: config.toml, curve.csv (windows of agent steps), evaluation.json, evaluations.csv, the figures, and the
+playing network's weights in half precision. The command that made the run stands in the README.md beside them.
 """
 
 import argparse
@@ -18,6 +18,9 @@ from q2pi.plots import learning_curves, published_comparison
 from q2pi.rundir import RunDir
 
 WINDOW = 10_000
+SCALARS = ("loss", "q", "policy_loss", "value_loss", "entropy")
+TRAINED = ("main", "actor_critic", "policy")
+"""Names of the network that plays; an algorithm has one of them."""
 PUBLISHED = {
     "space-invaders-sticky": {
         "Dopamine DQN (Adam + MSE), 5 seeds": [(250_000, 164), (500_000, 250), (750_000, 340), (1_000_000, 415)],
@@ -38,7 +41,7 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def curve(run: RunDir, window: int = WINDOW) -> list[dict[str, float]]:
-    """Return one row per window: mean raw return and length of the episodes that ended in it, mean loss and Q."""
+    """Return one row per window: mean raw return and length of the episodes that ended in it, mean scalars."""
     episodes, updates = run.rows("episode"), run.rows("train")
     rows = []
     for end in range(window, int(max(row["step"] for row in updates)) + 1, window):
@@ -48,7 +51,7 @@ def curve(run: RunDir, window: int = WINDOW) -> list[dict[str, float]]:
         row = {"agent_steps": end, "episodes": len(ended)}
         for name in ("return", "length"):
             row[f"mean_{name}"] = round(sum(e[name] for e in ended) / len(ended), 3) if ended else ""
-        for name in ("loss", "q"):
+        for name in [name for name in SCALARS if any(name in update for update in updates)]:
             row[name] = round(sum(r[name] * r["updates"] for r in learned) / count, 6) if count else ""
         row["seconds"] = round(max((r["elapsed"] for r in learned), default=0.0), 1)
         rows.append(row)
@@ -74,8 +77,10 @@ def main() -> None:
     if options.published:
         published_comparison(run, PUBLISHED[options.published], folder / "beside_published.png")
     _, state, _, _ = run.newest_checkpoint()
-    weights = {name.replace("/", "."): tensor.to(torch.float16) for name, tensor in state["agent"]["main"].items()}
+    network = next(state["agent"][name] for name in TRAINED if name in state["agent"])
+    weights = {name.replace("/", "."): tensor.to(torch.float16) for name, tensor in network.items()}
     save_file(weights, folder / "weights.safetensors")
+    (folder / "weights.safetensors").chmod(0o644)
     print(folder)
 
 

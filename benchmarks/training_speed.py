@@ -55,9 +55,9 @@ def draw(report: dict, path: Path) -> None:
         )
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_xlabel("agent steps per second while learning (median, range)")
-    axes.margins(x=0.2)
+    axes.margins(x=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"{report['title']}, {report['threads']} threads", fontsize=11)
+    figure.suptitle(f"{report['title']}, {report['threads']} threads", fontsize=10)
     figure.savefig(path, dpi=140)
 
 
