@@ -71,12 +71,21 @@ def live(path: str, url: str | None, wanted: int) -> None:
     search.task(path, url, wanted, lambda: False, lambda message: mark.touch())
 
 
-def work_under_fire(folder: StudyDir, url: str | None, wanted: int, kills: int, workers: int = 2) -> None:
+def pace(made: Plan, folder: Path) -> float:
+    """Return the seconds that one run of a trial takes on this machine, as busy as it is now, once all is imported."""
+    for name in ("cold", "warm"):
+        began = time.perf_counter()
+        list(execute(made.base, folder / name))
+    return time.perf_counter() - began
+
+
+def work_under_fire(folder: StudyDir, url: str | None, made: Plan, wanted: int, kills: int, workers: int = 2) -> None:
     """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
 
     Every other victim is one that is at work on a trial; the others may be at anything, such as drawing or telling.
+    The moments are spread over three runs' time, so that a slow machine leaves a trial as many chances as a fast one.
     """
-    moments = random.Random(kills)
+    moments, longest = random.Random(kills), 3 * pace(made, folder.path / "pace")
 
     def start() -> Any:
         process = SPAWN.Process(target=live, args=(str(folder.path), url, wanted))
@@ -88,7 +97,7 @@ def work_under_fire(folder: StudyDir, url: str | None, wanted: int, kills: int, 
         victim = moments.choice(crew)
         while number % 2 and victim.is_alive() and not (folder.path / f".at-work-{victim.pid}").exists():
             time.sleep(0.01)
-        time.sleep(moments.uniform(0.0, 1.2))
+        time.sleep(moments.uniform(0.0, longest))
         victim.kill()
         victim.join()
         crew[crew.index(victim)] = start()
@@ -110,7 +119,7 @@ def check_ended_once(folder: StudyDir, made: Plan, study: Study, wanted: int) ->
         runs = [folder.trial(trial.number) / f"seed-{seed}" for seed in made.trial_seeds]
         assert trial.value == value(made.objective, [read_curve(run) for run in runs])
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert len(complete) > wanted // 2, "being given up is the exception"
+    assert len(complete) >= wanted - 1, "hardly any was given up"
     last = complete[-1]
     curves = []
     for seed in made.trial_seeds:

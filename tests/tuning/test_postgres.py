@@ -83,7 +83,7 @@ def wait_for(address: str) -> None:
 def test_a_study_survives_twenty_kills(url: str, tmp_path: Path) -> None:
     made = plan({"total_timesteps": 600, "evaluation_frequency": 200}, storage="postgresql")
     folder, study = begun(tmp_path / "study", made, url)
-    work_under_fire(folder, url, wanted=10, kills=20)
+    work_under_fire(folder, url, made, wanted=10, kills=20)
     check_ended_once(folder, made, study, wanted=10)
     assert not folder.journal.exists()
 

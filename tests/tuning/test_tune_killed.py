@@ -10,7 +10,7 @@ from q2pi.tuning.storage import KernelLock
 def test_a_journal_survives_twenty_kills(tmp_path: Path) -> None:
     made = plan({"total_timesteps": 600, "evaluation_frequency": 200})
     folder, study = begun(tmp_path / "study", made)
-    work_under_fire(folder, None, wanted=10, kills=20)
+    work_under_fire(folder, None, made, wanted=10, kills=20)
     check_ended_once(folder, made, study, wanted=10)
     assert endings(folder.journal) == dict.fromkeys(range(10), 1)
 
