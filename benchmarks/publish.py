@@ -1,9 +1,10 @@
 """Keep the evidence of a run under results/: small files, made from the run folder alone.
 
-    python benchmarks/publish.py RUN results/NAME [--published space-invaders-sticky]
+    python benchmarks/publish.py RUN results/NAME [--width 250000] [--published space-invaders-sticky]
 
-Written: config.toml, curve.csv (windows of agent steps), evaluation.json, evaluations.csv, the figures, and the
-playing network's weights in half precision. The command that made the run stands in the README.md beside them.
+Written: config.toml, curve.csv (windows of agent steps), training_returns.csv (wide windows, with intervals),
+evaluation.json, evaluations.csv, the figures, and the playing network's weights in half precision. The command that
+made the run stands in the README.md beside them.
 """
 
 import argparse
@@ -11,9 +12,11 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from q2pi.equations.statistics import bootstrap_interval, mean
 from q2pi.plots import learning_curves, published_comparison
 from q2pi.rundir import RunDir
 
@@ -58,24 +61,39 @@ def curve(run: RunDir, window: int = WINDOW) -> list[dict[str, float]]:
     return rows
 
 
+def training_returns(run: RunDir, width: int) -> list[dict[str, float]]:
+    """Return one row per wide window: mean raw return of its episodes and the 95 % bootstrap interval over them."""
+    episodes = run.rows("episode")
+    rows = []
+    for end in range(width, int(run.rows("train")[-1]["step"]) + 1, width):
+        returns = np.array([row["return"] for row in episodes if end - width < row["step"] <= end])
+        low, high = bootstrap_interval(returns, mean)
+        row = {"agent_steps": end, "episodes": len(returns), "mean_return": returns.mean(), "low": low, "high": high}
+        rows.append({name: round(float(value), 1) for name, value in row.items()})
+    return rows
+
+
 def main() -> None:
     """Read one run and write its evidence."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("results", type=Path)
+    parser.add_argument("--width", type=int, default=250_000, help="agent steps of a wide window")
     parser.add_argument("--published", choices=sorted(PUBLISHED), help="draw the run beside these published points")
     options = parser.parse_args()
     run, folder = RunDir.open(options.run), options.results
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(run.config_file, folder / "config.toml")
     write_rows(folder / "curve.csv", curve(run))
+    write_rows(folder / "training_returns.csv", training_returns(run, options.width))
     if run.evaluation_file.exists():
         shutil.copy(run.evaluation_file, folder / "evaluation.json")
     evaluations = [{"agent_steps": row["step"]} | row["statistics"] for row in run.rows("evaluation")]
     write_rows(folder / "evaluations.csv", evaluations)
     learning_curves([run], folder / "learning_curve.png")
     if options.published:
-        published_comparison(run, PUBLISHED[options.published], folder / "beside_published.png")
+        picture = folder / "beside_published.png"
+        published_comparison(run, PUBLISHED[options.published], picture, width=options.width)
     _, state, _, _ = run.newest_checkpoint()
     network = next(state["agent"][name] for name in TRAINED if name in state["agent"])
     weights = {name.replace("/", "."): tensor.to(torch.float16) for name, tensor in network.items()}

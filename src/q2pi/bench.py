@@ -6,8 +6,10 @@ measured too.
 
 import dataclasses
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from q2pi import checkpoint
 from q2pi.config import RunConfig
 from q2pi.envs import EnvSpec, make_games
 from q2pi.loop import Progress, Started, prepare, run
@@ -119,7 +122,10 @@ def matrix_rate(precision: str, device: torch.device) -> float:
 
 
 def replay(transitions: int, codec: Codec, draws: int = 300, recorded: int = 20_000) -> Measures:
-    """Return what a full replay of real Space Invaders transitions takes.
+    """Return what a full replay of real Space Invaders transitions takes: memory, time per batch, a checkpoint.
+
+    Bytes are those that the replay accounts for. What the process grew by stands beside them: a small replay may hide
+    in memory that was freed before, a large one cannot.
 
     Args:
         transitions: size of the replay; what was recorded is fed again until it is full.
@@ -138,15 +144,23 @@ def replay(transitions: int, codec: Codec, draws: int = 300, recorded: int = 20_
         ring.extend(*rows[step % len(rows)])
     filled = time.perf_counter() - began
     grown = process.memory_info().rss - before
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        saved = checkpoint.save(Path(folder), 0, {"replay": ring.state()})
+        stall = time.perf_counter() - began
+        on_disk = sum(file.stat().st_size for file in saved.iterdir())
     numbers = iter(range(draws + 10))
     sample_ms = _median_ms(lambda: ring.sample(uniform(ring, BATCH, np.random.default_rng(next(numbers)))), draws)
     return {
         "codec": codec,
         "transitions": len(ring),
-        "bytes_per_transition": grown / transitions,
-        "megabytes": grown / 1e6,
+        "bytes_per_transition": ring.nbytes / transitions,
+        "megabytes": ring.nbytes / 1e6,
+        "process_grew_megabytes": grown / 1e6,
         "sample_ms": sample_ms,
         "extend_us": 1e6 * filled / transitions,
+        "checkpoint_seconds": stall,
+        "checkpoint_megabytes": on_disk / 1e6,
         "batch_size": BATCH,
     }
 

@@ -1,0 +1,143 @@
+"""What each way of making one DQN update costs: milliseconds at batch 32 on Nature's network, in alternating rounds.
+
+    python benchmarks/update_variants.py [--rounds 5]
+
+Every variant makes the same update: both networks on the next observations, the main one on the observations, backward,
+Adam. Written: results/benchmarks/update_variants.json, with each round's median. Absolute numbers are of one machine.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from q2pi.algorithms.dqn import loss
+from q2pi.networks import QNetwork
+
+RESULT = Path(__file__).parent.parent / "results" / "benchmarks" / "update_variants.json"
+BATCH, ACTIONS, REPETITIONS = 32, 6, 30
+OBSERVATION = (4, 84, 84)
+
+
+class Plain(nn.Module):
+    """The same network as torch lays it out by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [
+            nn.Conv2d(4, 32, 8, 4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, 2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3),
+            nn.ReLU(),
+        ]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, ACTIONS))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        q: Tensor = self.layers(observation / 255.0)
+        return q.float()
+
+
+def drawn() -> list[Tensor]:
+    """Return a batch of random transitions."""
+    frames = [torch.randint(0, 256, (BATCH, *OBSERVATION), dtype=torch.uint8) for _ in range(2)]
+    action, reward = torch.randint(0, ACTIONS, (BATCH,)), torch.randn(BATCH)
+    return [frames[0], action, reward, torch.full((BATCH,), 0.99), frames[1]]
+
+
+def update(network: nn.Module, *, bf16: bool, fused: bool) -> Callable[[], None]:
+    """Return an update in one piece."""
+    target, batch = copy.deepcopy(network).requires_grad_(False), drawn()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
+
+    def one() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            value, _ = loss(network, target, *batch, double=True, error="mse")
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+
+    return one
+
+
+def update_in_halves(network: nn.Module, *, bf16: bool) -> Callable[[], None]:
+    """Return an update whose batch is halved between two threads, each with one thread of arithmetic."""
+    target, batch = copy.deepcopy(network).requires_grad_(False), drawn()
+    parameters = list(network.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
+    second = ThreadPoolExecutor(1, initializer=lambda: torch.set_num_threads(1))
+
+    def gradient(rows: slice) -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            value, _ = loss(network, target, *[column[rows] for column in batch], double=True, error="mse")
+        return torch.autograd.grad(value, parameters)
+
+    def one() -> None:
+        later = second.submit(gradient, slice(BATCH // 2, BATCH))
+        first = gradient(slice(0, BATCH // 2))
+        for parameter, a, b in zip(parameters, first, later.result(), strict=True):
+            parameter.grad = (a + b) / 2
+        optimizer.step()
+
+    return one
+
+
+def variants() -> dict[str, tuple[int, Callable[[], None]]]:
+    """Return for each variant its threads of arithmetic and its update."""
+
+    def ours() -> nn.Module:
+        return QNetwork(OBSERVATION, ACTIONS, (1,))
+
+    return {
+        "torch's own layout and Adam, fp32": (2, update(Plain(), bf16=False, fused=False)),
+        "channels-last, fused Adam, fp32": (2, update(ours(), bf16=False, fused=True)),
+        "channels-last, fused Adam, bf16": (2, update(ours(), bf16=True, fused=True)),
+        "the same in bf16 on one thread": (1, update(ours(), bf16=True, fused=True)),
+        "the same in fp32 on one thread": (1, update(ours(), bf16=False, fused=True)),
+        "two halves on two threads, fp32": (1, update_in_halves(ours(), bf16=False)),
+        "two halves on two threads, bf16": (1, update_in_halves(ours(), bf16=True)),
+    }
+
+
+def median_ms(work: Callable[[], None]) -> float:
+    """Return the median milliseconds of one call, warmed up."""
+    times = []
+    for repetition in range(REPETITIONS + 5):
+        began = time.perf_counter()
+        work()
+        if repetition >= 5:
+            times.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Time every variant in turn, several rounds, and write the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    contenders = variants()
+    rounds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(options.rounds):
+        for name, (threads, work) in contenders.items():
+            torch.set_num_threads(threads)
+            rounds[name].append(round(median_ms(work), 2))
+    report = {
+        "command": f"python benchmarks/update_variants.py --rounds {options.rounds}",
+        "milliseconds": {name: statistics.median(values) for name, values in rounds.items()},
+        "rounds": rounds,
+    }
+    RESULT.write_text(json.dumps(report, indent=1) + "\n")
+    for name, value in report["milliseconds"].items():
+        print(f"{name:<36} {value:6.1f} ms  [{min(rounds[name]):.1f}, {max(rounds[name]):.1f}]")
+
+
+if __name__ == "__main__":
+    main()
