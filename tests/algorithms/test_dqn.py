@@ -229,10 +229,10 @@ GAMES, DRAWS = 8, 400
 
 
 def coins(agent: dqn.Agent, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return [DRAWS, GAMES] bool: which games explored at each step; greedy play would be action -1."""
-    monkeypatch.setattr(agent, "_greedy", lambda observation: np.full(GAMES, -1))
+    """Return [DRAWS, GAMES] bool: which games explored at each step; greedy play is action 2, which none explores."""
+    monkeypatch.setattr(agent, "_q", lambda observation: np.tile([0.0, 0.0, 1.0], (GAMES, 1)))
     observation = np.zeros((GAMES, 2), np.float32)
-    return np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)]) != -1
+    return np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)]) != 2
 
 
 def all_or_none(explored: Any) -> float:
@@ -253,7 +253,7 @@ def test_one_coin_for_all_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
     def shared(observation: Any, epsilon: float, noise: np.random.Generator) -> Any:
         explores = noise.random() < epsilon
-        return noise.integers(2, size=GAMES) if explores else agent._greedy(observation)
+        return noise.integers(2, size=GAMES) if explores else agent._q(observation).argmax(axis=1)
 
     monkeypatch.setattr(agent, "_epsilon_greedy", shared)
     assert all_or_none(coins(agent, monkeypatch)) == 1

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
+from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
 from q2pi.normalize import ObservationNormalizer
 
@@ -100,6 +101,62 @@ class Agent(Protocol):
 
     def load(self, state: State) -> None:
         """Continue from what `state` returned; without its "replay", where it has one, the agent can act, not learn."""
+
+
+class ValueAgent:
+    """What agents that learn Q-values share: epsilon-greedy play, its schedule, and judging it.
+
+    A subclass has a `config` with `start_e`, `end_e`, `exploration_fraction` and `evaluation_e`, and `_q`.
+    """
+
+    config: Any
+    setting: Setting
+    actions: int
+    first_action: int
+    """The number that the game's first action has; inside, actions count from 0."""
+
+    @property
+    def evaluation_policy(self) -> str:
+        return f"epsilon-greedy, epsilon {self.config.evaluation_e}"
+
+    def epsilon(self, step: int) -> float:
+        """Return the exploration rate at agent step `step`."""
+        c = self.config
+        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
+
+    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
+        return self._epsilon_greedy(observation, self.config.evaluation_e, noise)
+
+    def predict(
+        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Array, None]:
+        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
+        batch, single = as_batch(observation, self.setting.observation_shape)
+        rate = 0.0 if deterministic else self.config.evaluation_e
+        actions = self._epsilon_greedy(batch, rate, np.random.default_rng())
+        return (actions[0] if single else actions), None
+
+    def _q(self, observation: Array) -> Array:
+        """Return Q [N, A] of observations [N, ...]."""
+        raise NotImplementedError
+
+    def _epsilon_greedy(
+        self, observation: Array, epsilon: float, noise: np.random.Generator, q: Array | None = None
+    ) -> Array:
+        """Return actions [N] as the game counts them: each game has a coin of its own.
+
+        Args:
+            observation: [N, ...].
+            epsilon: exploration rate.
+            noise: source of the coins and of the random actions.
+            q: Q [N, A] where it is known already; else it is worked out unless all games explore.
+        """
+        explores = noise.random(len(observation)) < epsilon
+        chosen = noise.integers(self.actions, size=len(observation))
+        if not explores.all():
+            values = self._q(observation) if q is None else q
+            chosen = np.where(explores, chosen, values.argmax(axis=1))
+        return chosen + self.first_action
 
 
 class PolicyAgent:

@@ -17,7 +17,7 @@ whatever the number of games.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from q2pi.algorithms.base import (
     Metrics,
     Setting,
     State,
-    as_batch,
+    ValueAgent,
     load_optimizer,
     load_weights,
     optimizer_state,
@@ -39,7 +39,6 @@ from q2pi.capture import Captured
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
-from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
 from q2pi.networks import QNetwork, seeded
@@ -223,10 +222,11 @@ def loss(
     return weighted_mean(losses, None), q.detach().amax(dim=1).mean()
 
 
-class Agent:
+class Agent(ValueAgent):
     """Epsilon-greedy play over N games and a Q-network trained from replay."""
 
     overlap = True
+    config: Config
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
@@ -263,15 +263,6 @@ class Agent:
         )
         self.updates = 0
 
-    @property
-    def evaluation_policy(self) -> str:
-        return f"epsilon-greedy, epsilon {self.config.evaluation_e}"
-
-    def epsilon(self, step: int) -> float:
-        """Return the exploration rate at agent step `step`."""
-        c = self.config
-        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
-
     def begin(self, observation: Array) -> None:
         self.replay.begin(self._newest_frame(observation))
 
@@ -295,18 +286,6 @@ class Agent:
         while (owed := _owed(self.config, step) - self.updates) > 0:
             rows += self._updates(min(owed, AT_ONCE))
         return [row | {"epsilon": self.epsilon(step)} for row in rows]
-
-    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self._epsilon_greedy(observation, self.config.evaluation_e, noise)
-
-    def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
-        batch, single = as_batch(observation, self.setting.observation_shape)
-        rate = 0.0 if deterministic else self.config.evaluation_e
-        actions = self._epsilon_greedy(batch, rate, np.random.default_rng())
-        return (actions[0] if single else actions), None
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {"main": self.main, "target": self.target}
@@ -332,20 +311,10 @@ class Agent:
         """Return the newest frame [N, *frame_shape] of stacked observations."""
         return observation[:, -self.setting.frame_shape[0] :]
 
-    def _epsilon_greedy(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [N] as the game counts them: each game has a coin of its own."""
-        games = len(observation)
-        explores = noise.random(games) < epsilon
-        chosen = noise.integers(self.actions, size=games)
-        if not explores.all():
-            chosen = np.where(explores, chosen, self._greedy(observation))
-        return chosen + self.first_action
-
-    def _greedy(self, observation: Array) -> Array:
+    def _q(self, observation: Array) -> Array:
         with torch.inference_mode(), precision(self.setting):
-            q = self.main(torch.from_numpy(observation).to(self.setting.device))
-        best: Array = q.argmax(dim=1).cpu().numpy()
-        return best
+            q: Array = self.main(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
+        return q
 
     def _updates(self, count: int) -> list[Metrics]:
         """Make `count` updates; their batches are drawn before the first, as none of them changes what replay holds."""

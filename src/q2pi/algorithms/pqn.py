@@ -28,7 +28,6 @@ would gain under one percent, and would choose the first actions of each rollout
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ from q2pi.algorithms.base import (
     Metrics,
     Setting,
     State,
-    as_batch,
+    ValueAgent,
     load_optimizer,
     load_weights,
     optimizer_state,
@@ -181,10 +180,11 @@ def loss(network: nn.Module, observation: Tensor, action: Tensor, target: Tensor
     return 0.5 * squared(td_errors(q, action, target)).mean(), q.detach().amax(dim=1).mean()
 
 
-class Agent:
+class Agent(ValueAgent):
     """Epsilon-greedy play over N games and a Q-network trained from each rollout of theirs, once."""
 
     overlap = False
+    config: Config
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
@@ -205,15 +205,6 @@ class Agent:
         self.rollouts = 0
         self._acted: dict[str, Array] = {}
 
-    @property
-    def evaluation_policy(self) -> str:
-        return f"epsilon-greedy, epsilon {self.config.evaluation_e}"
-
-    def epsilon(self, step: int) -> float:
-        """Return the exploration rate at agent step `step`."""
-        c = self.config
-        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
-
     def learning_rate(self, step: int, update: int) -> float:
         """Return the step size of update `update`, counted from 1, of a rollout that began at agent step `step`."""
         rate = self.config.learning_rate
@@ -226,9 +217,9 @@ class Agent:
 
     def act(self, observation: Array, step: int) -> Array:
         q = self._q(observation)
-        action = self._epsilon_greedy(q, self.epsilon(step), stream(self.setting.seed, "explore", step))
-        self._acted = {"observation": observation, "action": action, "value": q.max(axis=1)}
-        return action + self.first_action
+        action = self._epsilon_greedy(observation, self.epsilon(step), stream(self.setting.seed, "explore", step), q)
+        self._acted = {"observation": observation, "action": action - self.first_action, "value": q.max(axis=1)}
+        return action
 
     def observe(self, action: Array, result: Step) -> None:
         env = self.setting.env
@@ -249,18 +240,6 @@ class Agent:
         self.rollout.clear()
         self.rollouts += 1
         return metrics
-
-    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self._epsilon_greedy(self._q(observation), self.config.evaluation_e, noise) + self.first_action
-
-    def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
-        batch, single = as_batch(observation, self.setting.observation_shape)
-        rate = 0.0 if deterministic else self.config.evaluation_e
-        actions = self._epsilon_greedy(self._q(batch), rate, np.random.default_rng()) + self.first_action
-        return (actions[0] if single else actions), None
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {"main": self.main}
@@ -284,11 +263,6 @@ class Agent:
         with torch.inference_mode(), precision(self.setting):
             q: Array = self.main(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
         return q
-
-    def _epsilon_greedy(self, q: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [B], counted from 0, for Q [B, A]: each game has a coin of its own."""
-        explores = noise.random(len(q)) < epsilon
-        return np.where(explores, noise.integers(self.actions, size=len(q)), q.argmax(axis=1))
 
     def _final_value(self, result: Step) -> Array:
         """Return max_a Q [N] of what follows where no later row will hold it, 0 elsewhere."""
