@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from q2pi.networks import ChannelNorm, MLPTorso, NatureTorso, QNetwork, seeded, torso_for
+from q2pi.networks import ChannelNorm, ImageTorso, MLPTorso, QNetwork, seeded, torso_for
 
 
 def parameters(network: nn.Module) -> int:
@@ -16,8 +16,20 @@ def test_the_nature_network_has_its_published_size(actions: int) -> None:
     """32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1) + 512 * (3136 + 1), then 513 for each action."""
     torso = 32 * 257 + 64 * 513 + 64 * 577 + 512 * 3137
     assert torso == 1_684_128
-    assert parameters(NatureTorso(4, 84, 84)) == torso
+    assert parameters(ImageTorso(4, 84, 84)) == torso
     assert parameters(QNetwork((4, 84, 84), actions, (1,))) == torso + 513 * actions
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_network_of_2013_has_its_published_size(layer_norm: bool) -> None:
+    """16 filters of 8 x 8 x 4, 32 of 4 x 4 x 16, 256 units over 9 x 9 x 32, then 257 numbers for each action."""
+    torso = 16 * 257 + 32 * 257 + 256 * (9 * 9 * 32 + 1)
+    assert torso == 676_144
+    norms = 2 * (16 + 32 + 256) if layer_norm else 0
+    network = QNetwork((4, 84, 84), 6, (1,), network="nips", layer_norm=layer_norm)
+    assert parameters(network) == torso + norms + 257 * 6
+    strides = [layer.stride for layer in network.torso.modules() if isinstance(layer, nn.Conv2d)]
+    assert strides == [(4, 4), (2, 2)]
 
 
 def test_for_four_actions() -> None:
@@ -29,7 +41,7 @@ def test_an_mlp_has_the_layers_asked_for() -> None:
     assert [tuple(parameter.shape) for parameter in torso.parameters()] == [(5, 3), (5,), (7, 5), (7,)]
     assert torso.features == 7
     assert isinstance(torso_for((3,), (5, 7)), MLPTorso)
-    assert isinstance(torso_for((4, 84, 84), (5, 7)), NatureTorso)
+    assert isinstance(torso_for((4, 84, 84), (5, 7)), ImageTorso)
 
 
 @pytest.mark.parametrize("actions", [4, 18])
@@ -42,7 +54,7 @@ def test_layer_normalisation_adds_two_numbers_for_each_channel_and_unit(actions:
 
 
 def test_without_layer_normalisation_the_names_of_weights_are_as_they_were() -> None:
-    names = list(NatureTorso(4, 84, 84).state_dict())
+    names = list(ImageTorso(4, 84, 84).state_dict())
     layers = [f"convolutions.{number}" for number in (0, 2, 4)] + ["linear"]
     assert names == [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
 
@@ -54,7 +66,7 @@ def images(count: int = 2) -> torch.Tensor:
 
 def test_pixels_are_divided_by_255_and_convolved_as_published() -> None:
     """The same numbers from a plain float network, channels first, with strides 4, 2, 1."""
-    torso = seeded(lambda: NatureTorso(4, 84, 84), 1, "main")
+    torso = seeded(lambda: ImageTorso(4, 84, 84), 1, "main")
     x = images().float() / 255
     convolutions = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
     for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
@@ -70,7 +82,7 @@ def normal(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_layers_are_normalised_over_channels_before_each_relu() -> None:
-    torso = seeded(lambda: NatureTorso(4, 84, 84, layer_norm=True), 1, "main")
+    torso = seeded(lambda: ImageTorso(4, 84, 84, layer_norm=True), 1, "main")
     x = images().float() / 255
     convolutions = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
     for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
@@ -96,7 +108,7 @@ def test_each_channel_of_an_image_has_a_scale_and_a_shift_of_its_own() -> None:
 
 def test_observations_are_not_written_to() -> None:
     observation = images()
-    NatureTorso(4, 84, 84)(observation)
+    ImageTorso(4, 84, 84)(observation)
     assert torch.equal(observation, images())
 
 

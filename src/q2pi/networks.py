@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from q2pi.errors import UserError
 from q2pi.rng import derive
 
 Module = TypeVar("Module", bound=nn.Module)
+Network = Literal["nature", "nips"]
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -33,24 +34,45 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(image.movedim(1, -1)).movedim(-1, 1)
 
 
-class NatureTorso(nn.Module):
-    """The convolutions of Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, then 512 units, ReLU after each.
+@dataclass(frozen=True)
+class Convolutions:
+    """Sizes of a network for images: (channels, kernel, stride) of each convolution, then the units of one layer."""
 
-    Input: uint8 [B, C, H, W], divided by 255 here. Output: float32 [B, 512]. For 4 x 84 x 84: 1,684,128 parameters.
+    layers: tuple[tuple[int, int, int], ...]
+    features: int
+
+
+CONVOLUTIONS = {
+    "nature": Convolutions(((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
+    "nips": Convolutions(((16, 8, 4), (32, 4, 2)), 256),
+}
+"""Mnih et al. 2015 in Nature, and Mnih et al. 2013 at the NIPS workshop: a third of the arithmetic."""
+
+
+class ImageTorso(nn.Module):
+    """The convolutions and the one layer of `CONVOLUTIONS[network]`, ReLU after each.
+
+    Input: uint8 [B, C, H, W], divided by 255 here. Output: float32 [B, features]: 512 for nature, 256 for nips. For
+    4 x 84 x 84: 1,684,128 parameters, or 676,144.
 
     Args:
         channels, height, width: of an observation.
-        layer_norm: normalise before each ReLU, as in Gallici et al. 2025: 1,344 parameters more.
+        network: nature or nips.
+        layer_norm: normalise before each ReLU, as in Gallici et al. 2025: 1,344 parameters more, or 608.
     """
 
-    features = 512
-
-    def __init__(self, channels: int, height: int, width: int, *, layer_norm: bool = False) -> None:
+    def __init__(
+        self, channels: int, height: int, width: int, *, network: Network = "nature", layer_norm: bool = False
+    ) -> None:
         super().__init__()
+        sizes = CONVOLUTIONS[network]
+        self.features = sizes.features
         layers: list[nn.Module] = []
-        for size_in, size_out, kernel, stride in ((channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)):
-            norm = [ChannelNorm(size_out)] if layer_norm else []
-            layers += [nn.Conv2d(size_in, size_out, kernel, stride=stride), *norm, nn.ReLU()]
+        inputs = channels
+        for size, kernel, stride in sizes.layers:
+            norm = [ChannelNorm(size)] if layer_norm else []
+            layers += [nn.Conv2d(inputs, size, kernel, stride=stride), *norm, nn.ReLU()]
+            inputs = size
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
             flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
@@ -102,11 +124,12 @@ def torso_for(
     hidden: tuple[int, ...],
     activation: type[nn.Module] = nn.ReLU,
     *,
+    network: Network = "nature",
     layer_norm: bool = False,
-) -> NatureTorso | MLPTorso:
-    """Return the Nature torso for images [C, H, W] and an MLP of sizes `hidden` for vectors [D]."""
+) -> ImageTorso | MLPTorso:
+    """Return the torso `network` for images [C, H, W] and an MLP of sizes `hidden` for vectors [D]."""
     if len(observation_shape) == 3:
-        return NatureTorso(*observation_shape, layer_norm=layer_norm)
+        return ImageTorso(*observation_shape, network=network, layer_norm=layer_norm)
     return MLPTorso(observation_shape[0], hidden, activation, layer_norm=layer_norm)
 
 
@@ -114,10 +137,16 @@ class QNetwork(nn.Module):
     """One value per action: observations [B, ...] -> Q [B, A], float32 whatever the precision inside."""
 
     def __init__(
-        self, observation_shape: tuple[int, ...], actions: int, hidden: tuple[int, ...], *, layer_norm: bool = False
+        self,
+        observation_shape: tuple[int, ...],
+        actions: int,
+        hidden: tuple[int, ...],
+        *,
+        network: Network = "nature",
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.torso = torso_for(observation_shape, hidden, layer_norm=layer_norm)
+        self.torso = torso_for(observation_shape, hidden, network=network, layer_norm=layer_norm)
         self.head = nn.Linear(self.torso.features, actions)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -297,7 +326,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy = PolicyNetwork(observation_shape, space, hidden, log_std=log_std, squash=squash)
         self.separate = len(observation_shape) != 3
-        self.critic = ValueNetwork(observation_shape, hidden) if self.separate else nn.Linear(NatureTorso.features, 1)
+        features = self.policy.torso.features
+        self.critic = ValueNetwork(observation_shape, hidden) if self.separate else nn.Linear(features, 1)
         if not self.separate:
             orthogonal(self.critic, 1.0)
 

@@ -109,13 +109,15 @@ def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
             else:
                 total = total + error**2
         (total / config.batch_size).backward()
+        total_steps = agent.setting.total_timesteps
+        rate = config.learning_rate * (1 - number / total_steps if config.anneal_learning_rate else 1)
         for name in names:
             gradient = free[name].grad
             assert gradient is not None
             first[name] = 0.9 * first[name] + 0.1 * gradient
             second[name] = 0.999 * second[name] + 0.001 * gradient**2
             scale = (second[name] / (1 - 0.999 ** (number + 1))).sqrt() + config.adam_eps
-            weights[name] = weights[name] - config.learning_rate * first[name] / (1 - 0.9 ** (number + 1)) / scale
+            weights[name] = weights[name] - rate * first[name] / (1 - 0.9 ** (number + 1)) / scale
     return weights
 
 
@@ -152,6 +154,23 @@ def test_gradients_are_clipped_by_their_norm() -> None:
     agent.learn(1)
     after = torch.cat([parameter.detach().flatten() for parameter in agent.main.parameters()])
     assert float((after - before).norm()) == pytest.approx(0.01 * 1e-3, rel=0.05)
+
+
+def test_the_learning_rate_falls_with_the_agent_steps_where_asked() -> None:
+    falling = prepared(anneal_learning_rate=True, total_timesteps=4)
+    expected, constant = oracle(falling, 4, True), oracle(prepared(total_timesteps=4), 4, True)
+    falling.learn(4)
+    assert distance(falling, expected) < 1e-3
+    assert distance(falling, constant) > 0.5, "the twin: a constant step size ends elsewhere"
+
+
+@pytest.mark.parametrize("anneal", [False, True])
+def test_a_rate_in_a_tensor_moves_weights_as_a_number_does(anneal: bool) -> None:
+    number, tensor = (prepared(anneal_learning_rate=anneal, batch_size=16) for _ in range(2))
+    tensor.optimizer.param_groups[0]["lr"] = torch.tensor(tensor.config.learning_rate)
+    for agent in (number, tensor):
+        agent.learn(40)
+    assert distance(number, dict(tensor.main.named_parameters())) < 1e-4
 
 
 def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,20 @@ def load_weights(networks: Mapping[str, torch.nn.Module], state: State) -> None:
             ) from problem
 
 
+def settable_rate(rate: float, device: torch.device) -> float | torch.Tensor:
+    """Return a step size for an optimizer that `set_rate` may change: a tensor where a CUDA graph will read it."""
+    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set an optimizer's step size; a tensor is filled in place, so that a captured graph sees it."""
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     """Return an optimizer's per-parameter state as nested dicts of tensors; its settings come from the config."""
     return {str(index): dict(slots) for index, slots in optimizer.state_dict()["state"].items()}

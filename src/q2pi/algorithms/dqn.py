@@ -34,14 +34,17 @@ from q2pi.algorithms.base import (
     optimizer_state,
     precision,
     refuse_tables,
+    set_rate,
+    settable_rate,
 )
 from q2pi.capture import Captured
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.games import Step
 from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
+from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
-from q2pi.networks import QNetwork, seeded
+from q2pi.networks import Network, QNetwork, seeded
 from q2pi.replay.device import store_for
 from q2pi.replay.frames import Codec
 from q2pi.replay.ring import Replay, bytes_needed
@@ -61,6 +64,8 @@ class Config:
 
     learning_rate: float = 1e-4
     """Step size of Adam."""
+    anneal_learning_rate: bool = False
+    """Let the step size fall linearly to 0 over the budget."""
     adam_eps: float = 1e-8
     """Adam's constant under the fraction bar; 1.5e-4 keeps early steps small."""
     gamma: float = 0.99
@@ -97,11 +102,14 @@ class Config:
     max_grad_norm: float = 0.0
     """Bound on the gradient's norm; 0 is none."""
     hidden: tuple[int, ...] = (120, 84)
-    """Units of the hidden layers for vector observations (images have the Nature network)."""
+    """Units of the hidden layers for vector observations."""
+    network: Network = "nature"
+    """Layers for images: those of Mnih et al. 2015 (nature), or of 2013 (nips) with a third of the arithmetic."""
 
 
 SPACE: Space = {
     "learning_rate": Float(5e-5, 5e-3, log=True),
+    "anneal_learning_rate": Choice(False, True),
     "batch_size": PowerOfTwo(16, 256),
     "buffer_size": PowerOfTwo(4_096, 131_072),
     "learning_starts": Int(250, 10_000, log=True),
@@ -233,13 +241,13 @@ class Agent(ValueAgent):
         self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
 
         def build() -> QNetwork:
-            return QNetwork(setting.observation_shape, self.actions, config.hidden)
+            return QNetwork(setting.observation_shape, self.actions, config.hidden, network=config.network)
 
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
         self.optimizer = torch.optim.Adam(
             self.main.parameters(),
-            lr=config.learning_rate,
+            lr=settable_rate(config.learning_rate, setting.device),
             eps=config.adam_eps,
             fused=True,
             capturable=setting.device.type == "cuda",
@@ -262,6 +270,11 @@ class Agent(ValueAgent):
             ),
         )
         self.updates = 0
+
+    def learning_rate(self, step: int) -> float:
+        """Return the step size of an update that belongs to agent step `step`."""
+        rate = self.config.learning_rate
+        return linear(rate, 0.0, 1.0, self.setting.total_timesteps, step) if self.config.anneal_learning_rate else rate
 
     def begin(self, observation: Array) -> None:
         self.replay.begin(self._newest_frame(observation))
@@ -329,10 +342,15 @@ class Agent(ValueAgent):
 
     def _update(self, *batch: Tensor) -> Tensor:
         """Make one update from the tensors of a batch; return (loss, mean of max_a Q) as a tensor [2]."""
+        set_rate(self.optimizer, self.learning_rate(self._step()))
         scalars = self._captured(self._descend, *batch)
         self.updates += 1
         self._refresh_target()
         return scalars
+
+    def _step(self) -> int:
+        """Return the agent step that the newest update belongs to."""
+        return self.config.learning_starts + self.updates * self.config.train_frequency
 
     def _descend(self, *batch: Tensor) -> Tensor:
         """Make one step down the gradient of a batch's loss; return (loss, mean of max_a Q) as a tensor [2]."""
@@ -348,8 +366,7 @@ class Agent(ValueAgent):
 
     def _refresh_target(self) -> None:
         """Move the target network when the agent step that the newest update belongs to enters a new period."""
-        config = self.config
-        step = config.learning_starts + self.updates * config.train_frequency
+        config, step = self.config, self._step()
         before, period = step - config.train_frequency, config.target_network_frequency
         if step // period == before // period:
             return

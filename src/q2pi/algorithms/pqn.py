@@ -51,7 +51,7 @@ from q2pi.equations.losses import squared, td_errors
 from q2pi.equations.returns import lambda_returns
 from q2pi.equations.schedules import linear, rectification
 from q2pi.errors import UserError
-from q2pi.networks import QNetwork, orthogonal, seeded
+from q2pi.networks import Network, QNetwork, orthogonal, seeded
 from q2pi.replay.rollout import Rollout
 from q2pi.rng import stream
 from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
@@ -91,7 +91,9 @@ class Config:
     evaluation_e: float = 0.001
     """Exploration rate while being evaluated."""
     hidden: tuple[int, ...] = (128, 128)
-    """Units of the hidden layers for vector observations (images have the Nature network)."""
+    """Units of the hidden layers for vector observations."""
+    network: Network = "nature"
+    """Layers for images: those of Mnih et al. 2015 (nature), or of 2013 (nips) with a third of the arithmetic."""
 
 
 SPACE: Space = {
@@ -192,7 +194,7 @@ class Agent(ValueAgent):
         shape = setting.observation_shape
 
         def build() -> QNetwork:
-            network = QNetwork(shape, self.actions, config.hidden, layer_norm=True)
+            network = QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=True)
             orthogonal(network.torso, math.sqrt(2))
             orthogonal(network.head, 1.0)
             return network
