@@ -1,0 +1,199 @@
+"""The preset `laptop` on Pong and Space Invaders, and Stable-Baselines3's DQN given the same minutes.
+
+    python benchmarks/laptop.py --peer-python .venv-peers/bin/python [--games Pong] [--seeds 3] [--runs runs/laptop]
+
+Every run has one core and another run beside it on the other. Judged: 30 whole games with raw rewards, up to 30 no-ops
+and no sticky actions, for all. The peer has the RL Zoo's settings for Atari but for a warm-up of 5,000 steps: the Zoo's
+100,000 are more than it plays in its minutes; its schedule falls over the steps that it is expected to play. Runs that are
+finished are not made again. Written: results/laptop/scores.json, table.md and curves.png.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent.parent / "results" / "laptop"
+GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
+EPISODES, WINDOW = 30, 40
+OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
+PEER_SPEED = 85
+"""Agent steps per second that Stable-Baselines3's DQN is expected to make on one core."""
+
+
+def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train the preset, or what is left of it; return its minutes, steps, training returns and scores."""
+    from q2pi.api import override
+    from q2pi.execute import execute
+    from q2pi.presets import configure
+    from q2pi.rundir import RunDir
+
+    config, _ = configure("pqn", game, "laptop")
+    for _ in execute(override(config, {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES}), folder):
+        pass
+    run = RunDir.open(folder)
+    rows, episodes = run.rows("train"), run.rows("episode")
+    elapsed = [row["elapsed"] for row in rows]
+    seconds = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], elapsed)
+    return {
+        "minutes": elapsed[-1] / 60,
+        "steps": rows[-1]["step"],
+        "returns": [[second / 60, row["return"]] for second, row in zip(seconds, episodes, strict=True)],
+        "scores": json.loads(run.evaluation_file.read_text())["scores"],
+    }
+
+
+def sb3(game: str, seed: int, minutes: float) -> dict[str, Any]:
+    """Train Stable-Baselines3's DQN for some minutes; return what `q2pi` returns."""
+    import ale_py
+    import gymnasium
+    import torch
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    gymnasium.register_envs(ale_py)
+    torch.set_num_threads(1)
+    env_id = f"{game}NoFrameskip-v4"
+    begun, returns = time.perf_counter(), []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            passed = (time.perf_counter() - begun) / 60
+            returns.extend([passed, info["episode"]["r"]] for info in self.locals["infos"] if "episode" in info)
+            return passed < minutes
+
+    settings = {"learning_rate": 1e-4, "batch_size": 32, "train_freq": 4, "gradient_steps": 1}
+    exploration = {"exploration_fraction": 0.1, "exploration_final_eps": 0.01}
+    replay = {"buffer_size": 100_000, "learning_starts": 5_000, "target_update_interval": 1_000}
+    games = VecFrameStack(make_atari_env(env_id, n_envs=1, seed=seed), n_stack=4)
+    model = DQN("CnnPolicy", games, **settings, **exploration, **replay, seed=seed, device="cpu")
+    model.learn(int(60 * minutes * PEER_SPEED), callback=Watch())
+    spent = (time.perf_counter() - begun) / 60
+    whole = {"terminal_on_life_loss": False, "clip_reward": False}
+    judge = VecFrameStack(make_atari_env(env_id, n_envs=1, seed=1_000 + seed, wrapper_kwargs=whole), n_stack=4)
+    scores, _ = evaluate_policy(model, judge, EPISODES, deterministic=False, return_episode_rewards=True)
+    return {"minutes": spent, "steps": model.num_timesteps, "returns": returns, "scores": scores}
+
+
+def made(name: str, game: str, seed: int, minutes: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a run gave, made in a process of its own unless its file is there."""
+    file = options.runs / f"{game}-{seed}-{'ours' if name == OURS else 'peer'}.json"
+    if not file.exists():
+        python = sys.executable if name == OURS else options.peer_python
+        wanted = ["--make", name, "--games", game, "--seed", str(seed), "--minutes", str(minutes)]
+        command = [python, __file__, *wanted, "--runs", str(options.runs)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+        file.write_text(output.splitlines()[-1])
+    result = json.loads(file.read_text())
+    print(f"{game} seed {seed} {name}: {np.mean(result['scores']):.1f} in {result['minutes']:.1f} min", flush=True)
+    return result
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores of several seeds."""
+    from q2pi.equations.statistics import bootstrap_interval, mean
+
+    means = np.array([np.mean(run["scores"]) for run in runs])
+    pooled = np.concatenate([run["scores"] for run in runs])
+    return {
+        "minutes": [round(run["minutes"], 1) for run in runs],
+        "agent_steps": [run["steps"] for run in runs],
+        "mean": float(means.mean()),
+        "interval_over_seeds": list(bootstrap_interval(means, mean)),
+        "mean_by_seed": means.tolist(),
+        "mean_minus_std_by_seed": [float(np.mean(run["scores"]) - np.std(run["scores"])) for run in runs],
+        "mean_minus_std": float(pooled.mean() - pooled.std()),
+    }
+
+
+def table(scores: dict[str, dict[str, Any]]) -> str:
+    """Return the scores as a Markdown table."""
+    rows = [
+        "Made by `python benchmarks/laptop.py`. 30 whole games per seed, raw rewards, no sticky actions; 95 % interval",
+        "over seeds. Minutes are wall-clock of training on one core of two, another run on the other.",
+        "",
+        "| game | agent | minutes | agent steps | mean [interval] | each seed | mean - std | mean - std of each seed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for key, row in scores.items():
+        game, name = key.split("/")
+        low, high = row["interval_over_seeds"]
+        each, lower = (
+            ", ".join(f"{value:.1f}" for value in row[kind]) for kind in ("mean_by_seed", "mean_minus_std_by_seed")
+        )
+        rows.append(
+            f"| {GAMES[game]} | {name} | {', '.join(map(str, row['minutes']))} | {max(row['agent_steps']):,} "
+            f"| {row['mean']:.1f} [{low:.1f}, {high:.1f}] | {each} | {row['mean_minus_std']:.1f} | {lower} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def draw(results: dict[str, list[dict[str, Any]]], games: Iterable[str]) -> None:
+    """Draw training returns against minutes: a line for each seed, each point the mean of the last 40 episodes."""
+    from q2pi.plots import COLOURS, new_figure, save_figure
+
+    panels = list(games)
+    figure = new_figure(4.6 * len(panels), 3.6)
+    for number, (game, axes) in enumerate(zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True)):
+        for name, colour in ((OURS, COLOURS[0]), (PEER, COLOURS[1])):
+            for seed, run in enumerate(results.get(f"{game}/{name}", [])):
+                minutes, returns = np.array(run["returns"]).T
+                width = min(WINDOW, len(returns))
+                smooth = np.convolve(returns, np.ones(width) / width, "valid")
+                axes.plot(minutes[width - 1 :], smooth, color=colour, linewidth=1.2, label=None if seed else name)
+        axes.set_title(GAMES[game], loc="left", fontsize=10)
+        axes.set_xlabel("minutes of training on one core")
+        axes.set_ylabel("training return, mean of 40 games" if not number else "")
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, RESULTS / "curves.png")
+
+
+def main() -> None:
+    """Make what is missing, ours first, and write the scores of everything."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has stable-baselines3")
+    parser.add_argument("--games", nargs="*", choices=sorted(GAMES), default=list(GAMES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/laptop"))
+    parser.add_argument("--make", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--minutes", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.make:
+        game, seed = options.games[0], options.seed
+        ours = options.make == OURS
+        folder = options.runs / f"{game}-{seed}"
+        print(json.dumps(q2pi(game, seed, folder) if ours else sb3(game, seed, options.minutes)))
+        return
+    options.runs.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    seeds, results = range(1, options.seeds + 1), {}
+    with ThreadPoolExecutor(2) as pool:
+        for name in (OURS, PEER):
+            jobs = {}
+            for game in options.games:
+                minutes = max((run["minutes"] for run in results.get(f"{game}/{OURS}", [])), default=0.0)
+                jobs[f"{game}/{name}"] = [pool.submit(made, name, game, seed, minutes, options) for seed in seeds]
+            results |= {key: [job.result() for job in several] for key, several in jobs.items()}
+    scores = {key: summary(results[key]) for key in sorted(results)}
+    (RESULTS / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    (RESULTS / "table.md").write_text(table(scores))
+    draw(results, options.games)
+    print(table(scores))
+
+
+if __name__ == "__main__":
+    main()
