@@ -4,8 +4,8 @@
 
 Every run has one core and another run beside it on the other. Judged: 30 whole games with raw rewards, up to 30 no-ops
 and no sticky actions, for all. The peer has the RL Zoo's settings for Atari but for a warm-up of 5,000 steps: the Zoo's
-100,000 are more than it plays in its minutes; its schedule falls over the steps that it is expected to play. Runs that are
-finished are not made again. Written: results/laptop/scores.json, table.md and curves.png.
+100,000 are more than it plays in its time; its schedule falls over the steps that it is expected to play. Finished
+runs are not made again. Written: results/laptop/scores.json, table.md and curves.png.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     elapsed = [row["elapsed"] for row in rows]
     seconds = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], elapsed)
     return {
-        "minutes": elapsed[-1] / 60,
+        "minutes": (elapsed[-1] - sum(row["seconds"]["evaluate"] for row in rows)) / 60,
         "steps": rows[-1]["step"],
         "returns": [[second / 60, row["return"]] for second, row in zip(seconds, episodes, strict=True)],
         "scores": json.loads(run.evaluation_file.read_text())["scores"],
