@@ -53,7 +53,7 @@ def train(options: dict[str, Any], seed: int, steps: int, folder: Path) -> None:
     """Train one run until it reaches the goal or its budget."""
     if needed(folder) is not None or is_finished(folder):
         return
-    config, _ = configure("reinforce", "CartPole-v1")
+    config, _ = configure("reinforce", "CartPole-v1", "classic")
     own = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
     newest = deque((row["return"] for row in RunDir(folder).rows("episode")), maxlen=NEWEST)
     for event in execute(

@@ -16,7 +16,7 @@ LAYERS = [
     {"envs"},
     {"capture", "config", "networks", "normalize", "replay", "search"},
     {"algorithms"},
-    {"checkpoint", "evaluation"},
+    {"checkpoint", "evaluation", "precision"},
     {"loop"},
     {"rundir"},
     {"execute", "presets", "display", "forecast", "plots", "video"},

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from q2pi import algorithms, loop
+from q2pi import algorithms, loop, precision
+from q2pi.api import override
 from q2pi.errors import UserError
 from q2pi.loop import prepare
 from q2pi.presets import configure, names
@@ -86,14 +87,19 @@ def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str)
 
 
 @pytest.mark.parametrize(
-    ("env_id", "hardware", "precision"),
-    [("Pong", True, "bf16"), ("Pong", False, "fp32"), ("CartPole-v1", True, "fp32")],
+    ("env_id", "options", "pays", "found"),
+    [
+        ("Pong", {}, {"nature"}, "bf16"),
+        ("Pong", {}, {"nips"}, "fp32"),
+        ("Pong", {"network": "nips"}, {"nips"}, "bf16"),
+        ("CartPole-v1", {}, {"nature", "nips"}, "fp32"),
+    ],
 )
 def test_auto_precision_is_settled_before_the_run(
-    monkeypatch: pytest.MonkeyPatch, env_id: str, hardware: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, env_id: str, options: dict[str, str], pays: set[str], found: str
 ) -> None:
-    monkeypatch.setattr(loop, "_computes_bf16", lambda device: hardware)
+    monkeypatch.setattr(precision, "choice", lambda network, device: "bf16" if network in pays else "fp32")
     config, _ = configure("dqn", env_id)
-    config = loop.prepare(replace(config, precision="auto"))
-    assert config.precision == precision
+    config = loop.prepare(override(replace(config, precision="auto"), options))
+    assert config.precision == found
     assert loop.prepare(config) == config

@@ -34,8 +34,8 @@ class RunConfig(Generic[Hyperparameters]):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks live; auto is cuda where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32); auto is bf16 for Atari games where the
-    hardware computes with it, and is settled before the run begins."""
+    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32); auto is, for Atari games, what a
+    measurement found faster on this machine, else fp32, and is settled before the run begins."""
     threads: int = 0
     """Threads of the arithmetic on the CPU; 0 is one per core. Results are bit-exact for the same number."""
     checkpoint_frequency: int = 50_000

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from psutil import virtual_memory  # type: ignore[import-untyped]
 
-from q2pi import algorithms
+from q2pi import algorithms, precision
 from q2pi.algorithms.base import Agent, Metrics, Setting, State
 from q2pi.config import RunConfig, check_run
 from q2pi.envs import make_games
@@ -141,21 +141,14 @@ def prepare(config: RunConfig[Any]) -> RunConfig[Any]:
 def _settle(config: RunConfig[Any]) -> RunConfig[Any]:
     """Decide what is left to `auto`, by what the machine has."""
     if config.precision == "auto":
-        fast = is_atari(config.env.env_id) and _computes_bf16(device_of(config.device))
-        config = dataclasses.replace(config, precision="bf16" if fast else "fp32")
+        network: Any = getattr(config.hyper, "network", "nature")
+        found = precision.choice(network, device_of(config.device)) if is_atari(config.env.env_id) else "fp32"
+        config = dataclasses.replace(config, precision=found)
     if getattr(config.hyper, "replay_codec", None) == "auto":
         frame = math.prod(config.env.resize or (0,)) * (1 if config.env.grayscale else 3)
         codec = settled("auto", config.hyper.buffer_size * frame, virtual_memory().total)
         config = dataclasses.replace(config, hyper=dataclasses.replace(config.hyper, replay_codec=codec))
     return config
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    """Tell whether a device has instructions for bf16; emulated, it would be slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def device_of(name: str) -> torch.device:

@@ -450,7 +450,7 @@ def test_padding_has_no_weight_of_its_own() -> None:
 
 @pytest.mark.learning
 def test_reinforce_learns_cart_pole() -> None:
-    run, _ = configure("reinforce", "CartPole-v1")
+    run, _ = configure("reinforce", "CartPole-v1", "classic")
     run = dataclasses.replace(run, total_timesteps=60_000, threads=1)
     scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
     assert np.mean(scores[-1]) > 300
