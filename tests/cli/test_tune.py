@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from small_runs import flags
@@ -167,6 +169,21 @@ def test_without_the_dashboard_one_line(
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     line = line_of(*TUNE, "--study", str(study), "--dashboard", untouched=study)
     assert line == "--dashboard needs optuna-dashboard: pip install 'q2pi[dashboard]'"
+
+
+def test_the_dashboard_asks_for_no_option_again(
+    study: Path, line_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+    fake = SimpleNamespace(run_server=lambda storage, host, port: served.append((storage, host, port)))
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", fake)
+    show = ["tune", "reinforce", "--env-id", "CartPole-v1", "--study", str(study), "--dashboard"]
+    assert cli.main(show) == 0
+    [(storage, host, port)] = served
+    assert len(storage.get_all_studies()) == 1
+    assert (host, port) == ("127.0.0.1", 8080)
+    line = line_of(*show, "--storage", "sqlite:///elsewhere.db", untouched=study)
+    assert line == f"--dashboard: the trials of {study} are in journal; name it with --storage"
 
 
 def test_ctrl_c_stops_all_and_the_command_continues(tmp_path: Path) -> None:

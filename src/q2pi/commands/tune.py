@@ -106,15 +106,13 @@ def tune(options: Options[Any]) -> int:
     env = plan.base.env.env_id.replace("/", "-")
     folder = StudyDir(options.study or f"runs/tune-{plan.base.algorithm}-{env}")
     folder.check()
+    if options.dashboard:
+        return _dashboard(folder, options.storage)
     if folder.plan_file.is_file():
         known = folder.read()
         check_same(folder, known, plan)
         plan = known
-    elif options.dashboard:
-        raise UserError(f"--dashboard: {folder.path} is no study yet")
     kept = storage.open_storage(folder, options.storage)
-    if options.dashboard:
-        return storage.serve(kept)
     lock = locks.take(folder.lock)
     if lock is None:
         raise UserError(f"{folder.path} is in use: another q2pi tune works on it")
@@ -127,6 +125,18 @@ def tune(options: Options[Any]) -> int:
         if crew.ended != "done":
             return _early(folder, crew.line, crew.status)
         return _judge(folder, plan, options, storage.load_study(plan, kept))
+
+
+def _dashboard(folder: "StudyDir", url: str | None) -> int:
+    """Show what is there; no other option of the study has to be repeated."""
+    from q2pi.tuning import storage
+
+    if not folder.plan_file.is_file():
+        raise UserError(f"--dashboard: {folder.path} is no study yet")
+    where = folder.read().storage
+    if storage.without_password(url) != where:
+        raise UserError(f"--dashboard: the trials of {folder.path} are in {where}; name it with --storage")
+    return storage.serve(storage.open_storage(folder, url))
 
 
 def _judge(folder: "StudyDir", plan: "Plan", options: Options[Any], study: Any) -> int:
