@@ -1,12 +1,16 @@
 """Measures of speed: counts by hand, shares that add up, and what is refused."""
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from q2pi import bench
 from q2pi.cli import main
+from q2pi.envs import EnvSpec
+from q2pi.errors import UserError
 
 
 def test_the_work_of_one_update_by_hand() -> None:
@@ -42,6 +46,25 @@ def test_compressed_frames_take_far_less_than_raw_ones() -> None:
     assert raw["sample_ms"] > 0
     assert raw["checkpoint_megabytes"] < raw["megabytes"] / 10, "a checkpoint is compressed"
     assert 0 < raw["checkpoint_seconds"] < 60
+
+
+def test_a_replay_is_filled_by_the_player_of_its_game() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def fire(observation: Any, generator: np.random.Generator) -> Any:
+        seen.append(observation.shape)
+        return np.ones(len(observation), np.int64)
+
+    measures = bench.replay(1_000, "raw", draws=1, env=EnvSpec("Pong", protocol="nature"), act=fire)
+    assert (measures["env_id"], measures["play"]) == ("Pong", "trained")
+    assert seen == [(8, 4, 84, 84)] * 125
+    assert bench.replay(1_000, "raw", draws=1)["play"] == "random"
+
+
+@pytest.mark.parametrize("rules", [{"resize": (42, 42)}, {"grayscale": False}])
+def test_a_replay_of_other_frames_is_not_measured(rules: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="gray frames of 84 x 84"):
+        bench.replay(1_000, "raw", env=EnvSpec("Pong", **rules))
 
 
 def test_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

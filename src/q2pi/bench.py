@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from q2pi import checkpoint
 from q2pi.config import RunConfig
 from q2pi.envs import EnvSpec, make_games
+from q2pi.errors import UserError
 from q2pi.loop import Progress, Started, prepare, run
 from q2pi.presets import configure
 from q2pi.replay.frames import Codec, make_store
@@ -29,7 +30,9 @@ from q2pi.replay.samplers import uniform
 GAMES, FRAME, BATCH = 8, (1, 84, 84), 32
 STARTS, WARM_UP = 1_000, 400
 MATRIX = 1_024
+RANDOM_PLAY = EnvSpec("SpaceInvaders")
 Measures = dict[str, Any]
+Act = Callable[[Any, np.random.Generator], Any]
 
 
 def base_config(options: dict[str, Any]) -> RunConfig[Any]:
@@ -121,8 +124,15 @@ def matrix_rate(precision: str, device: torch.device) -> float:
     return 2 * MATRIX**3 / (1e-3 * _median_ms(product, 30))
 
 
-def replay(transitions: int, codec: Codec, draws: int = 300, recorded: int = 20_000) -> Measures:
-    """Return what a full replay of real Space Invaders transitions takes: memory, time per batch, a checkpoint.
+def replay(
+    transitions: int,
+    codec: Codec,
+    draws: int = 300,
+    recorded: int = 20_000,
+    env: EnvSpec = RANDOM_PLAY,
+    act: Act | None = None,
+) -> Measures:
+    """Return what a full replay of real transitions takes: memory, time per batch, a checkpoint.
 
     Bytes are those that the replay accounts for. What the process grew by stands beside them: a small replay may hide
     in memory that was freed before, a large one cannot.
@@ -131,9 +141,13 @@ def replay(transitions: int, codec: Codec, draws: int = 300, recorded: int = 20_
         transitions: size of the replay; what was recorded is fed again until it is full.
         codec: how frames are kept.
         draws: batches of 32 to time.
-        recorded: transitions of random play to feed.
+        recorded: transitions of play to feed.
+        env: what is played; its frames must be gray and 84 x 84.
+        act: who plays, observations [N, ...] and a generator -> actions [N]; None is at random.
     """
-    first, rows = _recorded(min(recorded, transitions))
+    if env.resize not in (None, FRAME[1:]) or env.grayscale is False:
+        raise UserError(f"the replay is measured with gray frames of 84 x 84, not with those of {env.env_id}'s run")
+    first, rows = _recorded(min(recorded, transitions), env, act)
     process = psutil.Process()
     before = process.memory_info().rss
     store = make_store(codec, FRAME, np.uint8)
@@ -152,6 +166,8 @@ def replay(transitions: int, codec: Codec, draws: int = 300, recorded: int = 20_
     numbers = iter(range(draws + 10))
     sample_ms = _median_ms(lambda: ring.sample(uniform(ring, BATCH, np.random.default_rng(next(numbers)))), draws)
     return {
+        "env_id": env.env_id,
+        "play": "random" if act is None else "trained",
         "codec": codec,
         "transitions": len(ring),
         "bytes_per_transition": ring.nbytes / transitions,
@@ -165,14 +181,17 @@ def replay(transitions: int, codec: Codec, draws: int = 300, recorded: int = 20_
     }
 
 
-def _recorded(transitions: int) -> tuple[Any, list[tuple[Any, ...]]]:
-    """Return (first frames [N, ...], the arguments of `Replay.extend` for each step of N games of random play)."""
-    games = make_games(EnvSpec("SpaceInvaders"), GAMES, 1, threads=1)
+def _recorded(transitions: int, env: EnvSpec, act: Act | None) -> tuple[Any, list[tuple[Any, ...]]]:
+    """Return (first frames [N, ...], the arguments of `Replay.extend` for each step of N games)."""
+    games = make_games(env, GAMES, 1, threads=1)
     first = games.reset()[:, -1:].copy()
     generator = np.random.default_rng(0)
     rows = []
     for _ in range(transitions // GAMES):
-        action = generator.integers(games.action_space.n, size=GAMES)
+        if act is None:
+            action = generator.integers(games.action_space.n, size=GAMES)
+        else:
+            action = act(games.observation, generator)
         games.send(action)
         step = games.recv()
         newest, following = step.next_observation[:, -1:].copy(), step.observation[:, -1:].copy()

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from q2pi import bench
+from q2pi.api import load_agent
 from q2pi.commands.options import parse
 from q2pi.config import at_least
+from q2pi.rundir import RunDir
 
 DESCRIPTION = """Measure DQN on Space Invaders on this machine: train (the whole loop), update (one gradient update), or
 replay (memory and sampling). Nothing is written; quit what else is running first."""
@@ -28,6 +30,8 @@ class Options:
     """replay: real transitions to keep, at least 1000."""
     replay_codec: Literal["raw", "zstd"] = "zstd"
     """replay: how frames are kept."""
+    player: str | None = None
+    """replay: folder of a run whose agent and game are played; by default Space Invaders at random."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """train, update: arithmetic of the networks."""
     num_envs: int = 8
@@ -62,9 +66,17 @@ def main(arguments: list[str]) -> int:
 def measure(options: Options) -> dict[str, Any]:
     """Return the numbers that were asked for."""
     if options.what == "replay":
-        return bench.replay(options.transitions, options.replay_codec)
+        return bench.replay(options.transitions, options.replay_codec, **_player(options.player))
     shared = {name: asdict(options)[name] for name in ("precision", "num_envs", "threads", "device")}
     config = bench.base_config(shared)
     return (
         bench.training(config, options.steps) if options.what == "train" else bench.update(config, options.repetitions)
     )
+
+
+def _player(run_dir: str | None) -> dict[str, Any]:
+    """Return who plays what for the replay."""
+    if run_dir is None:
+        return {}
+    agent, config, _, _ = load_agent(RunDir.open(run_dir))
+    return {"env": config.env, "act": agent.evaluation_act}
