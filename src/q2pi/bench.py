@@ -183,7 +183,7 @@ def replay(
 
 def _recorded(transitions: int, env: EnvSpec, act: Act | None) -> tuple[Any, list[tuple[Any, ...]]]:
     """Return (first frames [N, ...], the arguments of `Replay.extend` for each step of N games)."""
-    games = make_games(env, GAMES, 1, threads=1)
+    games = make_games(env, GAMES, 1)
     first = games.reset()[:, -1:].copy()
     generator = np.random.default_rng(0)
     rows = []

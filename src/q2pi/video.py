@@ -161,7 +161,7 @@ def _atari(spec: EnvSpec) -> Stage:
     assert seen.frame_skip is not None
 
     def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
-        games = VectorGames(AtariEngine(seen, num_envs=1, threads=1), seen, lambda game, number: seed)
+        games = VectorGames(AtariEngine(seen, num_envs=1), seen, lambda game, number: seed)
         try:
             yield np.moveaxis(games.reset()[0], 0, -1), 0.0, False
             for action in actions:

@@ -1,5 +1,6 @@
 """The Atari engine against a slow oracle: one emulator, stepped frame by frame."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 from ale_py.vector_env import AtariVectorEnv
 
+from q2pi.envs import atari
 from q2pi.envs.atari import AtariEngine, raw_screen
 from q2pi.envs.games import Array, Frames
 from q2pi.envs.names import atari_roms
@@ -241,12 +243,53 @@ def test_frames_are_not_written_again() -> None:
     engine.close()
 
 
-def test_threads_change_nothing() -> None:
-    engine = AtariEngine(resolve(EnvSpec("Pong")), 3, threads=2)
+def test_games_do_not_know_of_each_other() -> None:
+    engine, alone = engine_of(3, "Pong"), engine_of(1, "Pong")
     reset_all(engine, 1, 2, 3)
-    last = [step(engine, 2, 3, 2) for _ in range(20)][-1]
-    alone = AtariEngine(resolve(EnvSpec("Pong")), 1, threads=1)
     reset_all(alone, 2)
-    np.testing.assert_array_equal([step(alone, 3) for _ in range(20)][-1].frame[0], last.frame[1])
+    for _ in range(20):
+        np.testing.assert_array_equal(step(alone, 3).frame[0], step(engine, 2, 3, 2).frame[1])
     engine.close()
     alone.close()
+
+
+@pytest.mark.parametrize("expected", [(5, 6), (5, 9), (9, 9), (9, 5)], ids=str)
+def test_an_episode_that_was_expected_is_the_same(expected: tuple[int, int]) -> None:
+    """Game 1 goes on with seed 5, then 6, whichever seeds were expected, and whichever emulator plays."""
+    engine, alone = engine_of(2, "SpaceInvaders"), engine_of(1, "SpaceInvaders")
+    reset_all(engine, 1, 2)
+    actions = np.random.default_rng(0).integers(6, size=60)
+    for seed, other in zip((5, 6), expected, strict=True):
+        engine.expect(1, other)
+        step(engine, 3, 3)
+        frames, own = engine.reset(np.array([False, True]), np.array([0, seed])), reset_all(alone, seed)
+        for action in actions:
+            np.testing.assert_array_equal(frames.frame[1], own.frame[0])
+            assert frames.lives[1] == own.lives[0]
+            frames, own = step(engine, 2, action), step(alone, action)
+    engine.close()
+    alone.close()
+
+
+def test_an_expected_episode_begins_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `expect` nor the step waits for it, and it is begun once; without `expect`, `reset` begins it."""
+    begun, go_on = [], threading.Event()
+    begin = atari._begin
+
+    def slow(emulator: Any, make: Any, seed: int) -> Any:
+        begun.append(seed)
+        if seed == 7:
+            assert go_on.wait(30)
+        return begin(emulator, make, seed)
+
+    monkeypatch.setattr(atari, "_begin", slow)
+    engine = engine_of(2, "Pong")
+    reset_all(engine, 1, 2)
+    for _ in range(2):
+        engine.expect(0, 7)
+        step(engine, 2, 2)
+    go_on.set()
+    engine.reset(np.array([True, False]), np.array([7, 0]))
+    engine.reset(np.array([True, False]), np.array([8, 0]))
+    assert begun == [1, 2, 7, 8]
+    engine.close()

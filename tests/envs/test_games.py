@@ -26,12 +26,16 @@ class ScriptedEngine:
         self.seeds = np.zeros(num_envs, np.int64)
         self.moments = np.zeros(num_envs, np.int64)
         self.actions: Array | None = None
+        self.expected: list[tuple[int, int]] = []
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         assert self.actions is None
         self.seeds[mask] = seeds[mask]
         self.moments[mask] = 0
         return self.frames(np.zeros(self.num_envs))
+
+    def expect(self, game: int, seed: int) -> None:
+        self.expected.append((game, seed))
 
     def send(self, actions: Array) -> None:
         assert (self.moments < self.seeds).all(), "an episode that ended was stepped"
@@ -60,6 +64,21 @@ def build(seeds: list[list[int]], stack: int = 1, kind: type[VectorGames] = Vect
     """Return games whose episode `number` of game `n` has seed, and so length, seeds[n][number]."""
     engine = ScriptedEngine(len(seeds), **script)
     return kind(engine, EnvSpec("scripted", stack=stack), lambda game, number: seeds[game][number])
+
+
+def test_the_engine_is_told_of_the_next_episode_once_one_has_lasted() -> None:
+    """Game 0 has episodes of 40 and 41 steps, game 1 of 3 and then 50: told at step 32 of each."""
+    games = build([[40, 41, 7], [3, 50, 60]])
+    engine: Any = games.engine
+    games.reset()
+    play(games, *[0] * 31)
+    assert engine.expected == []
+    play(games, 0)
+    assert engine.expected == [(0, 41)]
+    play(games, *[0] * 3)
+    assert engine.expected == [(0, 41), (1, 60)]
+    play(games, *[0] * (40 + 32 - 35))
+    assert engine.expected[2:] == [(0, 7)]
 
 
 def play(games: VectorGames, *actions: int) -> list[Any]:

@@ -269,7 +269,7 @@ def test_training_is_the_same_with_either_codec_and_resumes_exactly(tmp_path: Pa
 def test_space_invaders_takes_less_than_the_forecast_says() -> None:
     """Random play; the bytes of all chunks that are sealed, with what their keeping takes."""
     generator, shape = np.random.default_rng(0), (1, 84, 84)
-    games = make_games(EnvSpec("SpaceInvaders"), 8, 1, threads=1)
+    games = make_games(EnvSpec("SpaceInvaders"), 8, 1)
     store = store_of(8 * 32, shape)
     frames = games.reset()[:, -1:]
     for row in range(32):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "make_games", "resolve"]
 
 
-def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episode", threads: int = 0) -> "VectorGames":
+def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episode") -> "VectorGames":
     """Return N games whose episodes depend on nothing but the specification, the seed and the actions.
 
     Args:
@@ -25,7 +25,6 @@ def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episod
         num_envs: N.
         seed: the run's seed.
         stream: the name of the stream of episode seeds; training and evaluation take different ones.
-        threads: threads of the Atari engine, 0 for as many as there are cores or games.
 
     Raises:
         UserError: a mistake in the specification, or fewer than one game.
@@ -36,16 +35,14 @@ def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episod
     if num_envs < 1:
         raise UserError(f"--num-envs {num_envs} is less than 1")
     spec = resolve(spec)
-    return VectorGames(
-        _engine(spec, num_envs, threads), spec, lambda game, number: rng.derive(seed, stream, game, number)
-    )
+    return VectorGames(_engine(spec, num_envs), spec, lambda game, number: rng.derive(seed, stream, game, number))
 
 
-def _engine(spec: EnvSpec, num_envs: int, threads: int) -> "Engine":
+def _engine(spec: EnvSpec, num_envs: int) -> "Engine":
     if is_atari(spec.env_id):
         from q2pi.envs.atari import AtariEngine
 
-        return AtariEngine(spec, num_envs, threads)
+        return AtariEngine(spec, num_envs)
     from q2pi.envs.gym import GymnasiumEngine
 
     return GymnasiumEngine(spec, num_envs)

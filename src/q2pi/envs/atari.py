@@ -1,4 +1,4 @@
-"""Atari games on ALE's own threads.
+"""Atari games, each on a thread of ALE's own.
 
 Emulator frames come at 60 Hz, the agent acts at 15. Below, frame skip 4, max-pool and a stack of 4; `|` marks a
 decision, `p` the frame that comes of it, `-` a frame of zeros:
@@ -17,8 +17,14 @@ Two things are ours rather than the engine's. Time limits: cut off by the engine
 step before into it, and learning bootstraps from that frame; so we count frames ourselves and let the step complete.
 Endings: the engine is reset, seeded, before it can reset itself. Where a game is over within a step, the engine's final
 frame is one step old; nothing is bootstrapped from it.
+
+A seeded reset takes as long as some 250 steps, since ALE loads the game anew for it. So that not all games wait for
+one, the next episode of a game may be begun on a second emulator while the first still plays; then they change places.
 """
 
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec
 
 _NO_LIMIT = 2**30
+_Beginning = tuple[Any, Array, int]
+"""An emulator, its first screen [1, 1, h, w] or [1, 1, h, w, 3], and its lives."""
 
 
 @cache
@@ -55,11 +63,9 @@ class AtariEngine:
     Args:
         spec: a resolved specification.
         num_envs: N.
-        threads: the engine's threads, 0 for as many as there are cores or games. Frames do not depend on it.
     """
 
-    def __init__(self, spec: "EnvSpec", num_envs: int, threads: int = 0) -> None:
-        from ale_py.vector_env import AtariVectorEnv
+    def __init__(self, spec: "EnvSpec", num_envs: int) -> None:
         from gymnasium.spaces import Box
 
         assert spec.resize is not None, "the specification is not resolved"
@@ -71,63 +77,73 @@ class AtariEngine:
         self._elapsed = np.zeros(num_envs, np.int64)
         self._grayscale = bool(spec.grayscale)
         self._crop, self._resize = _crop_and_resize(spec)
-        height, width = raw_screen(spec.env_id) if self._crop else spec.resize
-        options: dict[str, Any] = {
-            "num_threads": threads,
-            "max_num_frames_per_episode": _NO_LIMIT,
-            "repeat_action_probability": spec.repeat_action_probability,
-            "full_action_space": spec.full_action_space,
-            "img_height": height,
-            "img_width": width,
-            "grayscale": self._grayscale,
-            "stack_num": 1,
-            "frameskip": spec.frame_skip,
-            "maxpool": spec.max_pool,
-            "noop_max": spec.noop_max,
-            "use_fire_reset": spec.fire_on_reset,
-            "episodic_life": False,
-            "life_loss_info": False,
-            "reward_clipping": False,
-        }
-        raw_screen(spec.env_id)  # silences the emulator's banner
-        self._games = AtariVectorEnv(atari_roms()[spec.env_id], num_envs, **options)
-        self.action_space: Any = self._games.single_action_space
+        self._make = _maker(spec)
+        self._emulators = [self._make() for _ in range(num_envs)]
+        self._spares: list[Any] = []
+        self._expected: dict[int, tuple[int, Future[_Beginning]]] = {}
+        self._background = ThreadPoolExecutor(os.cpu_count())
+        self._screens: list[Array] = [np.empty(0, np.uint8)] * num_envs
+        self._lives = np.zeros(num_envs, np.int64)
+        self.action_space: Any = self._emulators[0].single_action_space
         self.frame_space: Any = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Begin new episodes where mask [N] is true; the first reset must be of all games."""
-        screens, info = self._games.reset(seed=seeds[mask], options={"reset_mask": mask})
+        games = [int(game) for game in np.flatnonzero(mask)]
+        beginnings = [self._begin(game, int(seeds[game])) for game in games]
+        for game, beginning in zip(games, beginnings, strict=True):
+            emulator, self._screens[game], self._lives[game] = beginning.result()
+            if emulator is not self._emulators[game]:
+                self._spares.append(self._emulators[game])
+                self._emulators[game] = emulator
         self._elapsed[mask] = 0
         nothing = np.zeros(self.num_envs, np.bool_)
-        return Frames(
-            frame=self._frame(screens),
-            reward=np.zeros(self.num_envs, np.float32),
-            terminated=nothing,
-            truncated=nothing,
-            lives=info["lives"].astype(np.int64),
-        )
+        return self._frames(np.zeros(self.num_envs, np.float32), nothing, nothing)
+
+    def expect(self, game: int, seed: int) -> None:
+        """Begin a game's next episode on a second emulator, in the background; `reset` with its seed will take it."""
+        known = self._expected.pop(game, None)
+        if known is None or known[0] != seed:
+            if known is not None:
+                self._spares.append(known[1].result()[0])
+            spare = self._spares.pop() if self._spares else None
+            known = (seed, self._background.submit(_begin, spare, self._make, seed))
+        self._expected[game] = known
 
     def send(self, actions: Array) -> None:
         """Start a step under actions [N], whole numbers; returns at once."""
         if actions.min() < 0 or actions.max() >= self.action_space.n:
             raise ValueError(f"actions must lie in [0, {self.action_space.n}), got {actions}")
-        self._games.send(actions)
+        for game, emulator in enumerate(self._emulators):
+            emulator.send(actions[game : game + 1])
 
     def recv(self) -> Frames:
         """Wait for the step that was sent."""
-        screens, reward, terminated, _, info = self._games.recv()
+        reward, terminated = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.bool_)
+        self._lives = np.zeros(self.num_envs, np.int64)
+        for game, emulator in enumerate(self._emulators):
+            self._screens[game], (reward[game],), (terminated[game],), _, info = emulator.recv()
+            self._lives[game] = info["lives"][0]
         self._elapsed += self._frame_skip
-        return Frames(
-            frame=self._frame(screens),
-            reward=reward.astype(np.float32),
-            terminated=terminated,
-            truncated=(self._elapsed >= self._max_frames) & ~terminated,
-            lives=info["lives"].astype(np.int64),
-        )
+        return self._frames(reward, terminated, (self._elapsed >= self._max_frames) & ~terminated)
 
     def close(self) -> None:
         """Let go of the emulators."""
-        self._games.close()
+        self._background.shutdown()
+        for emulator in self._emulators:
+            emulator.close()
+
+    def _begin(self, game: int, seed: int) -> "Future[_Beginning]":
+        """Return the beginning of an episode: the expected one, or one that begins now where the last one played."""
+        expected = self._expected.get(game)
+        if expected is not None and expected[0] == seed:
+            return self._expected.pop(game)[1]
+        return self._background.submit(_begin, self._emulators[game], self._make, seed)
+
+    def _frames(self, reward: Array, terminated: Array, truncated: Array) -> Frames:
+        """Return what all games show."""
+        frame = self._frame(np.concatenate(self._screens))
+        return Frames(frame, reward, terminated, truncated, self._lives.copy())
 
     def _frame(self, screens: Array) -> Array:
         """Turn the engine's [N, 1, H, W] gray or [N, 1, H, W, 3] colour screens into [N, C, h, w] frames."""
@@ -143,3 +159,42 @@ def _crop_and_resize(spec: "EnvSpec") -> tuple[tuple[slice, slice] | None, AreaR
     top, bottom, left, right = spec.crop
     window = (slice(top, height - bottom), slice(left, width - right))
     return window, AreaResize((height - top - bottom, width - left - right), spec.resize)
+
+
+def _maker(spec: "EnvSpec") -> Callable[[], Any]:
+    """Return a function that makes one emulator of a resolved specification."""
+    height, width = raw_screen(spec.env_id)  # silences the emulator's banner, too
+    if not spec.crop:
+        assert spec.resize is not None
+        height, width = spec.resize
+    options: dict[str, Any] = {
+        "num_threads": 1,
+        "max_num_frames_per_episode": _NO_LIMIT,
+        "repeat_action_probability": spec.repeat_action_probability,
+        "full_action_space": spec.full_action_space,
+        "img_height": height,
+        "img_width": width,
+        "grayscale": spec.grayscale,
+        "stack_num": 1,
+        "frameskip": spec.frame_skip,
+        "maxpool": spec.max_pool,
+        "noop_max": spec.noop_max,
+        "use_fire_reset": spec.fire_on_reset,
+        "episodic_life": False,
+        "life_loss_info": False,
+        "reward_clipping": False,
+    }
+
+    def make() -> Any:
+        from ale_py.vector_env import AtariVectorEnv
+
+        return AtariVectorEnv(atari_roms()[spec.env_id], 1, **options)
+
+    return make
+
+
+def _begin(emulator: Any, make: Callable[[], Any], seed: int) -> _Beginning:
+    """Begin an episode on an emulator, or on a new one."""
+    emulator = emulator or make()
+    screen, info = emulator.reset(seed=np.array([seed]))
+    return emulator, screen, int(info["lives"][0])

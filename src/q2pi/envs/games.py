@@ -19,6 +19,8 @@ from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 
 Array = NDArray[Any]
+GET_READY = 32
+"""Agent steps of an episode after which its engine is told of the next one; shorter runs are spared the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,9 @@ class Engine(Protocol):
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Begin new episodes where mask [N] is true, seeded by seeds [N]; the other games are left untouched."""
+
+    def expect(self, game: int, seed: int) -> None:
+        """Get ready for the episode of a game that will begin with this seed, where that takes long; may do nothing."""
 
     def send(self, actions: Array) -> None:
         """Start one step of every game; returns at once where the engine has threads of its own."""
@@ -249,6 +254,8 @@ class VectorGames:
         frames = self.engine.recv()
         for game, action in enumerate(self._sent):
             self._actions[game].append(action)
+            if len(self._actions[game]) == GET_READY:
+                self.engine.expect(game, self.seed_of(game, int(self._numbers[game]) + 1))
         self._sent = None
         kept = self.observation[:, self.frame_shape[0] :]
         self.observation = np.concatenate([kept, frames.frame], axis=1)

@@ -103,6 +103,9 @@ class GymnasiumEngine:
         nothing = np.zeros(self.num_envs, np.bool_)
         return self._frames(observations, np.zeros(self.num_envs), nothing, nothing)
 
+    def expect(self, game: int, seed: int) -> None:
+        """Do nothing: a reset takes no longer than a step."""
+
     def send(self, actions: Array) -> None:
         """Keep actions [N] or [N, *action_shape] for `recv`, which does the work."""
         self._actions = actions
