@@ -23,6 +23,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent.parent / "results" / "laptop"
 GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
+STEPS = {"Pong": 1_000_000, "SpaceInvaders": 500_000}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
 PEER_SPEED = 85
@@ -37,14 +38,15 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     from q2pi.rundir import RunDir
 
     config, _ = configure("pqn", game, "laptop")
-    for _ in execute(override(config, {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES}), folder):
+    options = {"total_timesteps": STEPS[game], "seed": seed, "threads": 1, "evaluation_episodes": EPISODES}
+    for _ in execute(override(config, options), folder):
         pass
     run = RunDir.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
     elapsed = [row["elapsed"] for row in rows]
     seconds = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], elapsed)
     return {
-        "minutes": (elapsed[-1] - sum(row["seconds"]["evaluate"] for row in rows)) / 60,
+        "minutes": (elapsed[-1] - sum(row["seconds"].get("evaluate", 0.0) for row in rows)) / 60,
         "steps": rows[-1]["step"],
         "returns": [[second / 60, row["return"]] for second, row in zip(seconds, episodes, strict=True)],
         "scores": json.loads(run.evaluation_file.read_text())["scores"],

@@ -38,7 +38,7 @@ def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
         if isinstance(event, Evaluated):
             solved = mean_return(event.evaluation.episodes) >= SOLVED
         if isinstance(event, Progress):
-            seconds += sum(event.seconds.values()) - event.seconds["evaluate"]
+            seconds += sum(event.seconds.values()) - event.seconds.get("evaluate", 0.0)
             if solved:
                 return event.step, seconds
     return None
