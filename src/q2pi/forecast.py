@@ -5,6 +5,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,18 @@ def forecast(config: RunConfig[Any]) -> Forecast:
         storage=_storage(config, setting),
         memory_available=free + psutil.Process().memory_info().rss,
     )
+
+
+def check_side_by_side(needs: Collection[Forecast], processes: int) -> None:
+    """Raise a UserError where processes, each with the largest of some runs, do not fit in memory together."""
+    process = psutil.Process().memory_info().rss
+    needed = (process + max(need.storage for need in needs)) * processes
+    free = min(need.memory_available for need in needs)
+    if needed > free:
+        raise UserError(
+            f"--workers {processes} needs up to {gigabytes(needed)}, "
+            f"more than the {gigabytes(free)} of memory that are free here"
+        )
 
 
 def _storage(config: RunConfig[Any], setting: Setting) -> int:

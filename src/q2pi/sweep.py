@@ -29,14 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
-
 from q2pi import algorithms
 from q2pi.api import override
 from q2pi.config import RunConfig, to_table
 from q2pi.errors import UserError
 from q2pi.execute import is_finished
-from q2pi.forecast import forecast, gigabytes
+from q2pi.forecast import check_side_by_side, forecast
 from q2pi.loop import prepare
 from q2pi.presets import configure
 from q2pi.rundir import RunDir, default_config
@@ -108,14 +106,7 @@ def check(sweep: Sweep) -> None:
                 needs[key] = forecast(job.config)
             except UserError as problem:
                 raise UserError(f"{job.name}: {problem}") from problem
-    process = psutil.Process().memory_info().rss
-    needed = (process + max(need.storage for need in needs.values())) * min(sweep.workers, len(sweep.jobs))
-    free = min(need.memory_available for need in needs.values())
-    if needed > free:
-        raise UserError(
-            f"--workers {sweep.workers} needs up to {gigabytes(needed)}, "
-            f"more than the {gigabytes(free)} of memory that are free here"
-        )
+    check_side_by_side(needs.values(), min(sweep.workers, len(sweep.jobs)))
 
 
 def _load(file: Path) -> dict[str, Any]:

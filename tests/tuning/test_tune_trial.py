@@ -13,10 +13,11 @@ from small_studies import SPACE, begun, plan
 from q2pi.config import RunConfig, to_table
 from q2pi.errors import UserError
 from q2pi.loop import Diverged, Evaluated, Interrupted, Started
+from q2pi.search import Float, PowerOfTwo, Space
 from q2pi.tuning import trial as trials
 from q2pi.tuning.plan import Plan
 from q2pi.tuning.space import suggest
-from q2pi.tuning.trial import Claim, Outcome, claim, work_on
+from q2pi.tuning.trial import Claim, Outcome, claim, largest, work_on
 
 Runs = Callable[[RunConfig[Any], Path], Iterator[Any]]
 
@@ -69,6 +70,15 @@ def test_the_first_trial_is_the_defaults_and_the_others_are_drawn(
         assert other.user_attrs["config"]["hyper"]["hidden"] == [16], "what is fixed is fixed but for the defaults"
         assert other.value == other.user_attrs["config"]["hyper"]["learning_rate"]
     assert len({other.value for other in others}) == 3
+
+
+def test_the_largest_run_has_the_upper_ends_of_what_is_counted() -> None:
+    space: Space = {"num_envs": PowerOfTwo(1, 8), "learning_rate": Float(1e-3, 1e-2)}
+    made = plan({"num_envs": 2}, space=space, fixed={"hidden": [16]})
+    run = largest(made)
+    assert run.num_envs == 8
+    assert run.hyper.hidden == (16,)
+    assert run.hyper.learning_rate == made.base.hyper.learning_rate
 
 
 def test_defaults_outside_the_space_are_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least
 from q2pi.errors import UserError
-from q2pi.forecast import forecast
+from q2pi.forecast import check_side_by_side, forecast
 from q2pi.loop import prepare
 from q2pi.presets import configure
 
@@ -101,6 +101,7 @@ def tune(options: Options[Any]) -> int:
     from q2pi.tuning import locks, storage
     from q2pi.tuning.plan import StudyDir, check_same
     from q2pi.tuning.study import search
+    from q2pi.tuning.trial import largest
 
     plan = _plan(options)
     env = plan.base.env.env_id.replace("/", "-")
@@ -112,6 +113,7 @@ def tune(options: Options[Any]) -> int:
         known = folder.read()
         check_same(folder, known, plan)
         plan = known
+    check_side_by_side([forecast(plan.base), forecast(largest(plan))], options.workers)
     kept = storage.open_storage(folder, options.storage)
     lock = locks.take(folder.lock)
     if lock is None:
@@ -195,7 +197,6 @@ def _plan(options: Options[Any]) -> "Plan":
     frequency = config.evaluation_frequency or max(1, config.total_timesteps // EVALUATIONS)
     saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
     base = prepare(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
-    forecast(base)
     space, fixed = narrow(base, options.space, [word for words in options.fix for word in words])
     if not space:
         raise UserError("every option of the space is fixed: there is nothing to search")

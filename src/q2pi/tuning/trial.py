@@ -26,6 +26,7 @@ from q2pi.errors import UserError
 from q2pi.execute import execute
 from q2pi.loop import Diverged, Evaluated, Interrupted, Started
 from q2pi.rundir import RunDir, default_config
+from q2pi.search import Int, PowerOfTwo
 from q2pi.tuning.locks import held, take
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
 from q2pi.tuning.plan import Plan, StudyDir
@@ -107,6 +108,11 @@ def settled(plan: Plan, drawn: dict[str, Any]) -> RunConfig[Any]:
     config = changed(plan.base, plan.fixed | drawn, "trial")
     run: RunConfig[Any] = algorithms.find(plan.base.algorithm).settle(config)
     return run
+
+
+def largest(plan: Plan) -> RunConfig[Any]:
+    """Return a run that takes as much memory as any of the study: whole numbers at the upper ends of their ranges."""
+    return settled(plan, {name: span.high for name, span in plan.space.items() if isinstance(span, Int | PowerOfTwo)})
 
 
 def config_of(plan: Plan, table: dict[str, Any]) -> RunConfig[Any]:
