@@ -1,6 +1,5 @@
-"""DQN: its update against slow arithmetic, counters in agent steps, exploration, and worlds with known values."""
+"""DQN: its update against slow arithmetic, counters in agent steps, worlds with known values, bounds."""
 
-import math
 import random
 import time
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Discrete
+from small_dqn import agent_of
 from small_runs import Chain, cartpole, digests, flags, invaders
 
 from q2pi import checkpoint, cli
@@ -19,33 +18,11 @@ from q2pi.config import RunConfig
 from q2pi.envs.atari import AtariEngine
 from q2pi.envs.games import Step
 from q2pi.envs.gym import GymnasiumEngine
-from q2pi.envs.spec import EnvSpec
 from q2pi.equations import exact
 from q2pi.errors import UserError
-from q2pi.loop import Diverged, EpisodeEnded, Progress, Setting, Started, prepare, run
+from q2pi.loop import Diverged, Progress, Started, prepare, run
 from q2pi.rng import stream
 from q2pi.rundir import RunDir
-
-
-def agent_of(
-    num_envs: int = 1, env: EnvSpec | None = None, total_timesteps: int = 100, first_action: int = 0, **hyper: Any
-) -> dqn.Agent:
-    """Return an agent for observations of two numbers and two actions."""
-    setting = Setting(
-        env=env or EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
-        num_envs=num_envs,
-        frame_shape=(2,),
-        frame_dtype=np.dtype(np.float32),
-        stack=1,
-        observation_shape=(2,),
-        action_space=Discrete(2, start=first_action),
-        total_timesteps=total_timesteps,
-        seed=1,
-        device=torch.device("cpu"),
-        precision="fp32",
-    )
-    options = {"hidden": (3,), "buffer_size": 64, "batch_size": 4, "learning_starts": 0} | hyper
-    return dqn.Agent(dqn.Config(**options), setting)
 
 
 def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
@@ -179,19 +156,6 @@ def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.M
     assert digests(cartpole(num_envs=8, train_frequency=2)) == together
 
 
-def test_actions_count_from_where_their_space_does() -> None:
-    agent = agent_of(8, first_action=3)
-    seen = np.zeros((8, 2), np.float32)
-    agent.begin(seen)
-    action = agent.act(seen, 0)
-    assert set(action) == {3, 4}
-    assert set(agent.evaluation_act(seen, np.random.default_rng(0))) <= {3, 4}
-    nothing = np.zeros(8, np.bool_)
-    agent.observe(action, Step(seen, seen, np.zeros(8, np.float32), nothing, nothing, nothing, ()))
-    newest = agent.replay.action.reshape(8, -1)[:, 0]
-    assert newest.tolist() == (action - 3).tolist()
-
-
 # ---- counters in agent steps -----------------------------------------------------------------------------------------
 
 
@@ -233,125 +197,6 @@ def test_updates_per_agent_step_do_not_depend_on_the_number_of_games(games: int)
 def test_updates_owed(step: int, owed: int) -> None:
     config = RunConfig(algorithm="dqn", hyper=dqn.Config(learning_starts=40, train_frequency=4))
     assert dqn.updates_owed(config, step) == owed
-
-
-@pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (10, 0.82), (25, 0.55), (50, 0.1), (51, 0.1), (99, 0.1)])
-def test_epsilon_falls_with_the_agent_steps(step: int, epsilon: float) -> None:
-    """From 1 to 0.1 over half of 100 agent steps."""
-    agent = agent_of(start_e=1.0, end_e=0.1, exploration_fraction=0.5)
-    assert agent.epsilon(step) == pytest.approx(epsilon)
-
-
-# ---- exploration -----------------------------------------------------------------------------------------------------
-
-GAMES, DRAWS = 8, 400
-
-
-def coins(agent: dqn.Agent, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return [DRAWS, GAMES] bool: which games explored at each step; greedy play is action 2, which none explores."""
-    monkeypatch.setattr(agent, "_q", lambda observation: np.tile([0.0, 0.0, 1.0], (GAMES, 1)))
-    observation = np.zeros((GAMES, 2), np.float32)
-    return np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)]) != 2
-
-
-def all_or_none(explored: Any) -> float:
-    return float(np.mean(explored.all(axis=1) | ~explored.any(axis=1)))
-
-
-def test_every_game_has_a_coin_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At epsilon 1/2 all 8 games agree in 2 of 256 steps; 400 draws are within 5 standard deviations."""
-    explored = coins(agent_of(GAMES, start_e=0.5, end_e=0.5), monkeypatch)
-    assert all_or_none(explored) < 0.03
-    assert np.abs(explored.mean(axis=0) - 0.5).max() < 5 * 0.5 / math.sqrt(DRAWS)
-    correlations = np.corrcoef(explored.T) - np.eye(GAMES)
-    assert np.abs(correlations).max() < 5 / math.sqrt(DRAWS)
-
-
-def test_one_coin_for_all_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = agent_of(GAMES, start_e=0.5, end_e=0.5)
-
-    def shared(observation: Any, epsilon: float, noise: np.random.Generator) -> Any:
-        explores = noise.random() < epsilon
-        return noise.integers(2, size=GAMES) if explores else agent._q(observation).argmax(axis=1)
-
-    monkeypatch.setattr(agent, "_epsilon_greedy", shared)
-    assert all_or_none(coins(agent, monkeypatch)) == 1
-
-
-def test_random_actions_are_uniform_and_greedy_ones_the_best() -> None:
-    agent = agent_of(GAMES, start_e=1.0, end_e=1.0)
-    observation = np.random.default_rng(0).normal(size=(GAMES, 2)).astype(np.float32)
-    drawn = np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)])
-    assert abs(drawn.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * GAMES)
-    greedy = agent_of(GAMES, start_e=0.0, end_e=0.0)
-    best = greedy.main(torch.from_numpy(observation)).argmax(dim=1).tolist()
-    assert greedy.act(observation, 0).tolist() == best
-    assert greedy.predict(observation)[0].tolist() == best
-
-
-# ---- what enters replay ----------------------------------------------------------------------------------------------
-
-
-def stored(env: EnvSpec, **events: Any) -> tuple[float, float]:
-    """Return (reward, continuation) in replay after one step with reward -5."""
-    agent = agent_of(env=env)
-    nothing = np.zeros(1, np.bool_)
-    values = {"terminated": nothing, "truncated": nothing, "life_lost": nothing} | events
-    seen = np.zeros((1, 2), np.float32)
-    agent.begin(seen)
-    agent.observe(np.array([1]), Step(seen, seen, np.array([-5.0], np.float32), episodes=(), **values))
-    return float(agent.replay.reward[0]), float(agent.replay.continuation[0])
-
-
-NATURE = EnvSpec("SpaceInvaders", life_loss_discount=True, clip_rewards=True)
-MACHADO = EnvSpec("SpaceInvaders", life_loss_discount=False, clip_rewards=True)
-RAW = EnvSpec("CartPole-v1", life_loss_discount=False, clip_rewards=False)
-YES = np.ones(1, np.bool_)
-
-
-@pytest.mark.parametrize(
-    ("env", "events", "expected"),
-    [
-        (NATURE, {}, (-1, 1)),
-        (NATURE, {"life_lost": YES}, (-1, 0)),
-        (MACHADO, {"life_lost": YES}, (-1, 1)),
-        (NATURE, {"terminated": YES}, (-1, 0)),
-        (MACHADO, {"terminated": YES}, (-1, 0)),
-        (NATURE, {"truncated": YES}, (-1, 1)),
-        (RAW, {"truncated": YES}, (-5, 1)),
-        (RAW, {"terminated": YES}, (-5, 0)),
-    ],
-)
-def test_what_ends_a_return(env: EnvSpec, events: dict[str, Any], expected: tuple[float, float]) -> None:
-    assert stored(env, **events) == expected
-
-
-def test_rewards_are_clipped_for_learning_and_scores_stay_raw() -> None:
-    config = cartpole(env_id="Paying-v0", clip_rewards=True)
-    scores = set()
-    for event in run(config):
-        if isinstance(event, Started):
-            agent: Any = event.agent
-        if isinstance(event, EpisodeEnded):
-            scores.add(event.episode.episode_return)
-    assert scores == {20.0}, "four steps of 5"
-    rewards = agent.replay.reward
-    assert set(rewards[~np.isnan(rewards)]) == {1.0}
-
-
-def test_a_trial_of_atari_learns_from_lost_lives_under_nature_only() -> None:
-    """On the same frames: discounts of 0 in mid-episode appear under nature alone."""
-    ends = {}
-    for protocol in ("nature", "machado"):
-        config = invaders(protocol=protocol, num_envs=4, total_timesteps=1_200, learning_starts=1_100)
-        for event in run(config):
-            if isinstance(event, Started):
-                replay: Any = event.agent
-        ring = replay.replay
-        after = (np.arange(len(ring.final)) // ring.rows) * ring.rows + (np.arange(len(ring.final)) + 1) % ring.rows
-        ends[protocol] = int(((ring.continuation == 0) & ~ring.final[after]).sum())
-    assert ends["nature"] > 0
-    assert ends["machado"] == 0
 
 
 # ---- worlds with known values ----------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""REINFORCE: its weights by hand, and its gradient against the exact one of worlds that are solved exactly."""
+"""REINFORCE: its weights by hand, batches, resuming within a batch, bounds."""
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,214 +9,18 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from small_reinforce import EPISODES, WORLDS, World, linear_agent, setting
 
 from q2pi import checkpoint, loop
 from q2pi.algorithms import reinforce
-from q2pi.algorithms.base import Setting
 from q2pi.algorithms.reinforce import Credit, credit_of, weights
 from q2pi.config import RunConfig
 from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
-from q2pi.equations.exact import MDP, chain, policy_value, softmax_gradient, softmax_policy
-from q2pi.equations.policies import Categorical
+from q2pi.equations.exact import policy_value, softmax_policy
 from q2pi.errors import UserError
 from q2pi.presets import configure
 from q2pi.replay.rollout import Trajectory
-
-EPISODES = 4
-BATCHES = 800
-VARIANTS = [(kind, baseline) for kind in ("whole", "to_go") for baseline in ("none", "batch_mean", "value")]
-
-
-def setting(states: int, actions: int, num_envs: int = 1) -> Setting:
-    return Setting(
-        env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
-        num_envs=num_envs,
-        frame_shape=(states,),
-        frame_dtype=np.dtype(np.float32),
-        stack=1,
-        observation_shape=(states,),
-        action_space=spaces.Discrete(actions),
-        total_timesteps=1_000,
-        seed=1,
-        device=torch.device("cpu"),
-        precision="fp32",
-    )
-
-
-def random_world() -> MDP:
-    """Three states, three actions; every step ends the world with a probability of about 0.3."""
-    generator = np.random.default_rng(11)
-    transition = generator.dirichlet(np.ones(4), size=(3, 3))[..., :3] * 0.9
-    return MDP(transition, generator.normal(size=(3, 3)), 0.8, np.array([0.5, 0.3, 0.2]))
-
-
-WORLDS: dict[str, tuple[MDP, np.ndarray]] = {
-    "random": (random_world(), np.random.default_rng(12).normal(size=(3, 3))),
-    "chain": (chain(3, gamma=0.7), np.array([[0.0, 0.5], [0.2, 0.0], [0.0, 0.3]])),
-}
-
-
-class World:
-    """N copies of a finite world as games: the observation is the state, one-hot."""
-
-    def __init__(self, mdp: MDP, num_envs: int, seed: int) -> None:
-        self.mdp, self.generator = mdp, np.random.default_rng(seed)
-        self.state = np.array([self._first() for _ in range(num_envs)])
-
-    @property
-    def observation(self) -> np.ndarray:
-        return np.eye(self.mdp.states, dtype=np.float32)[self.state]
-
-    def step(self, action: np.ndarray) -> Step:
-        reward = self.mdp.reward[self.state, action].astype(np.float32)
-        cumulative = self.mdp.transition[self.state, action].cumsum(-1)
-        arrival = (self.generator.random((len(action), 1)) > cumulative).sum(-1)
-        terminated = arrival == self.mdp.states
-        self.state = np.where(terminated, 0, arrival)
-        following = self.observation
-        for game in np.flatnonzero(terminated):
-            self.state[game] = self._first()
-        nothing = np.zeros(len(action), np.bool_)
-        return Step(following, self.observation, reward, terminated, nothing, nothing, ())
-
-    def _first(self) -> int:
-        return int(self.generator.choice(self.mdp.states, p=self.mdp.start))
-
-
-@functools.cache
-def played(name: str) -> list[list[Trajectory]]:
-    """Return batches of whole episodes of the world's softmax policy."""
-    mdp, theta = WORLDS[name]
-    world, pi = World(mdp, 1, seed=3), softmax_policy(theta).cumsum(-1)
-    noise = np.random.default_rng(4)
-    episodes: list[Trajectory] = []
-    rows: list[tuple[Any, ...]] = []
-    while len(episodes) < EPISODES * BATCHES:
-        seen, action = world.observation, (noise.random((1, 1)) > pi[world.state]).sum(-1)
-        result = world.step(action)
-        rows.append((seen[0], action[0], result.reward[0]))
-        if result.terminated[0]:
-            observation, actions, reward = (np.array(column) for column in zip(*rows, strict=True))
-            episodes.append(Trajectory(observation, actions, reward, result.next_observation[0], False))
-            rows = []
-    return [episodes[start : start + EPISODES] for start in range(0, len(episodes), EPISODES)]
-
-
-@functools.cache
-def credits_of(name: str) -> list[Credit]:
-    """Return the credit of each batch, with a value that is just some function of the state."""
-    value, final = torch.tensor([3.0, -1.0, 2.0]), [torch.zeros(())] * EPISODES
-    states = [[episode.observation.argmax(-1) for episode in batch] for batch in played(name)]
-    return [
-        credit_of(batch, [value[torch.from_numpy(state)] for state in seen], final, WORLDS[name][0].gamma)
-        for batch, seen in zip(played(name), states, strict=True)
-    ]
-
-
-def sampled_gradients(name: str, config: reinforce.Config, action_baseline: float = 0.0) -> np.ndarray:
-    """Return the estimate of dJ / d theta of each batch, [BATCHES, S, A], from `weights` and `loss`.
-
-    Args:
-        name: of a world.
-        config: the variant.
-        action_baseline: subtracted from the weight of action 0 alone, which no baseline may do.
-    """
-    weight = torch.cat([weights(credit, config).T[credit.played.T] for credit in credits_of(name)])
-    everything = [episode for batch in played(name) for episode in batch]
-    action = torch.from_numpy(np.concatenate([episode.action for episode in everything]))
-    state = torch.from_numpy(np.concatenate([episode.observation.argmax(-1) for episode in everything]))
-    lengths = torch.tensor([len(episode.reward) for episode in everything])
-    batch = (torch.arange(len(everything)) // EPISODES).repeat_interleave(lengths)
-    # Each batch has logits of its own, so that one gradient of the sum of losses holds all of theirs.
-    logits = torch.tensor(WORLDS[name][1], dtype=torch.float32).repeat(BATCHES, 1, 1).requires_grad_()
-    policy = Categorical(logits[batch, state])
-    reinforce.loss(policy, action, weight - action_baseline * (action == 0), EPISODES).backward()
-    assert logits.grad is not None
-    gradients: np.ndarray = -logits.grad.numpy()
-    return gradients
-
-
-def deviation(estimates: np.ndarray, name: str) -> float:
-    """Return how far the mean is from the exact gradient, in standard errors, at worst over the parameters."""
-    mdp, theta = WORLDS[name]
-    exact = softmax_gradient(mdp, theta, np.arange(mdp.states))
-    error = estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates))
-    return float((np.abs(estimates.mean(axis=0) - exact) / error).max())
-
-
-def variant(name: str, kind: Any, baseline: Any, **changes: Any) -> reinforce.Config:
-    options = {"discount_states": True} | changes
-    return reinforce.Config(return_kind=kind, baseline=baseline, gamma=WORLDS[name][0].gamma, **options)
-
-
-@pytest.mark.parametrize("name", WORLDS)
-@pytest.mark.parametrize(("kind", "baseline"), VARIANTS)
-def test_the_estimate_is_unbiased(name: str, kind: str, baseline: str) -> None:
-    assert deviation(sampled_gradients(name, variant(name, kind, baseline)), name) < 4
-
-
-@pytest.mark.parametrize("name", WORLDS)
-@pytest.mark.parametrize(("kind", "baseline"), VARIANTS)
-def test_a_baseline_that_depends_on_the_action_is_found_out(name: str, kind: str, baseline: str) -> None:
-    assert deviation(sampled_gradients(name, variant(name, kind, baseline), action_baseline=1.0), name) > 6
-
-
-def test_returns_to_go_need_gamma_to_the_t_to_be_unbiased() -> None:
-    practice = variant("chain", "to_go", "none", discount_states=False)
-    assert deviation(sampled_gradients("chain", practice), "chain") > 6
-
-
-def test_a_mean_with_the_episode_itself_in_it_shrinks_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mean_of_all(gain: torch.Tensor, played: torch.Tensor) -> torch.Tensor:
-        return gain.mean(dim=1, keepdim=True).expand_as(gain)
-
-    monkeypatch.setattr(reinforce, "_mean_of_others", mean_of_all)
-    estimates = sampled_gradients("chain", variant("chain", "whole", "batch_mean"))
-    assert deviation(estimates, "chain") > 4
-    assert deviation(estimates * EPISODES / (EPISODES - 1), "chain") < 4
-
-
-def test_what_a_return_to_go_leaves_out_was_noise() -> None:
-    spread = {
-        kind: sampled_gradients("random", variant("random", kind, "none")).var(axis=0).sum()
-        for kind in ("whole", "to_go")
-    }
-    assert spread["to_go"] < 0.8 * spread["whole"]
-
-
-def linear_agent(name: str, num_envs: int = 2, **changes: Any) -> reinforce.Agent:
-    """Return an agent whose logits are the world's theta and whose step sizes are 0."""
-    mdp, theta = WORLDS[name]
-    options = {
-        "hidden": (),
-        "learning_rate": 0.0,
-        "value_learning_rate": 0.0,
-        "value_updates": 1,
-        "episodes_per_update": EPISODES,
-        "gamma": mdp.gamma,
-        "discount_states": True,
-    }
-    agent = reinforce.Agent(reinforce.Config(**(options | changes)), setting(mdp.states, mdp.actions, num_envs))
-    with torch.no_grad():
-        agent.head.logits.weight.copy_(torch.from_numpy(theta.T))
-    return agent
-
-
-def test_playing_collecting_and_learning_together_are_unbiased() -> None:
-    """Two games, two whole episodes each per update: the whole way from `act` to the gradient."""
-    agent = linear_agent("random", baseline="value")
-    world = World(WORLDS["random"][0], 2, seed=7)
-    estimates, step = [], 0
-    while len(estimates) < 200:
-        action = agent.act(world.observation, step)
-        agent.observe(action, world.step(action))
-        step += 2
-        if agent.learn(step):
-            gradient = agent.head.logits.weight.grad
-            assert gradient is not None
-            estimates.append(-gradient.T.numpy().copy())
-    assert deviation(np.array(estimates), "random") < 4
 
 
 def episode(*reward: float, truncated: bool = False) -> Trajectory:
