@@ -293,10 +293,9 @@ class Agent(PolicyAgent):
         return self._played(action)
 
     def observe(self, action: Array, result: Step) -> None:
-        reward = np.sign(result.reward) if self.setting.env.clip_rewards else result.reward
         self.episodes.append(
             **self._acted,
-            reward=reward,
+            reward=np.sign(result.reward) if self.setting.env.clip_rewards else result.reward,
             terminated=result.terminated,
             truncated=result.truncated,
             next_observation=result.next_observation,

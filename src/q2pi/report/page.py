@@ -91,7 +91,7 @@ def score_rows(report: Report) -> Cells:
             f"{_short(min(cell['scores']))}, {_short(max(cell['scores']))}",
             _human(cell["human_normalized"]),
             f"{cell['protocol']['agent_steps']:,}",
-            f"{cell['minutes']:.1f}" if cell["minutes"] is not None else "",
+            _short(cell["minutes"]) if cell["minutes"] is not None else "",
         ]
         for env_id, method, cell in _cells(report)
     ]
