@@ -140,11 +140,18 @@ def test_final_runs_are_judged_on_episodes_of_their_own(tmp_path: Path) -> None:
     assert not set(plan().trial_seeds) & set(plan().fresh_seeds(50))
 
 
-def test_an_interrupted_final_run_is_not_judged(tmp_path: Path) -> None:
-    judge(tmp_path / "run", plan().base, 3, lambda: True)
-    assert not final.is_judged(tmp_path / "run", 3)
-    judge(tmp_path / "run", plan().base, 3, lambda: False)
-    assert final.is_judged(tmp_path / "run", 3)
+def test_an_interrupted_final_run_is_neither_judged_nor_told(tmp_path: Path) -> None:
+    folder, made, told = StudyDir(tmp_path), plan(), list[Any]()
+    folder.write(made)
+    run, tables = folder.final / "defaults" / "seed-1001", {"defaults": to_table(made.base)}
+    asked = iter([False, True, True, True])  # after the run has begun
+    final.task(str(tmp_path), tables, [1001], 3, lambda: next(asked), told.append)
+    assert not final.is_judged(run, 3)
+    assert not told
+    for _ in range(2):
+        final.task(str(tmp_path), tables, [1001], 3, lambda: False, told.append)
+    assert final.is_judged(run, 3)
+    assert told == [{"kind": "judged", "label": "defaults", "seed": 1001}], "once"
 
 
 def test_the_winner_is_a_preset_that_gives_the_same_run(tmp_path: Path) -> None:

@@ -82,25 +82,25 @@ def task(
             if stop() or is_judged(run, episodes) or not (owner := take(run.with_suffix(".owner"))):
                 continue
             with closing(owner):
-                if not is_judged(run, episodes):
-                    config = dataclasses.replace(config_of(plan, table), seed=seed)
-                    judge(run, config, episodes, stop)
+                config = dataclasses.replace(config_of(plan, table), seed=seed)
+                if not is_judged(run, episodes) and judge(run, config, episodes, stop):
                     say({"kind": "judged", "label": name, "seed": seed})
 
 
-def judge(run: Path, config: RunConfig[Any], episodes: int, stop: Callable[[], bool]) -> None:
-    """Train a run to its end, as far as it is not, and write `judgement.json` into its folder."""
+def judge(run: Path, config: RunConfig[Any], episodes: int, stop: Callable[[], bool]) -> bool:
+    """Train a run to its end, as far as it is not, and write `judgement.json` into its folder; False if stopped."""
     report: dict[str, Any] = {"scores": [], "episodes": episodes}
     try:
         with closing(execute(config, run, stop)) as events:  # type: ignore[type-var]
             if any(isinstance(event, Interrupted) for event in events):
-                return
+                return False
         report |= api.evaluate(run, episodes=episodes, seed=JUDGING_SEED).report()
     except Diverged as problem:
         report["diverged"] = str(problem)
     temporary = run / ".judgement.json.partial"
     temporary.write_text(json.dumps(report, indent=1))
     temporary.replace(run / "judgement.json")
+    return True
 
 
 def is_judged(run: Path, episodes: int) -> bool:
