@@ -1,9 +1,10 @@
 """What each way of making one DQN update costs: milliseconds at batch 32 on Nature's network, in alternating rounds.
 
-    python benchmarks/update_variants.py [--rounds 5]
+    python benchmarks/update_variants.py [--rounds 5] [--only fp32]
 
 Every variant makes the same update: both networks on the next observations, the main one on the observations, backward,
-Adam. Written: results/benchmarks/update_variants.json, with each round's median. Absolute numbers are of one machine.
+Adam. `--only` takes the variants with that word in their names. Written: results/benchmarks/update_variants.json (or
+update_variants_WORD.json), with each round's median. Absolute numbers are of one machine.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from q2pi.algorithms.dqn import loss
 from q2pi.networks import QNetwork
 
-RESULT = Path(__file__).parent.parent / "results" / "benchmarks" / "update_variants.json"
+RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 BATCH, ACTIONS, REPETITIONS = 32, 6, 30
 OBSERVATION = (4, 84, 84)
 
@@ -164,19 +165,23 @@ def main() -> None:
     """Time every variant in turn, several rounds, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", metavar="WORD", help="variants with this word in their names")
     options = parser.parse_args()
-    contenders = variants()
+    contenders = {name: variant for name, variant in variants().items() if options.only in name}
     rounds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
         for name, (threads, work) in contenders.items():
             torch.set_num_threads(threads)
             rounds[name].append(round(median_ms(work), 2))
+    only = f" --only {options.only}" if options.only else ""
     report = {
-        "command": f"python benchmarks/update_variants.py --rounds {options.rounds}",
+        "command": f"python benchmarks/update_variants.py --rounds {options.rounds}{only}",
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "milliseconds": {name: statistics.median(values) for name, values in rounds.items()},
         "rounds": rounds,
     }
-    RESULT.write_text(json.dumps(report, indent=1) + "\n")
+    file = RESULTS / f"update_variants{'_' + options.only if options.only else ''}.json"
+    file.write_text(json.dumps(report, indent=1) + "\n")
     for name, value in report["milliseconds"].items():
         print(f"{name:<36} {value:6.1f} ms  [{min(rounds[name]):.1f}, {max(rounds[name]):.1f}]")
 
