@@ -83,20 +83,30 @@ def work_under_fire(folder: StudyDir, url: str | None, made: Plan, wanted: int, 
     """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
 
     Every other victim is one that is at work on a trial; the others may be at anything, such as drawing or telling.
-    The moments are spread over three runs' time, so that a slow machine leaves a trial as many chances as a fast one.
+    The moments are spread over three times what a worker's start and a run take, so that a slow machine leaves a trial
+    as many chances as a fast one.
     """
-    moments, longest = random.Random(kills), 3 * pace(made, folder.path / "pace")
+    moments, run = random.Random(kills), pace(made, folder.path / "pace")
 
     def start() -> Any:
         process = SPAWN.Process(target=live, args=(str(folder.path), url, wanted))
         process.start()
         return process
 
-    crew = [start() for _ in range(workers)]
+    def wait_for_work(worker: Any) -> None:
+        while worker.is_alive() and not (folder.path / f".at-work-{worker.pid}").exists():
+            time.sleep(0.01)
+
+    crew = [start()]
+    wait_for_work(crew[0])  # from here on, the server that forks workers is warm
+    began = time.perf_counter()
+    crew += [start() for _ in range(workers - 1)]
+    wait_for_work(crew[-1])
+    longest = 3 * (time.perf_counter() - began + run)
     for number in range(kills):
         victim = moments.choice(crew)
-        while number % 2 and victim.is_alive() and not (folder.path / f".at-work-{victim.pid}").exists():
-            time.sleep(0.01)
+        if number % 2:
+            wait_for_work(victim)
         time.sleep(moments.uniform(0.0, longest))
         victim.kill()
         victim.join()
