@@ -70,17 +70,9 @@ def drawn() -> list[Tensor]:
     return [frames[0], action, reward, torch.full((BATCH,), 0.99), frames[1]]
 
 
-def loss_of_one_forward(
-    network: nn.Module,
-    target: nn.Module,
-    observation: Tensor,
-    action: Tensor,
-    reward: Tensor,
-    discount: Tensor,
-    next_observation: Tensor,
-    **_: object,
-) -> tuple[Tensor, Tensor]:
+def loss_of_one_forward(network: nn.Module, target: nn.Module, *batch: Tensor, **_: object) -> tuple[Tensor, Tensor]:
     """Return what `loss` does, with one forward pass of the main network over both halves of a double batch."""
+    observation, action, reward, discount, next_observation = batch
     q, ahead = network(torch.cat([observation, next_observation])).chunk(2)
     with torch.no_grad():
         best = ahead.argmax(1, keepdim=True)

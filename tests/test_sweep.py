@@ -161,4 +161,4 @@ def test_an_environment_that_an_algorithm_cannot_serve(tmp_path: Path) -> None:
 def test_workers_that_together_need_more_memory_than_there_is(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, BASE.replace("seeds = 2", "seeds = 1\nworkers = 2_000").replace(', "ppo"', ""))
     with pytest.raises(UserError, match=r"--workers 2000 needs up to .* GB, more than the"):
-        check(Sweep(sweep.jobs[:1] * 2_000, sweep.workers))
+        check(Sweep(sweep.jobs[:1] * 1_000, sweep.workers))

@@ -79,14 +79,14 @@ def forecast(config: RunConfig[Any]) -> Forecast:
     )
 
 
-def check_side_by_side(needs: Collection[Forecast], processes: int) -> None:
-    """Raise a UserError where processes, each with the largest of some runs, do not fit in memory together."""
+def check_side_by_side(needs: Collection[Forecast], workers: int, runs: int) -> None:
+    """Raise a UserError where `workers` on `runs` in all, each with the largest of them, do not fit in memory."""
     process = psutil.Process().memory_info().rss
-    needed = (process + max(need.storage for need in needs)) * processes
+    needed = (process + max(need.storage for need in needs)) * min(workers, runs)
     free = min(need.memory_available for need in needs)
     if needed > free:
         raise UserError(
-            f"--workers {processes} needs up to {gigabytes(needed)}, "
+            f"--workers {workers} needs up to {gigabytes(needed)}, "
             f"more than the {gigabytes(free)} of memory that are free here"
         )
 

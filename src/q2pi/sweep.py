@@ -106,7 +106,7 @@ def check(sweep: Sweep) -> None:
                 needs[key] = forecast(job.config)
             except UserError as problem:
                 raise UserError(f"{job.name}: {problem}") from problem
-    check_side_by_side(needs.values(), min(sweep.workers, len(sweep.jobs)))
+    check_side_by_side(needs.values(), sweep.workers, len(sweep.jobs))
 
 
 def _load(file: Path) -> dict[str, Any]:

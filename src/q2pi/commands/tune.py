@@ -113,7 +113,8 @@ def tune(options: Options[Any]) -> int:
         known = folder.read()
         check_same(folder, known, plan)
         plan = known
-    check_side_by_side([forecast(plan.base), forecast(largest(plan))], options.workers)
+    runs = max(options.trials, options.top * options.fresh_seeds)
+    check_side_by_side([forecast(plan.base), forecast(largest(plan))], options.workers, runs)
     kept = storage.open_storage(folder, options.storage)
     lock = locks.take(folder.lock)
     if lock is None:
