@@ -5,7 +5,8 @@
 Every run has one core and another run beside it on the other. Judged: 30 whole games with raw rewards, up to 30 no-ops
 and no sticky actions, for all. The peer has the RL Zoo's settings for Atari but for a warm-up of 5,000 steps: the Zoo's
 100,000 are more than it plays in its time; its schedule falls over the steps that it is expected to play. Finished
-runs are not made again. Written: results/laptop/scores.json, table.md and curves.png.
+runs are not made again. Written: results/laptop/scores.json and table.md, where games that are not asked for keep their
+rows, and a picture of each game.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -142,25 +142,24 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def draw(results: dict[str, list[dict[str, Any]]], games: Iterable[str]) -> None:
+def draw(game: str, results: dict[str, list[dict[str, Any]]]) -> None:
     """Draw training returns against minutes: a line for each seed, each point the mean of the last 40 episodes."""
     from q2pi.plots import COLOURS, new_figure, save_figure
 
-    panels = list(games)
-    figure = new_figure(4.6 * len(panels), 3.6)
-    for number, (game, axes) in enumerate(zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True)):
-        for name, colour in ((OURS, COLOURS[0]), (PEER, COLOURS[1])):
-            for seed, run in enumerate(results.get(f"{game}/{name}", [])):
-                minutes, returns = np.array(run["returns"]).T
-                width = min(WINDOW, len(returns))
-                smooth = np.convolve(returns, np.ones(width) / width, "valid")
-                axes.plot(minutes[width - 1 :], smooth, color=colour, linewidth=1.2, label=None if seed else name)
-        axes.set_title(GAMES[game], loc="left", fontsize=10)
-        axes.set_xlabel("minutes of training on one core")
-        axes.set_ylabel("training return, mean of 40 games" if not number else "")
-        axes.legend(frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, RESULTS / "curves.png")
+    figure = new_figure(5.2, 3.6)
+    axes = figure.subplots()
+    for name, colour in ((OURS, COLOURS[0]), (PEER, COLOURS[1])):
+        for seed, run in enumerate(results[f"{game}/{name}"]):
+            minutes, returns = np.array(run["returns"]).T
+            width = min(WINDOW, len(returns))
+            smooth = np.convolve(returns, np.ones(width) / width, "valid")
+            axes.plot(minutes[width - 1 :], smooth, color=colour, linewidth=1.2, label=None if seed else name)
+    axes.set_title(GAMES[game], loc="left", fontsize=10)
+    axes.set_xlabel("minutes of training on one core")
+    axes.set_ylabel("training return, mean of 40 games")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, RESULTS / f"{game}.png")
 
 
 def main() -> None:
@@ -190,10 +189,13 @@ def main() -> None:
                 minutes = max((run["minutes"] for run in results.get(f"{game}/{OURS}", [])), default=0.0)
                 jobs[f"{game}/{name}"] = [pool.submit(made, name, game, seed, minutes, options) for seed in seeds]
             results |= {key: [job.result() for job in several] for key, several in jobs.items()}
-    scores = {key: summary(results[key]) for key in sorted(results)}
-    (RESULTS / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    file = RESULTS / "scores.json"
+    scores = json.loads(file.read_text()) if file.exists() else {}
+    scores = dict(sorted((scores | {key: summary(runs) for key, runs in results.items()}).items()))
+    file.write_text(json.dumps(scores, indent=1) + "\n")
     (RESULTS / "table.md").write_text(table(scores))
-    draw(results, options.games)
+    for game in options.games:
+        draw(game, results)
     print(table(scores))
 
 

@@ -13,16 +13,17 @@ from q2pi.envs import EnvSpec
 from q2pi.errors import UserError
 
 
-def test_the_work_of_one_update_by_hand() -> None:
+@pytest.mark.parametrize(("double", "passes"), [(True, 5), (False, 4)])
+def test_the_work_of_one_update_by_hand(double: bool, passes: int) -> None:
     """Multiplications of one forward pass, a sample: the three convolutions, two layers of 512 and 6 units.
 
-    Two networks see the next observations and one the observations; backward costs two passes more, without the
-    gradient of the pixels. Two operations a multiplication.
+    Two networks (without Double one) see the next observations and one the observations; backward costs two passes
+    more, without the gradient of the pixels. Two operations a multiplication.
     """
     first, second, third = 20 * 20 * 32 * 8 * 8 * 4, 9 * 9 * 64 * 4 * 4 * 32, 7 * 7 * 64 * 3 * 3 * 64
     forward = first + second + third + 3136 * 512 + 512 * 6
-    measures = bench.update(bench.base_config({"threads": 1, "precision": "fp32"}), repetitions=1)
-    assert measures["gflop"] == pytest.approx(2 * 32 * (5 * forward - first) / 1e9)
+    measures = bench.update(bench.base_config({"threads": 1, "precision": "fp32"}, double), repetitions=1)
+    assert measures["gflop"] == pytest.approx(2 * 32 * (passes * forward - first) / 1e9)
     assert measures["gflop_per_second"] == pytest.approx(1e3 * measures["gflop"] / measures["ms"])
     assert 0 < measures["fraction_of_machine"] < 1.5
 

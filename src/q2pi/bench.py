@@ -28,21 +28,23 @@ from q2pi.replay.ring import Replay
 from q2pi.replay.samplers import uniform
 
 GAMES, FRAME, BATCH = 8, (1, 84, 84), 32
-STARTS, WARM_UP = 1_000, 400
+STARTS, WARM_UP, EPSILON = 1_000, 400, 0.05
 MATRIX = 1_024
 RANDOM_PLAY = EnvSpec("SpaceInvaders")
 Measures = dict[str, Any]
 Act = Callable[[Any, np.random.Generator], Any]
 
 
-def base_config(options: dict[str, Any]) -> RunConfig[Any]:
+def base_config(options: dict[str, Any], double: bool = True) -> RunConfig[Any]:
     """Return DQN on Space Invaders as it is measured: the Nature protocol, learning early, exploring little.
 
     Args:
         options: fields of `RunConfig` to replace, such as precision, num_envs and threads.
+        double: Double DQN, or plain DQN.
     """
     config, _ = configure("dqn", "SpaceInvaders", "nature")
-    hyper = dataclasses.replace(config.hyper, learning_starts=STARTS, buffer_size=10_000, start_e=0.05, end_e=0.05)
+    explores = {"start_e": EPSILON, "end_e": EPSILON}
+    hyper = dataclasses.replace(config.hyper, learning_starts=STARTS, buffer_size=10_000, double=double, **explores)
     quiet: dict[str, Any] = {"checkpoint_frequency": 0, "evaluation_frequency": 0, "evaluation_episodes": 0}
     return prepare(dataclasses.replace(config, hyper=hyper, **quiet, **options))
 

@@ -32,6 +32,8 @@ class Options:
     """replay: how frames are kept."""
     player: str | None = None
     """replay: folder of a run whose agent and game are played; by default Space Invaders at random."""
+    double: bool = True
+    """train, update: Double DQN; --no-double is the plain DQN that peers have, with one forward pass less."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """train, update: arithmetic of the networks."""
     num_envs: int = 8
@@ -68,7 +70,7 @@ def measure(options: Options) -> dict[str, Any]:
     if options.what == "replay":
         return bench.replay(options.transitions, options.replay_codec, **_player(options.player))
     shared = {name: asdict(options)[name] for name in ("precision", "num_envs", "threads", "device")}
-    config = bench.base_config(shared)
+    config = bench.base_config(shared, options.double)
     return (
         bench.training(config, options.steps) if options.what == "train" else bench.update(config, options.repetitions)
     )
