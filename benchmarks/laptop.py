@@ -4,9 +4,9 @@
 
 Every run has one core and another run beside it on the other. Judged: 30 whole games with raw rewards, up to 30 no-ops
 and no sticky actions, for all. The peer has the RL Zoo's settings for Atari but for a warm-up of 5,000 steps: the Zoo's
-100,000 are more than it plays in its time; its schedule falls over the steps that it is expected to play. Finished
-runs are not made again. Written: results/laptop/scores.json and table.md, where games that are not asked for keep their
-rows, and a picture of each game.
+100,000 are more than it plays in its time; its schedule falls over the steps that it is expected to play. Written into
+results/laptop: what each run gave (runs/, and a run that is there is not made again: delete its file to make it anew),
+scores.json and table.md, where games that are not asked for keep their rows, and a picture of each game.
 """
 
 import argparse
@@ -44,11 +44,11 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     run = RunDir.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
     elapsed = [row["elapsed"] for row in rows]
-    seconds = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], elapsed)
+    minutes = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], np.array(elapsed) / 60)
     return {
         "minutes": (elapsed[-1] - sum(row["seconds"].get("evaluate", 0.0) for row in rows)) / 60,
         "steps": rows[-1]["step"],
-        "returns": [[second / 60, row["return"]] for second, row in zip(seconds, episodes, strict=True)],
+        "returns": [[round(minute, 3), row["return"]] for minute, row in zip(minutes, episodes, strict=True)],
         "scores": json.loads(run.evaluation_file.read_text())["scores"],
     }
 
@@ -72,7 +72,8 @@ def sb3(game: str, seed: int, minutes: float) -> dict[str, Any]:
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
             passed = (time.perf_counter() - begun) / 60
-            returns.extend([passed, info["episode"]["r"]] for info in self.locals["infos"] if "episode" in info)
+            ended = [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+            returns.extend([round(passed, 3), score] for score in ended)
             return passed < minutes
 
     settings = {"learning_rate": 1e-4, "batch_size": 32, "train_freq": 4, "gradient_steps": 1}
@@ -90,14 +91,14 @@ def sb3(game: str, seed: int, minutes: float) -> dict[str, Any]:
 
 def made(name: str, game: str, seed: int, minutes: float, options: argparse.Namespace) -> dict[str, Any]:
     """Return what a run gave, made in a process of its own unless its file is there."""
-    file = options.runs / f"{game}-{seed}-{'ours' if name == OURS else 'peer'}.json"
+    file = RESULTS / "runs" / f"{game}-{seed}-{'ours' if name == OURS else 'peer'}.json"
     if not file.exists():
         python = sys.executable if name == OURS else options.peer_python
         wanted = ["--make", name, "--games", game, "--seed", str(seed), "--minutes", str(minutes)]
         command = [python, __file__, *wanted, "--runs", str(options.runs)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-        file.write_text(output.splitlines()[-1])
+        file.write_text(output.splitlines()[-1] + "\n")
     result = json.loads(file.read_text())
     print(f"{game} seed {seed} {name}: {np.mean(result['scores']):.1f} in {result['minutes']:.1f} min", flush=True)
     return result
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has stable-baselines3")
     parser.add_argument("--games", nargs="*", choices=sorted(GAMES), default=list(GAMES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=Path, default=Path("runs/laptop"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/laptop"), help="where the run folders of ours go")
     parser.add_argument("--make", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--minutes", type=float, help=argparse.SUPPRESS)
@@ -179,8 +180,7 @@ def main() -> None:
         folder = options.runs / f"{game}-{seed}"
         print(json.dumps(q2pi(game, seed, folder) if ours else sb3(game, seed, options.minutes)))
         return
-    options.runs.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "runs").mkdir(parents=True, exist_ok=True)
     seeds, results = range(1, options.seeds + 1), {}
     with ThreadPoolExecutor(2) as pool:
         for name in (OURS, PEER):
