@@ -124,6 +124,19 @@ def test_updates_are_those_of_slow_arithmetic(double: bool, loss: str) -> None:
     assert distance(agent, other) > 0.01, "the twin: this batch tells DQN from Double DQN"
 
 
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_layers_are_normalised_where_asked(layer_norm: bool) -> None:
+    """A layer ten times as strong is the same layer once it is normalised."""
+    agent = agent_of(layer_norm=layer_norm, hidden=(16,))
+    observation = torch.tensor([[0.5, -2.0], [3.0, 1.0]])
+    before = agent.main(observation)
+    with torch.no_grad():
+        for parameter in agent.main.torso.layers[0].parameters():
+            parameter.mul_(10)
+    same = torch.allclose(before, agent.main(observation), rtol=1e-3, atol=1e-3)
+    assert same == layer_norm
+
+
 def test_gradients_are_clipped_by_their_norm() -> None:
     """Far below Adam's constant, its first step is lr * gradient / eps: of norm lr * bound / eps."""
     agent = prepared(max_grad_norm=1e-3, adam_eps=1.0)

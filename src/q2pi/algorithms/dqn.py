@@ -105,6 +105,8 @@ class Config:
     """Units of the hidden layers for vector observations."""
     network: Network = "nature"
     """Layers for images: those of Mnih et al. 2015 (nature), or of 2013 (nips) with a third of the arithmetic."""
+    layer_norm: bool = False
+    """Normalise each layer before its ReLU, over channels or units, as PQN does (Gallici et al. 2025)."""
 
 
 SPACE: Space = {
@@ -122,6 +124,7 @@ SPACE: Space = {
     "loss": Choice("mse", "huber"),
     "max_grad_norm": Choice(0.0, 1.0, 10.0),
     "hidden": Choice((64, 64), (120, 84), (128, 128), (256, 256)),
+    "layer_norm": Choice(False, True),
 }
 """For vectors; for images, narrow `buffer_size` to what memory holds and fix `hidden`, which has no effect."""
 
@@ -241,7 +244,8 @@ class Agent(ValueAgent):
         self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
 
         def build() -> QNetwork:
-            return QNetwork(setting.observation_shape, self.actions, config.hidden, network=config.network)
+            shape, kind = setting.observation_shape, config.network
+            return QNetwork(shape, self.actions, config.hidden, network=kind, layer_norm=config.layer_norm)
 
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
