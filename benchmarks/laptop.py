@@ -43,10 +43,11 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
         pass
     run = RunDir.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
-    elapsed = [row["elapsed"] for row in rows]
-    minutes = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], np.array(elapsed) / 60)
+    judging = np.cumsum([row["seconds"].get("evaluate", 0.0) for row in rows])
+    training = (np.array([row["elapsed"] for row in rows]) - judging) / 60
+    minutes = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], training)
     return {
-        "minutes": (elapsed[-1] - sum(row["seconds"].get("evaluate", 0.0) for row in rows)) / 60,
+        "minutes": training[-1],
         "steps": rows[-1]["step"],
         "returns": [[round(minute, 3), row["return"]] for minute, row in zip(minutes, episodes, strict=True)],
         "scores": json.loads(run.evaluation_file.read_text())["scores"],

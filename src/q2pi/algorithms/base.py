@@ -244,7 +244,7 @@ def load_weights(networks: Mapping[str, torch.nn.Module], state: State) -> None:
         except RuntimeError as problem:
             raise UserError(
                 f"the checkpoint's network {name!r} has other layers than config.toml asks for: "
-                "its options (--hidden, --resize, --stack, ...) must be those of the saved run"
+                "its options (--hidden, --layer-norm, --resize, --stack, ...) must be those of the saved run"
             ) from problem
 
 

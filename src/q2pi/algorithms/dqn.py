@@ -244,8 +244,8 @@ class Agent(ValueAgent):
         self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
 
         def build() -> QNetwork:
-            shape, kind = setting.observation_shape, config.network
-            return QNetwork(shape, self.actions, config.hidden, network=kind, layer_norm=config.layer_norm)
+            shape, norm = setting.observation_shape, config.layer_norm
+            return QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=norm)
 
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
