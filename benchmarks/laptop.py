@@ -23,7 +23,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent.parent / "results" / "laptop"
 GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
-STEPS = {"Pong": 1_000_000, "SpaceInvaders": 500_000}
+STEPS = {"Pong": 750_000, "SpaceInvaders": 650_000}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
 PEER_SPEED = 85
