@@ -2,9 +2,10 @@
 
     choice("nature", device) -> bf16 or fp32
 
-Processors with tile instructions (AMX) compute these networks in half the time; on others that have bf16 dot products
-alone, the conversions around each layer cost more than they save. What was measured is kept in the user's cache
-(`$XDG_CACHE_HOME/q2pi/precision.json`), so that a run, a sweep or a study that is started again decides as it did.
+Processors with tile instructions (AMX) compute these networks in half the time; on some that have bf16 dot products
+alone, the conversions around each layer cost more than they save, on others they do not. What was measured is kept in
+the user's cache (`$XDG_CACHE_HOME/q2pi/precision.json`), so that a run, a sweep or a study that is started again
+decides as it did.
 """
 
 import json
