@@ -26,7 +26,7 @@ GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
 JUDGED_E = 0.001
-"""Exploration rate while being judged: what the preset says for ours."""
+"""Exploration rate while being judged, of both."""
 PEER_SPEED = 85
 """Agent steps per second that Stable-Baselines3's DQN is expected to make on one core."""
 
@@ -39,7 +39,7 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     from q2pi.rundir import RunDir
 
     config, _ = configure("pqn", game, "laptop")
-    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES}
+    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "evaluation_e": JUDGED_E}
     for _ in execute(override(config, options), folder):
         pass
     run = RunDir.open(folder)
