@@ -117,6 +117,24 @@ def test_the_gradient_is_bounded() -> None:
         assert norm == pytest.approx(0.01, rel=1e-3) if bound else norm > 0.1
 
 
+def test_the_running_average_follows_the_trained_weights_and_plays() -> None:
+    """After each update average = 3/4 average + 1/4 newest; the values of a rollout are the average's."""
+    player = agent_of(num_steps=3, update_epochs=1, learning_rate=0.1, ema_decay=0.75)
+    expected = [weight.clone() for weight in player.main.parameters()]
+    for rollout in range(12):
+        filled(player, rollout).learn(3 * (rollout + 1))
+        newest = zip(expected, player.main.parameters(), strict=True)
+        expected = [0.75 * old + 0.25 * new.detach() for old, new in newest]
+    torch.testing.assert_close(list(player.player.parameters()), expected)
+    observed = torch.from_numpy(filled(player, 12).rollout.observation[:, 0])
+    with torch.no_grad():
+        averaged, newest = (network(observed).amax(dim=1).numpy() for network in (player.player, player.main))
+    np.testing.assert_allclose(player.rollout.value[:, 0], averaged, rtol=1e-6)
+    assert np.abs(averaged - newest).max() > 1e-3, "else the test could not tell them apart"
+    plain = agent_of()
+    assert plain.player is plain.main
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_images_are_read_with_their_channels_last(precision: str) -> None:
     player = agent_of(num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision)
@@ -140,19 +158,22 @@ def small(**changes: Any) -> RunConfig[pqn.Config]:
 
 
 def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path) -> None:
-    expected = digests(small(), keep=(51, tmp_path))[120]
+    config = small(ema_decay=0.9)
+    expected = digests(config, keep=(51, tmp_path))[120]
     _, saved, _, _ = checkpoint.load_newest(tmp_path)
     assert saved["agent"]["rollout"]["length"] == 2
-    assert digests(small(), saved)[120] == expected
-    for lost in ("rollout", "optimizer", "rollouts"):
+    assert digests(config, saved)[120] == expected
+    for lost in ("rollout", "average", "optimizer", "rollouts"):
         _, damaged, _, _ = checkpoint.load_newest(tmp_path)
         if lost == "rollout":
             damaged["agent"]["rollout"]["value"][:] = 7
+        elif lost == "average":
+            damaged["agent"]["average"] = damaged["agent"]["main"]
         elif lost == "optimizer":
             del damaged["agent"]["optimizer"]
         else:
             damaged["agent"]["rollouts"] = 0
-        assert digests(small(), damaged)[120] != expected, lost
+        assert digests(config, damaged)[120] != expected, lost
 
 
 def test_pixels_resume_bit_for_bit(tmp_path: Path) -> None:
@@ -244,6 +265,7 @@ def test_pqn_solves_cart_pole() -> None:
         ({"q_lambda": math.nan}, "--q-lambda nan is out of range"),
         ({"end_e": 2.0}, "--end-e 2.0"),
         ({"max_grad_norm": -1.0}, "--max-grad-norm -1.0"),
+        ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
         ({"hidden": (0,)}, "--hidden"),
     ],
 )

@@ -13,7 +13,8 @@ target of step t is
 
 and at the end of an episode or of the rollout the first half of the bracket stands alone, with the true next
 observation. Q is that of the network which played: the forward pass that chose the action of step t + 1 has given
-max_a Q(s_{t+1}, a) too, so targets cost a forward of their own only where no later step follows.
+max_a Q(s_{t+1}, a) too, so targets cost a forward of their own only where no later step follows. With `ema_decay` that
+network is a running average of the trained one's weights (Polyak and Juditsky 1992), which small updates shake less.
 
 Differences from the paper: its optimizer RAdam is fused Adam with a scheduled step size, without the plain steps of
 RAdam's first five updates; where time runs out the return goes on with the value of the final observation (the
@@ -25,6 +26,7 @@ network, no batch normalisation of inputs.
 would gain under one percent, and would choose the first actions of each rollout with a network that is no longer there.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -82,6 +84,8 @@ class Config:
     """Times that a rollout is gone over."""
     max_grad_norm: float = 10.0
     """Bound on the gradient's norm; 0 is none."""
+    ema_decay: float = 0.0
+    """Decay per update of the running average of weights that plays and gives values; 0 is the newest weights."""
     start_e: float = 1.0
     """Exploration rate epsilon at the first step."""
     end_e: float = 0.001
@@ -116,7 +120,7 @@ def check(run: RunConfig[Config]) -> None:
     config = run.hyper
     at_least(config, 1, "num_steps", "num_minibatches", "update_epochs")
     at_least(config, 0, "learning_rate", "max_grad_norm")
-    within(config, 0, 1, "gamma", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
+    within(config, 0, 1, "gamma", "ema_decay", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
     if not config.hidden or min(config.hidden) < 1:
         raise UserError(f"--hidden {config.hidden} is out of range: at least one layer of at least 1 unit")
     rows = config.num_steps * run.num_envs
@@ -200,12 +204,18 @@ class Agent(ValueAgent):
             return network
 
         self.main = seeded(build, setting.seed, "main").to(setting.device)
+        self.average = copy.deepcopy(self.main).requires_grad_(False) if config.ema_decay > 0 else None
         self.optimizer = torch.optim.Adam(self.main.parameters(), lr=config.learning_rate, betas=BETAS, fused=True)
         self.rollout = Rollout(
             config.num_steps, setting.num_envs, shape, setting.frame_dtype, (), np.dtype(np.int64), log_prob=False
         )
         self.rollouts = 0
         self._acted: dict[str, Array] = {}
+
+    @property
+    def player(self) -> QNetwork:
+        """The network that plays and values what it sees."""
+        return self.main if self.average is None else self.average
 
     def learning_rate(self, step: int, update: int) -> float:
         """Return the step size of update `update`, counted from 1, of a rollout that began at agent step `step`."""
@@ -244,11 +254,10 @@ class Agent(ValueAgent):
         return metrics
 
     def networks(self) -> Mapping[str, nn.Module]:
-        return {"main": self.main}
+        return {"main": self.main} if self.average is None else {"main": self.main, "average": self.average}
 
     def state(self) -> State:
-        return {
-            "main": self.main.state_dict(),
+        return {name: network.state_dict() for name, network in self.networks().items()} | {
             "optimizer": optimizer_state(self.optimizer),
             "rollout": self.rollout.state(),
             "rollouts": self.rollouts,
@@ -263,7 +272,7 @@ class Agent(ValueAgent):
     def _q(self, observation: Array) -> Array:
         """Return Q [B, A] of observations [B, ...]."""
         with torch.inference_mode(), precision(self.setting):
-            q: Array = self.main(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
+            q: Array = self.player(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
         return q
 
     def _final_value(self, result: Step) -> Array:
@@ -318,4 +327,8 @@ class Agent(ValueAgent):
             nn.utils.clip_grad_norm_(self.main.parameters(), self.config.max_grad_norm)
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
+        if self.average is not None:
+            with torch.no_grad():
+                for slow, fast in zip(self.average.parameters(), self.main.parameters(), strict=True):
+                    slow.lerp_(fast, 1.0 - self.config.ema_decay)
         return torch.stack([value.detach(), mean_q])
