@@ -87,7 +87,7 @@ def _sb3_games(threads: int, num_envs: int) -> Any:
     return VecFrameStack(make_atari_env("SpaceInvadersNoFrameskip-v4", n_envs=num_envs, seed=1), n_stack=4)
 
 
-def sb3_dqn(steps: int, threads: int) -> float:
+def sb3_dqn(steps: int, threads: int, device: str = "cpu") -> float:
     """Time Stable-Baselines3's DQN, one game."""
     from stable_baselines3 import DQN
 
@@ -95,7 +95,7 @@ def sb3_dqn(steps: int, threads: int) -> float:
     exploration = {"exploration_initial_eps": EPSILON, "exploration_final_eps": EPSILON}
     replay = {"buffer_size": BUFFER, "learning_starts": STARTS, "target_update_interval": 1_000}
     games = _sb3_games(threads, 1)
-    model = DQN("CnnPolicy", games, **settings, **exploration, **replay, seed=1, device="cpu")
+    model = DQN("CnnPolicy", games, **settings, **exploration, **replay, seed=1, device=device)
     return _sb3_watched(model, STARTS + WARM_UP, steps)
 
 

@@ -4,29 +4,34 @@
     python benchmarks/gpu.py --device cpu --quick --out gpu            the same programme in small, without a GPU
 
 Written: correctness.json (losses of the same updates on the CPU and on the device), speed.json (agent steps per second
-of each variant), and for a training run on Space Invaders its config, curve, evaluation and figure.
+of each variant, of emulators and of updates alone, and of Stable-Baselines3's DQN on the same device where it is
+installed), and for a training run on Space Invaders its config, curve, evaluation and figure.
 """
 
 import argparse
+import importlib.util
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from publish import curve, write_rows
 
 from q2pi import bench
 from q2pi.api import override
+from q2pi.envs import make_games
 from q2pi.execute import execute
 from q2pi.loop import Finished, Progress, run
 from q2pi.plots import learning_curves
 from q2pi.presets import configure
 from q2pi.rundir import RunDir
 
-VARIANTS = [(games, precision) for precision in ("fp32", "bf16") for games in (8, 32, 64, 128)]
-SLOWEST = 1_000.0
-"""Agent steps per second below which a variant is timed for fewer steps."""
+VARIANTS = [(32, "fp32"), (8, "bf16"), (32, "bf16"), (128, "bf16")]
+"""Games side by side and precision."""
 
 
 def losses(device: str, updates: int) -> list[float]:
@@ -51,11 +56,29 @@ def correctness(device: str, updates: int) -> dict[str, Any]:
     }
 
 
-def speed(device: str, games: int, precision: str, steps: int) -> dict[str, Any]:
-    """Return agent steps per second of one variant, timed for fewer steps where it is slow."""
-    config = bench.base_config({"device": device, "precision": precision, "num_envs": games})
-    first = bench.training(config, max(1, steps // 20))
-    return first if first["steps_per_second"] < SLOWEST else bench.training(config, steps)
+def alone(device: str, games: int, steps: int) -> dict[str, Any]:
+    """Return what bounds the speed: emulators that no one learns from, and updates that no one waits for."""
+    config = bench.base_config({"device": device, "precision": "bf16"})
+    emulators = make_games(config.env, games, 1)
+    emulators.reset()
+    actions = np.random.default_rng(0)
+    began = time.perf_counter()
+    for _ in range(steps // games):
+        emulators.send(actions.integers(emulators.action_space.n, size=games))
+        emulators.recv()
+    rate = steps // games * games / (time.perf_counter() - began)
+    emulators.close()
+    update = bench.update(config, max(10, steps // 50))
+    return {"emulators": {"num_envs": games, "steps_per_second": rate}, "update": update}
+
+
+def peer(device: str, steps: int) -> float | None:
+    """Return agent steps per second of Stable-Baselines3's DQN, one game, where it is installed."""
+    if importlib.util.find_spec("stable_baselines3") is None:
+        return None
+    from contenders import sb3_dqn
+
+    return sb3_dqn(steps, torch.get_num_threads(), device)
 
 
 def train(device: str, games: int, precision: str, seconds: float, rate: float, out: Path) -> dict[str, Any]:
@@ -71,8 +94,9 @@ def train(device: str, games: int, precision: str, seconds: float, rate: float, 
         if isinstance(event, Finished):
             spent = sum(event.seconds.values())
     ran = RunDir.open(folder)
-    for file in (ran.config_file, ran.evaluation_file, ran.metrics_file):
+    for file in (ran.config_file, ran.evaluation_file):
         shutil.copy(file, out / file.name)
+    write_rows(out / "curve.csv", curve(ran))
     learning_curves([ran], out / "learning_curve.png")
     return {"agent_steps": steps, "seconds": spent, "steps_per_second": steps / spent}
 
@@ -94,11 +118,18 @@ def main() -> None:
     began = time.perf_counter()
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     keep("correctness.json", {"device": name} | correctness(options.device, 10 if options.quick else 200))
-    speeds = []
+    steps = 200 if options.quick else 20_000
+    speeds: list[dict[str, Any]] = []
+    report: dict[str, Any] = {"device": name, "cores": os.cpu_count(), "variants": speeds}
+    report["alone"] = alone(options.device, 32, steps)
+    report["peer"] = [peer(options.device, max(100, steps // 20))]
     for games, precision in VARIANTS[:1] if options.quick else VARIANTS:
-        speeds.append(speed(options.device, games, precision, 200 if options.quick else 100_000))
+        config = bench.base_config({"device": options.device, "precision": precision, "num_envs": games})
+        speeds.append(bench.training(config, steps))
         print(f"{games} games, {precision}: {speeds[-1]['steps_per_second']:.0f} agent steps/s", flush=True)
-        keep("speed.json", {"device": name, "variants": speeds})
+        keep("speed.json", report)
+    report["peer"].append(peer(options.device, max(100, steps // 20)))
+    keep("speed.json", report)
     best = max(speeds, key=lambda measures: measures["steps_per_second"])
     seconds = 10.0 if options.quick else 60 * options.minutes
     keep(

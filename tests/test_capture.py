@@ -40,3 +40,12 @@ def test_a_replayed_update_is_the_update() -> None:
         return [(captured(update, row) if captures else update(row)).item() for row in rows]
 
     assert trained(True) == pytest.approx(trained(False), rel=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_inputs_may_lie_on_the_host_and_have_another_shape() -> None:
+    captured = Captured(torch.device("cuda"))
+    for rows in (5, 5, 5, 5, 5, 2, 5):
+        given = torch.randn(rows, 3)
+        torch.testing.assert_close(captured(torch.square, given).cpu(), given.square())
+    assert captured.graph is not None

@@ -3,8 +3,9 @@
     captured = Captured(device)
     output = captured(function, a, b)          # on the CPU just function(a, b)
 
-It must be the same function at every call, have static shapes, change nothing but tensors in place (parameters, their
-gradients, an optimizer with `capturable=True`), and wait for nothing on the host.
+It must be the same function at every call, change nothing but tensors in place (parameters, their gradients, an
+optimizer with `capturable=True`), and wait for nothing on the host. Shapes are those of the call that was captured;
+a call with others is made as it comes.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ class Captured:
     It holds no reference to the function: a method's owner that holds its `Captured` is still freed at once.
 
     Args:
-        device: where all tensors lie.
+        device: where the function's tensors lie.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,7 +35,7 @@ class Captured:
         self.output = torch.empty(0)
 
     def __call__(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Return the function's output; what it holds is the caller's own."""
+        """Return the function's output, which is the caller's own; its inputs may lie on the host."""
         if self.device.type != "cuda":
             return function(*inputs)
         self.calls += 1
@@ -42,6 +43,8 @@ class Captured:
             return self._aside(function, inputs)
         if self.graph is None:
             self._capture(function, inputs)
+        if any(static.shape != given.shape for static, given in zip(self.inputs, inputs, strict=True)):
+            return function(*(given.to(self.device) for given in inputs))
         for static, given in zip(self.inputs, inputs, strict=True):
             static.copy_(given, non_blocking=True)
         assert self.graph is not None
@@ -53,13 +56,13 @@ class Captured:
         aside, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
         aside.wait_stream(main)
         with torch.cuda.stream(aside):
-            output = function(*inputs)
+            output = function(*(given.to(self.device) for given in inputs))
         main.wait_stream(aside)
         return output
 
     def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         """Record the function's kernels; none of them runs."""
-        self.inputs = tuple(torch.empty_like(given) for given in inputs)
+        self.inputs = tuple(torch.empty_like(given, device=self.device) for given in inputs)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.output = function(*self.inputs)

@@ -137,6 +137,22 @@ def test_layers_are_normalised_where_asked(layer_norm: bool) -> None:
     assert same == layer_norm
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_one_forward_for_both_observations_gives_the_same_gradient(double: bool) -> None:
+    agent = prepared(double=double)
+    slots = np.flatnonzero(agent.replay.can_sample(np.arange(agent.replay.rows * agent.setting.num_envs)))[:8]
+    batch = agent.replay.sample(slots)
+    columns = (batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
+    tensors = [torch.as_tensor(column) for column in columns]
+
+    def gradient(joined: bool) -> list[torch.Tensor]:
+        value, _ = dqn.loss(agent.main, agent.target, *tensors, double=double, error="huber", joined=joined)
+        return list(torch.autograd.grad(value, list(agent.main.parameters())))
+
+    for one, two in zip(gradient(True), gradient(False), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
+
+
 def test_gradients_are_clipped_by_their_norm() -> None:
     """Far below Adam's constant, its first step is lr * gradient / eps: of norm lr * bound / eps."""
     agent = prepared(max_grad_norm=1e-3, adam_eps=1.0)

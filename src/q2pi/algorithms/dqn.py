@@ -218,16 +218,26 @@ def loss(
     *,
     double: bool,
     error: Literal["mse", "huber"],
+    joined: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return (loss [], mean over the batch of max_a Q(s, a) []) of one batch: free of any state, shapes static.
 
     Args:
         observation, next_observation: [B, *observation_shape].
         action: int64 [B].  reward: [B], the n-step return.  discount: [B], 0 where the world ended.
+        double: choose the next action with the main network.
+        error: of the TD errors.
+        joined: with `double`, make one forward of the main network for both: fewer kernels, more arithmetic.
     """
+    chooser = None
+    if double and joined:
+        q, chooser = main(torch.cat([observation, next_observation])).chunk(2)
+    else:
+        q = main(observation)
     with torch.no_grad():
-        goal = q_target(reward, discount, target(next_observation), main(next_observation) if double else None)
-    q = main(observation)
+        if double and not joined:
+            chooser = main(next_observation)
+        goal = q_target(reward, discount, target(next_observation), chooser)
     errors = td_errors(q, action, goal)
     losses = squared(errors) if error == "mse" else huber(errors)
     return weighted_mean(losses, None), q.detach().amax(dim=1).mean()
@@ -256,7 +266,9 @@ class Agent(ValueAgent):
             fused=True,
             capturable=setting.device.type == "cuda",
         )
-        self._captured = Captured(setting.device)
+        self._captured, self._captured_q = Captured(setting.device), Captured(setting.device)
+        # A launch costs more there than the arithmetic of so small a batch.
+        self._joined = setting.device.type == "cuda"
         self.replay = Replay(
             config.buffer_size,
             setting.num_envs,
@@ -299,10 +311,14 @@ class Agent(ValueAgent):
         )
 
     def learn(self, step: int) -> list[Metrics]:
-        rows: list[Metrics] = []
+        scalars: list[Tensor] = []
         while (owed := _owed(self.config, step) - self.updates) > 0:
-            rows += self._updates(min(owed, AT_ONCE))
-        return [row | {"epsilon": self.epsilon(step)} for row in rows]
+            scalars += self._updates(min(owed, AT_ONCE))
+        if not scalars:
+            return []
+        # One look at the device for all of them: each makes the host wait.
+        rows, epsilon = torch.stack(scalars).tolist(), self.epsilon(step)
+        return [{"loss": error, "q": q, "epsilon": epsilon} for error, q in rows]
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {"main": self.main, "target": self.target}
@@ -330,19 +346,20 @@ class Agent(ValueAgent):
 
     def _q(self, observation: Array) -> Array:
         with torch.inference_mode(), precision(self.setting):
-            q: Array = self.main(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
+            q: Array = self._captured_q(self.main, torch.from_numpy(observation)).cpu().numpy()
         return q
 
-    def _updates(self, count: int) -> list[Metrics]:
-        """Make `count` updates; their batches are drawn before the first, as none of them changes what replay holds."""
+    def _updates(self, count: int) -> list[Tensor]:
+        """Make `count` updates, return (loss, mean of max_a Q) of each as a tensor [2].
+
+        Their batches are drawn before the first, as none of them changes what replay holds.
+        """
         config, device = self.config, self.setting.device
         draws = [stream(self.setting.seed, "replay", self.updates + index) for index in range(count)]
         batch = self.replay.sample(np.concatenate([uniform(self.replay, config.batch_size, draw) for draw in draws]))
         columns = (batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
         parts = [torch.as_tensor(column, device=device).split(config.batch_size) for column in columns]
-        # One look at the device for all of them: each makes the host wait.
-        scalars = torch.stack([self._update(*batch) for batch in zip(*parts, strict=True)]).tolist()
-        return [{"loss": error, "q": q} for error, q in scalars]
+        return [self._update(*batch) for batch in zip(*parts, strict=True)]
 
     def _update(self, *batch: Tensor) -> Tensor:
         """Make one update from the tensors of a batch; return (loss, mean of max_a Q) as a tensor [2]."""
@@ -360,7 +377,9 @@ class Agent(ValueAgent):
         """Make one step down the gradient of a batch's loss; return (loss, mean of max_a Q) as a tensor [2]."""
         config = self.config
         with precision(self.setting):
-            value, mean_q = loss(self.main, self.target, *batch, double=config.double, error=config.loss)
+            value, mean_q = loss(
+                self.main, self.target, *batch, double=config.double, error=config.loss, joined=self._joined
+            )
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         if config.max_grad_norm > 0:
