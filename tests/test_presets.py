@@ -37,6 +37,14 @@ def test_the_default_suits_the_environment(env_id: str | None, expected: str) ->
     assert configure("dqn", env_id)[1] == expected
 
 
+def test_a_preset_of_that_name_for_the_environment_goes_first() -> None:
+    (pong, own), (general, name) = (configure("pqn", env_id, "laptop") for env_id in ("Pong", "SpaceInvaders"))
+    assert (own, name) == ("Pong-laptop", "laptop")
+    assert (pong.env.env_id, general.env.env_id) == ("Pong", "SpaceInvaders")
+    assert pong.hyper.gamma < general.hyper.gamma
+    assert configure("dqn", "CartPole-v1", "short")[1] == "CartPole-v1-short"
+
+
 def test_the_quick_preset_is_what_the_readme_says_of_it() -> None:
     config, _ = configure("dqn", "space_invaders")
     assert config.env.env_id == "SpaceInvaders"

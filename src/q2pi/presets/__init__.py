@@ -1,7 +1,8 @@
 """Presets: partial configurations in TOML, one folder per algorithm, that `--preset NAME` lays over the defaults.
 
-Without `--preset`, the one named like the environment is taken (`CartPole-v1.toml`), or else the one for its kind:
-`quick` for Atari games, `classic` for everything else, as far as the algorithm has them.
+Where an environment has one of its own of that name (`Pong-laptop.toml` for `laptop`), that one is taken. Without
+`--preset`, the one named like the environment is (`CartPole-v1.toml`), or else the one for its kind: `quick` for Atari
+games, `classic` for everything else, as far as the algorithm has them.
 """
 
 import difflib
@@ -43,6 +44,8 @@ def configure(
         preset = _default_preset(algorithm, env_id or base.env.env_id)
     if preset is None:
         return _with_env(base, env_id, {}, ""), None
+    own = f"{_file_name(env_id or base.env.env_id)}-{preset}"
+    preset = own if own in names(algorithm) else preset
     source = _find(algorithm, preset)
     try:
         table = tomllib.loads(source.read_text())
@@ -60,10 +63,14 @@ def _with_env(base: RunConfig[Any], env_id: str | None, table: dict[str, Any], w
 
 def _default_preset(algorithm: str, env_id: str) -> str | None:
     available = names(algorithm)
-    for name in (env_id.replace("/", "-"), "quick" if is_atari(env_id) else "classic"):
+    for name in (_file_name(env_id), "quick" if is_atari(env_id) else "classic"):
         if name in available:
             return name
     return None
+
+
+def _file_name(env_id: str) -> str:
+    return env_id.replace("/", "-")
 
 
 def _find(algorithm: str, preset: str) -> Traversable:
