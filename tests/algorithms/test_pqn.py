@@ -60,12 +60,36 @@ def test_loss_and_gradient_by_hand() -> None:
 
 def test_each_epoch_goes_over_every_step_once_in_an_order_of_its_own() -> None:
     player = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2)
-    epochs = [torch.stack(player._minibatches(epoch)) for epoch in range(2)]
+    epochs = torch.stack(player._minibatches()).split(3)
     assert [sorted(epoch.flatten().tolist()) for epoch in epochs] == [list(range(12))] * 2
     assert epochs[0].shape == (3, 4)
     assert not torch.equal(*epochs)
     player.rollouts = 1
-    assert not torch.equal(torch.stack(player._minibatches(0)), epochs[0])
+    assert not torch.equal(torch.stack(player._minibatches()[:3]), epochs[0])
+
+
+def test_minibatches_come_from_all_rollouts_of_the_window() -> None:
+    """Six rows a rollout, twice: all of one, all of two, then twelve of the eighteen of three."""
+    player = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2, window=3)
+    for rollout, rows in enumerate((12, 24, 36, 36)):
+        drawn = torch.cat(player._minibatches())
+        assert len(drawn) == 24
+        assert drawn.max() < rows
+        assert len(drawn.unique()) == min(rows, 24)
+        filled(player, rollout).learn(12 * (rollout + 1))
+    assert player.rollouts == 4
+
+
+def test_older_steps_are_learned_from_with_the_targets_they_had() -> None:
+    """The targets of rollout 0 are still there after rollout 1, though the network that gave its values has moved."""
+    player = agent_of(num_steps=3, update_epochs=20, learning_rate=0.1, window=2)
+    filled(player, 0).learn(3)
+    first = player.window.target[:3].clone()
+    filled(player, 1).learn(6)
+    assert torch.equal(player.window.target[:3], first)
+    player.rollouts = 0
+    filled(player, 0)
+    assert not torch.allclose(player._targets().flatten(), first), "worked out anew they would be others"
 
 
 def test_updates_come_with_full_rollouts_alone() -> None:
@@ -140,12 +164,11 @@ def test_images_are_read_with_their_channels_last(precision: str) -> None:
     player = agent_of(num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision)
     before = [parameter.clone() for parameter in player.main.parameters()]
     for rollout in range(4):
-        filled(player, rollout)
-        rows = player._observations()
+        filled(player, rollout).learn(6 * (rollout + 1))
+        rows = player.window.observation
         assert rows.is_contiguous(memory_format=torch.channels_last)
         assert rows[torch.tensor([4, 1])].is_contiguous(memory_format=torch.channels_last)
         np.testing.assert_array_equal(rows.numpy(), player.rollout.observation.reshape(6, 4, 36, 36))
-        player.learn(6 * (rollout + 1))
     moved = [not torch.equal(old, new) for old, new in zip(before, player.main.parameters(), strict=True)]
     assert all(moved)
 
@@ -158,21 +181,23 @@ def small(**changes: Any) -> RunConfig[pqn.Config]:
 
 
 def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path) -> None:
-    config = small(ema_decay=0.9)
+    config = small(ema_decay=0.9, window=3)
     expected = digests(config, keep=(51, tmp_path))[120]
     _, saved, _, _ = checkpoint.load_newest(tmp_path)
     assert saved["agent"]["rollout"]["length"] == 2
     assert digests(config, saved)[120] == expected
-    for lost in ("rollout", "average", "optimizer", "rollouts"):
+    for lost in ("rollout", "average", "window", "optimizer", "rollouts"):
         _, damaged, _, _ = checkpoint.load_newest(tmp_path)
         if lost == "rollout":
             damaged["agent"]["rollout"]["value"][:] = 7
+        elif lost == "window":
+            damaged["agent"]["window"]["target"][:] = 7
         elif lost == "average":
             damaged["agent"]["average"] = damaged["agent"]["main"]
         elif lost == "optimizer":
             del damaged["agent"]["optimizer"]
         else:
-            damaged["agent"]["rollouts"] = 0
+            damaged["agent"]["rollouts"] += 3
         assert digests(config, damaged)[120] != expected, lost
 
 
@@ -265,6 +290,7 @@ def test_pqn_solves_cart_pole() -> None:
         ({"q_lambda": math.nan}, "--q-lambda nan is out of range"),
         ({"end_e": 2.0}, "--end-e 2.0"),
         ({"max_grad_norm": -1.0}, "--max-grad-norm -1.0"),
+        ({"window": 0}, "--window 0 is out of range"),
         ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
         ({"hidden": (0,)}, "--hidden"),
     ],

@@ -14,7 +14,8 @@ target of step t is
 and at the end of an episode or of the rollout the first half of the bracket stands alone, with the true next
 observation. Q is that of the network which played: the forward pass that chose the action of step t + 1 has given
 max_a Q(s_{t+1}, a) too, so targets cost a forward of their own only where no later step follows. With `ema_decay` that
-network is a running average of the trained one's weights (Polyak and Juditsky 1992), which small updates shake less.
+network is a running average of the trained one's weights (Polyak and Juditsky 1992), which small updates shake less;
+with `window` the steps of some rollouts before are shuffled in, with the targets they had.
 
 Differences from the paper: its optimizer RAdam is fused Adam with a scheduled step size, without the plain steps of
 RAdam's first five updates; where time runs out the return goes on with the value of the final observation (the
@@ -55,6 +56,7 @@ from q2pi.equations.schedules import linear, rectification
 from q2pi.errors import UserError
 from q2pi.networks import Network, QNetwork, orthogonal, seeded
 from q2pi.replay.rollout import Rollout
+from q2pi.replay.window import Window
 from q2pi.rng import stream
 from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
@@ -81,9 +83,11 @@ class Config:
     num_minibatches: int = 8
     """Parts of a rollout, one update each."""
     update_epochs: int = 2
-    """Times that a rollout is gone over."""
+    """Times that as many steps as a rollout has are learned from."""
     max_grad_norm: float = 10.0
     """Bound on the gradient's norm; 0 is none."""
+    window: int = 1
+    """Newest rollouts that minibatches are drawn from; 1 is the paper's. Targets stay as they were worked out."""
     ema_decay: float = 0.0
     """Decay per update of the running average of weights that plays and gives values; 0 is the newest weights."""
     start_e: float = 1.0
@@ -118,7 +122,7 @@ SPACE: Space = {
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
-    at_least(config, 1, "num_steps", "num_minibatches", "update_epochs")
+    at_least(config, 1, "num_steps", "num_minibatches", "update_epochs", "window")
     at_least(config, 0, "learning_rate", "max_grad_norm")
     within(config, 0, 1, "gamma", "ema_decay", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
     if not config.hidden or min(config.hidden) < 1:
@@ -170,9 +174,10 @@ def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
 
 
 def memory_needed(config: Config, setting: Setting) -> int:
-    """Return the bytes of a rollout, and of the copy of its observations that the network reads."""
-    rows = config.num_steps * setting.num_envs
-    return rows * (2 * math.prod(setting.observation_shape) * setting.frame_dtype.itemsize + 8 + 5 * 4)
+    """Return the bytes of a rollout, and of the window of rollouts that the network reads."""
+    rows, observation = config.num_steps * setting.num_envs, math.prod(setting.observation_shape)
+    bytes_each = observation * setting.frame_dtype.itemsize + 8
+    return rows * (bytes_each + 5 * 4 + config.window * (bytes_each + 4))
 
 
 def loss(network: nn.Module, observation: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,6 +214,8 @@ class Agent(ValueAgent):
         self.rollout = Rollout(
             config.num_steps, setting.num_envs, shape, setting.frame_dtype, (), np.dtype(np.int64), log_prob=False
         )
+        rows = config.num_steps * setting.num_envs
+        self.window = Window(config.window, rows, shape, setting.frame_dtype, setting.device)
         self.rollouts = 0
         self._acted: dict[str, Array] = {}
 
@@ -260,6 +267,7 @@ class Agent(ValueAgent):
         return {name: network.state_dict() for name, network in self.networks().items()} | {
             "optimizer": optimizer_state(self.optimizer),
             "rollout": self.rollout.state(),
+            "window": self.window.state(self.rollouts),
             "rollouts": self.rollouts,
         }
 
@@ -268,6 +276,7 @@ class Agent(ValueAgent):
         load_optimizer(self.optimizer, state.get("optimizer", {}))
         self.rollout.load(state["rollout"])
         self.rollouts = state["rollouts"]
+        self.window.load(self.rollouts, state["window"])
 
     def _q(self, observation: Array) -> Array:
         """Return Q [B, A] of observations [B, ...]."""
@@ -291,30 +300,28 @@ class Agent(ValueAgent):
         reward, discount, next_value, ended = (torch.from_numpy(column) for column in columns)
         return lambda_returns(reward, discount, next_value, ended, self.config.q_lambda)
 
-    def _observations(self) -> Tensor:
-        """Return the observations [T * N, ...] as the network reads them: images with their channels last, once."""
-        rows = self.rollout.observation.reshape(-1, *self.setting.observation_shape)
-        tensor = torch.from_numpy(rows).to(self.setting.device)
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
     def _train(self, begun: int) -> list[Metrics]:
         """Make the updates of one rollout that began at agent step `begun`; scalars of each."""
-        config, device = self.config, self.setting.device
-        observation, target = self._observations(), self._targets().flatten().to(device)
-        action = torch.from_numpy(self.rollout.action.reshape(-1)).to(device)
-        parts = [part for epoch in range(config.update_epochs) for part in self._minibatches(epoch)]
+        rollout, window = self.rollout, self.window
+        observation = torch.from_numpy(rollout.observation).flatten(0, 1)
+        window.add(self.rollouts, observation, torch.from_numpy(rollout.action).flatten(), self._targets().flatten())
+        parts = self._minibatches()
         scalars = []
         for update, part in enumerate(parts, 1 + self.rollouts * len(parts)):
             rate = self.learning_rate(begun, update)
-            scalars.append(self._update(observation[part], action[part], target[part], rate))
+            scalars.append(self._update(window.observation[part], window.action[part], window.target[part], rate))
         shown = {"epsilon": self.epsilon(begun), "learning_rate": rate}
         return [{"loss": error, "q": q} | shown for error, q in torch.stack(scalars).tolist()]
 
-    def _minibatches(self, epoch: int) -> list[Tensor]:
-        """Return the rows of each minibatch: a permutation of the rollout's, drawn anew for each epoch."""
-        rows = self.rollout.steps * self.setting.num_envs
-        order = stream(self.setting.seed, "minibatches", self.rollouts, epoch).permutation(rows)
-        parts = np.split(order, self.config.num_minibatches)
+    def _minibatches(self) -> list[Tensor]:
+        """Return the rows of the window in each minibatch: permutations of all, one after another, cut into parts."""
+        config = self.config
+        wanted, rows = config.update_epochs * self.window.rows, self.window.filled(self.rollouts + 1)
+        orders = [
+            stream(self.setting.seed, "minibatches", self.rollouts, number).permutation(rows)
+            for number in range(-(-wanted // rows))
+        ]
+        parts = np.split(np.concatenate(orders)[:wanted], config.update_epochs * config.num_minibatches)
         return [torch.from_numpy(part).to(self.setting.device) for part in parts]
 
     def _update(self, observation: Tensor, action: Tensor, target: Tensor, learning_rate: float) -> Tensor:
