@@ -159,6 +159,21 @@ def test_the_running_average_follows_the_trained_weights_and_plays() -> None:
     assert plain.player is plain.main
 
 
+def test_each_game_explores_at_its_rung_of_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ape-X's epsilon^(1 + alpha * i / (N - 1)): of 0.5, with alpha 2 and 3 games, 1/2, 1/4 and 1/8."""
+    wanted = {"num_envs": 3, "start_e": 0.5, "end_e": 0.5}
+    for ladder, rates in ((2.0, [0.5, 0.25, 0.125]), (0.0, [0.5, 0.5, 0.5])):
+        player = agent_of(**wanted, exploration_ladder=ladder)
+        best = np.zeros((3, player.actions), np.float32)
+        best[:, 0] = 1
+        monkeypatch.setattr(player, "_q", lambda _, best=best: best)
+        observation = np.zeros((3, *player.setting.observation_shape), np.float32)
+        explored = np.mean([player.act(observation, step) != player.first_action for step in range(4_000)], axis=0)
+        share = 1 - 1 / player.actions
+        np.testing.assert_allclose(explored / share, rates, atol=0.04)
+    agent_of(num_envs=1, exploration_ladder=2.0).act(np.zeros((1, *player.setting.observation_shape), np.float32), 0)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_images_are_read_with_their_channels_last(precision: str) -> None:
     player = agent_of(num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision)
@@ -290,6 +305,7 @@ def test_pqn_solves_cart_pole() -> None:
         ({"q_lambda": math.nan}, "--q-lambda nan is out of range"),
         ({"end_e": 2.0}, "--end-e 2.0"),
         ({"max_grad_norm": -1.0}, "--max-grad-norm -1.0"),
+        ({"exploration_ladder": -1.0}, "--exploration-ladder -1.0 is out of range"),
         ({"window": 0}, "--window 0 is out of range"),
         ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
         ({"hidden": (0,)}, "--hidden"),

@@ -141,13 +141,13 @@ class ValueAgent:
         raise NotImplementedError
 
     def _epsilon_greedy(
-        self, observation: Array, epsilon: float, noise: np.random.Generator, q: Array | None = None
+        self, observation: Array, epsilon: float | Array, noise: np.random.Generator, q: Array | None = None
     ) -> Array:
         """Return actions [N] as the game counts them: each game has a coin of its own.
 
         Args:
             observation: [N, ...].
-            epsilon: exploration rate.
+            epsilon: exploration rate, or one for each game [N].
             noise: source of the coins and of the random actions.
             q: Q [N, A] where it is known already; else it is worked out unless all games explore.
         """

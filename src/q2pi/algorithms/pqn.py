@@ -15,7 +15,8 @@ and at the end of an episode or of the rollout the first half of the bracket sta
 observation. Q is that of the network which played: the forward pass that chose the action of step t + 1 has given
 max_a Q(s_{t+1}, a) too, so targets cost a forward of their own only where no later step follows. With `ema_decay` that
 network is a running average of the trained one's weights (Polyak and Juditsky 1992), which small updates shake less;
-with `window` the steps of some rollouts before are shuffled in, with the targets they had.
+with `window` the steps of some rollouts before are shuffled in, with the targets they had. With `exploration_ladder`
+each game explores at a rate of its own (Horgan et al. 2018, "Distributed Prioritized Experience Replay").
 
 Differences from the paper: its optimizer RAdam is fused Adam with a scheduled step size, without the plain steps of
 RAdam's first five updates; where time runs out the return goes on with the value of the final observation (the
@@ -96,6 +97,8 @@ class Config:
     """Exploration rate at the end of the schedule, and from then on."""
     exploration_fraction: float = 0.1
     """Share of the budget over which epsilon falls linearly."""
+    exploration_ladder: float = 0.0
+    """Exponent alpha: game i of N explores with epsilon^(1 + alpha * i / (N - 1)), as in Ape-X; 0 is all alike."""
     evaluation_e: float = 0.001
     """Exploration rate while being evaluated."""
     hidden: tuple[int, ...] = (128, 128)
@@ -123,7 +126,7 @@ def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
     at_least(config, 1, "num_steps", "num_minibatches", "update_epochs", "window")
-    at_least(config, 0, "learning_rate", "max_grad_norm")
+    at_least(config, 0, "learning_rate", "max_grad_norm", "exploration_ladder")
     within(config, 0, 1, "gamma", "ema_decay", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
     if not config.hidden or min(config.hidden) < 1:
         raise UserError(f"--hidden {config.hidden} is out of range: at least one layer of at least 1 unit")
@@ -217,6 +220,7 @@ class Agent(ValueAgent):
         rows = config.num_steps * setting.num_envs
         self.window = Window(config.window, rows, shape, setting.frame_dtype, setting.device)
         self.rollouts = 0
+        self.rungs = 1 + config.exploration_ladder * np.linspace(0, 1, setting.num_envs)
         self._acted: dict[str, Array] = {}
 
     @property
@@ -236,7 +240,8 @@ class Agent(ValueAgent):
 
     def act(self, observation: Array, step: int) -> Array:
         q = self._q(observation)
-        action = self._epsilon_greedy(observation, self.epsilon(step), stream(self.setting.seed, "explore", step), q)
+        epsilon = self.epsilon(step) ** self.rungs
+        action = self._epsilon_greedy(observation, epsilon, stream(self.setting.seed, "explore", step), q)
         self._acted = {"observation": observation, "action": action - self.first_action, "value": q.max(axis=1)}
         return action
 
