@@ -12,10 +12,12 @@ from rich.console import Console
 from small_runs import cartpole, invaders
 
 from q2pi import algorithms, forecast
+from q2pi.api import override
 from q2pi.config import RunConfig
 from q2pi.envs import make_games
 from q2pi.errors import UserError
 from q2pi.loop import build_agent, prepare, setting_of
+from q2pi.rundir import default_config
 
 
 def test_counts_of_a_run_by_hand() -> None:
@@ -81,6 +83,12 @@ def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
     with pytest.raises(UserError, match="--buffer-size 1000"):
         forecast.forecast(invaders())
+
+
+def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() -> None:
+    config = override(default_config("pqn"), {"env_id": "SpaceInvaders", "num_envs": 8, "window": 10**6})
+    with pytest.raises(UserError, match=r"^--num-envs 8 with --window 1000000 needs [\d.]+ GB, more than"):
+        forecast.forecast(prepare(config))
 
 
 @pytest.mark.parametrize(

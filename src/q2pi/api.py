@@ -13,7 +13,7 @@ from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.evaluation import Evaluation
 from q2pi.evaluation import evaluate as judge
-from q2pi.loop import EVALUATION_SEED, Started, build_agent, prepare, run
+from q2pi.loop import EVALUATION_SEED, Started, build_agent, prepare, restore, run
 from q2pi.presets import configure
 from q2pi.rundir import RunDir, record
 
@@ -55,7 +55,7 @@ def load(run_dir: str | Path) -> Agent:
     """Return the agent of a run's newest checkpoint, ready to `predict`.
 
     Raises:
-        UserError: no run, or no intact checkpoint.
+        UserError: no run, no intact checkpoint, or one of another version.
     """
     return load_agent(RunDir.open(run_dir))[0]
 
@@ -71,7 +71,7 @@ def load_agent(folder: RunDir) -> tuple[Agent, RunConfig[Any], int, list[str]]:
     agent = build_agent(config, games)
     games.close()
     state["agent"].pop("replay", None)
-    agent.load(state["agent"])
+    restore(agent, state)
     return agent, config, step, warnings
 
 

@@ -65,10 +65,11 @@ def forecast(config: RunConfig[Any]) -> Forecast:
     module.check_spaces(setting)
     needed, free = module.memory_needed(config.hyper, setting), psutil.virtual_memory().available
     if needed > free:
-        option = "buffer_size" if hasattr(config.hyper, "buffer_size") else "num_envs"
+        options = _options(config)
+        sizes = ["buffer_size"] if "buffer_size" in options else ["num_envs", *({"window"} & options.keys())]
+        named = " with ".join(f"{flag(name)} {options[name]}" for name in sizes)
         raise UserError(
-            f"{flag(option)} {_options(config)[option]} needs {gigabytes(needed)}, "
-            f"more than the {gigabytes(free)} of memory that are free here"
+            f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of memory that are free here"
         )
     return Forecast(
         steps=config.total_timesteps,

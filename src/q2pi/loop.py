@@ -186,6 +186,21 @@ def build_agent(config: RunConfig[Any], games: VectorGames) -> Agent:
     return agent
 
 
+def restore(agent: Agent, state: State) -> None:
+    """Give an agent its part of a checkpoint's state.
+
+    Raises:
+        UserError: the state lacks something that this version's agent has.
+    """
+    try:
+        agent.load(state["agent"])
+    except KeyError as problem:
+        raise UserError(
+            f"the checkpoint of agent step {state['step']} has no {problem}: "
+            "another version of q2pi wrote it, and only that one can read it"
+        ) from problem
+
+
 def run(
     config: RunConfig[Any], state: State | None = None, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Event]:
@@ -197,7 +212,7 @@ def run(
         stop: asked after each step of the games; once it says true, a checkpoint is offered and the run ends.
 
     Raises:
-        UserError: the config is out of its bounds.
+        UserError: the config is out of its bounds, or the state is another version's.
         Diverged: a loss or a Q-value is not finite any more.
     """
     config = prepare(config)
@@ -211,7 +226,7 @@ def run(
         else:
             step = state["step"]
             games.load(state["games"])
-            agent.load(state["agent"])
+            restore(agent, state)
         yield Started(step, config, agent)
         yield from _train(config, games, agent, step, stop)
     finally:

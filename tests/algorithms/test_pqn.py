@@ -216,6 +216,15 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
         assert digests(config, damaged)[120] != expected, lost
 
 
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = small(window=2)
+    digests(config, keep=(51, tmp_path))
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    del saved["agent"]["window"]
+    with pytest.raises(UserError, match="the checkpoint of agent step 51 has no 'window': another version of q2pi"):
+        digests(config, saved)
+
+
 def test_pixels_resume_bit_for_bit(tmp_path: Path) -> None:
     options = {"env_id": "SpaceInvaders", "resize": (36, 36), "precision": "bf16", "total_timesteps": 66}
     expected = digests(small(**options), keep=(51, tmp_path))[66]
@@ -308,6 +317,7 @@ def test_pqn_solves_cart_pole() -> None:
         ({"exploration_ladder": -1.0}, "--exploration-ladder -1.0 is out of range"),
         ({"window": 0}, "--window 0 is out of range"),
         ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
+        ({"ema_decay": 1.0}, "--ema-decay 1.0 is out of range: it must be below 1"),
         ({"hidden": (0,)}, "--hidden"),
     ],
 )

@@ -128,6 +128,8 @@ def check(run: RunConfig[Config]) -> None:
     at_least(config, 1, "num_steps", "num_minibatches", "update_epochs", "window")
     at_least(config, 0, "learning_rate", "max_grad_norm", "exploration_ladder")
     within(config, 0, 1, "gamma", "ema_decay", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
+    if config.ema_decay == 1:
+        raise UserError(f"--ema-decay {config.ema_decay} is out of range: it must be below 1")
     if not config.hidden or min(config.hidden) < 1:
         raise UserError(f"--hidden {config.hidden} is out of range: at least one layer of at least 1 unit")
     rows = config.num_steps * run.num_envs
