@@ -11,7 +11,7 @@ assert q2pi.__file__ is not None
 ROOT = Path(q2pi.__file__).parent
 
 LAYERS = [
-    {"errors", "reference", "rng"},
+    {"errors", "memory", "reference", "rng"},
     {"equations"},
     {"envs"},
     {"capture", "config", "networks", "normalize", "replay", "search"},

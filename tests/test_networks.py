@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from q2pi.networks import ChannelNorm, ImageTorso, MLPTorso, QNetwork, seeded, torso_for
+from q2pi.networks import ChannelNorm, ImageTorso, MLPTorso, QNetwork, Rounded, seeded, torso_for
 
 
 def parameters(network: nn.Module) -> int:
@@ -141,3 +141,30 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     torch.manual_seed(3)
     weights(1, "main")
     assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("shape", [(4, 36, 36), (5,)])
+def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, ...], layer_norm: bool) -> None:
+    network = QNetwork(shape, 6, (32, 32), layer_norm=layer_norm)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.rand_like(parameter) / 10)
+    observation = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
+    rounded = Rounded(network, "bf16")
+
+    def same() -> bool:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return torch.equal(rounded.network(observation), network(observation))
+
+    assert same()
+    with torch.no_grad():
+        network.head.weight.mul_(2)
+    assert not same(), "the twin: weights that moved since"
+    rounded.refresh()
+    assert same()
+
+
+def test_nothing_is_rounded_in_fp32() -> None:
+    network = QNetwork((5,), 6, (32,))
+    assert Rounded(network, "fp32").network is network

@@ -27,6 +27,7 @@ from q2pi.envs.games import Episode, VectorGames
 from q2pi.envs.spec import is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.evaluation import Evaluation, evaluate
+from q2pi.memory import keep_freed
 from q2pi.replay.frames import settled
 
 DEFAULT_THREADS = torch.get_num_threads()
@@ -217,6 +218,7 @@ def run(
     """
     config = prepare(config)
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
+    keep_freed()
     games = make_games(config.env, config.num_envs, config.seed)
     try:
         agent = build_agent(config, games)

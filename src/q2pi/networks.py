@@ -5,6 +5,7 @@ network) under a generator of the run's own, so that a network is a pure functio
 state values are initialised orthogonally (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -152,6 +153,29 @@ class QNetwork(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         q: Tensor = self.head(self.torso(observation))
         return q.float()
+
+
+class Rounded:
+    """A network that is only read: in bf16 its layers' weights are rounded once, and not by autocast in every forward.
+
+    What `network` gives under autocast is the same to the bit; `refresh` follows the original when that has moved.
+    """
+
+    def __init__(self, original: nn.Module, precision: str) -> None:
+        self.original = self.network = original
+        if precision == "bf16":
+            self.network = copy.deepcopy(original).requires_grad_(False)
+            for layer in self.network.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    layer.to(torch.bfloat16)
+
+    def refresh(self) -> None:
+        """Round the original's weights as they are now, in place: a captured graph sees it."""
+        if self.network is self.original:
+            return
+        with torch.no_grad():
+            for rounded, exact in zip(self.network.parameters(), self.original.parameters(), strict=True):
+                rounded.copy_(exact)
 
 
 def seeded(build: Callable[[], Module], seed: int, name: str) -> Module:

@@ -4,6 +4,7 @@ import random
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,20 @@ def test_a_rate_in_a_tensor_moves_weights_as_a_number_does(anneal: bool) -> None
     for agent in (number, tensor):
         agent.learn(40)
     assert distance(number, dict(tensor.main.named_parameters())) < 1e-4
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.25])
+def test_a_target_network_rounded_once_trains_as_one_that_autocast_rounds(
+    tau: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cartpole(precision="bf16", target_network_frequency=40, tau=tau)
+    expected = digests(config)
+    monkeypatch.setattr(dqn.Rounded, "refresh", lambda self: None)
+    assert digests(config) != expected, "the twin: weights of the first target network for ever"
+    monkeypatch.setattr(
+        dqn, "Rounded", lambda network, precision: SimpleNamespace(network=network, refresh=lambda: None)
+    )
+    assert digests(config) == expected
 
 
 def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
 from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
-from q2pi.networks import Network, QNetwork, seeded
+from q2pi.networks import Network, QNetwork, Rounded, seeded
 from q2pi.replay.device import store_for
 from q2pi.replay.frames import Codec
 from q2pi.replay.ring import Replay, bytes_needed
@@ -259,6 +259,7 @@ class Agent(ValueAgent):
 
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
+        self._rounded_target = Rounded(self.target, setting.precision)
         self.optimizer = torch.optim.Adam(
             self.main.parameters(),
             lr=settable_rate(config.learning_rate, setting.device),
@@ -334,6 +335,7 @@ class Agent(ValueAgent):
 
     def load(self, state: State) -> None:
         load_weights(self.networks(), state)
+        self._rounded_target.refresh()
         load_optimizer(self.optimizer, state.get("optimizer", {}))
         self._captured = Captured(self.setting.device)
         if "replay" in state:
@@ -378,7 +380,12 @@ class Agent(ValueAgent):
         config = self.config
         with precision(self.setting):
             value, mean_q = loss(
-                self.main, self.target, *batch, double=config.double, error=config.loss, joined=self._joined
+                self.main,
+                self._rounded_target.network,
+                *batch,
+                double=config.double,
+                error=config.loss,
+                joined=self._joined,
             )
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -396,3 +403,4 @@ class Agent(ValueAgent):
         with torch.no_grad():
             for slow, fast in zip(self.target.parameters(), self.main.parameters(), strict=True):
                 slow.lerp_(fast, config.tau) if config.tau < 1 else slow.copy_(fast)
+        self._rounded_target.refresh()
