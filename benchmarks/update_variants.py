@@ -3,7 +3,8 @@
     python benchmarks/update_variants.py [--rounds 5] [--only fp32]
 
 Every variant makes the same update: both networks on the next observations, the main one on the observations, backward,
-Adam. `--only` takes the variants with that word in their names. Written: results/benchmarks/update_variants.json (or
+Adam. `--only` takes the variants with that word in their names. Variants whose memory is given back are timed in a
+process of their own, as the allocator is the process's. Written: results/benchmarks/update_variants.json (or
 update_variants_WORD.json), with each round's median. Absolute numbers are of one machine.
 """
 
@@ -11,6 +12,8 @@ import argparse
 import copy
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from q2pi.algorithms.dqn import loss
-from q2pi.networks import QNetwork
+from q2pi.memory import keep_freed
+from q2pi.networks import QNetwork, Rounded
 
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 BATCH, ACTIONS, REPETITIONS = 32, 6, 30
 OBSERVATION = (4, 84, 84)
+GIVEN_BACK = {f"memory given back, {kind}": f"channels-last, fused Adam, {kind}" for kind in ("fp32", "bf16")}
+"""Variants with the allocator as glibc has it, and the variants that they are otherwise."""
 
 
 class Plain(nn.Module):
@@ -81,10 +87,16 @@ def loss_of_one_forward(network: nn.Module, target: nn.Module, *batch: Tensor, *
 
 
 def update(
-    network: nn.Module, *, bf16: bool = False, fused: bool = True, loss: Callable[..., tuple[Tensor, Tensor]] = loss
+    network: nn.Module,
+    *,
+    bf16: bool = False,
+    fused: bool = True,
+    rounded: bool = False,
+    loss: Callable[..., tuple[Tensor, Tensor]] = loss,
 ) -> Callable[[], None]:
-    """Return an update in one piece."""
+    """Return an update in one piece; `rounded`: the target network's weights are rounded to bf16 once."""
     target, batch = copy.deepcopy(network).requires_grad_(False), drawn()
+    target = Rounded(target, "bf16").network if rounded else target
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
 
     def one() -> None:
@@ -129,6 +141,7 @@ def variants() -> dict[str, tuple[int, Callable[[], None]]]:
         "torch's own layout and Adam, fp32": (2, update(Plain(), bf16=False, fused=False)),
         "channels-last, fused Adam, fp32": (2, update(ours())),
         "channels-last, fused Adam, bf16": (2, update(ours(), bf16=True)),
+        "target network rounded once, bf16": (2, update(ours(), bf16=True, rounded=True)),
         "the same in bf16 on one thread": (1, update(ours(), bf16=True)),
         "the same in fp32 on one thread": (1, update(ours())),
         "two halves on two threads, fp32": (1, update_in_halves(ours(), bf16=False)),
@@ -153,18 +166,34 @@ def median_ms(work: Callable[[], None]) -> float:
     return statistics.median(times)
 
 
+def given_back(name: str) -> float:
+    """Return the median milliseconds of a variant in a process that leaves its allocator as it is."""
+    output = subprocess.run([sys.executable, __file__, "--one", name], check=True, stdout=subprocess.PIPE, text=True)
+    return float(output.stdout)
+
+
 def main() -> None:
     """Time every variant in turn, several rounds, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", metavar="WORD", help="variants with this word in their names")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    contenders = {name: variant for name, variant in variants().items() if options.only in name}
-    rounds: dict[str, list[float]] = {name: [] for name in contenders}
+    contenders = variants()
+    if options.one:
+        torch.set_num_threads(contenders[options.one][0])
+        print(median_ms(contenders[options.one][1]))
+        return
+    keep_freed()
+    rounds: dict[str, list[float]] = {name: [] for name in (*contenders, *GIVEN_BACK) if options.only in name}
     for _ in range(options.rounds):
-        for name, (threads, work) in contenders.items():
+        for name, times in rounds.items():
+            if name in GIVEN_BACK:
+                times.append(round(given_back(GIVEN_BACK[name]), 2))
+                continue
+            threads, work = contenders[name]
             torch.set_num_threads(threads)
-            rounds[name].append(round(median_ms(work), 2))
+            times.append(round(median_ms(work), 2))
     only = f" --only {options.only}" if options.only else ""
     report = {
         "command": f"python benchmarks/update_variants.py --rounds {options.rounds}{only}",

@@ -36,6 +36,18 @@ def test_the_newest_take_the_place_of_the_oldest(rollouts: int, added: int, held
     assert window.observation.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 6), (3,)])
+def test_rows_are_taken_as_they_were_added_images_with_channels_last(shape: tuple[int, ...]) -> None:
+    window = Window(2, 8, shape, np.dtype(np.uint8), torch.device("cpu"))
+    observation = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
+    window.add(1, observation, torch.arange(8), torch.arange(8) / 2)
+    rows = torch.tensor([15, 8, 8, 10])
+    taken, action, target = window.take(rows)
+    assert torch.equal(taken, observation[rows - 8])
+    assert taken.is_contiguous(memory_format=torch.channels_last if len(shape) == 3 else torch.contiguous_format)
+    assert (action.tolist(), target.tolist()) == ([7, 0, 0, 2], [3.5, 0.0, 0.0, 1.0])
+
+
 @pytest.mark.parametrize(("rollouts", "added", "kept"), [(1, 4, 0), (3, 0, 0), (3, 2, 2), (3, 3, 2), (3, 7, 2)])
 def test_a_state_holds_what_the_next_rollout_leaves_and_no_more(rollouts: int, added: int, kept: int) -> None:
     window, restored = window_of(rollouts, added), window_of(rollouts, 0)

@@ -316,7 +316,7 @@ class Agent(ValueAgent):
         scalars = []
         for update, part in enumerate(parts, 1 + self.rollouts * len(parts)):
             rate = self.learning_rate(begun, update)
-            scalars.append(self._update(window.observation[part], window.action[part], window.target[part], rate))
+            scalars.append(self._update(*window.take(part), rate))
         shown = {"epsilon": self.epsilon(begun), "learning_rate": rate}
         return [{"loss": error, "q": q} | shown for error, q in torch.stack(scalars).tolist()]
 

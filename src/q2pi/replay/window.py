@@ -37,6 +37,13 @@ class Window:
         for column, given in zip(self._columns().values(), (observation, action, target), strict=True):
             column[begin : begin + self.rows] = given
 
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (observation, action, target) of B rows, int64 [B]; images are copied in the order they lie in."""
+        images = self.observation.dim() == 4
+        laid_out = self.observation.movedim(1, -1) if images else self.observation
+        observation = laid_out.index_select(0, rows)
+        return observation.movedim(-1, 1) if images else observation, self.action[rows], self.target[rows]
+
     def filled(self, count: int) -> int:
         """Return the rows that hold a step after `count` rollouts: the first ones."""
         return min(count, self.rollouts) * self.rows
