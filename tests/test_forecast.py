@@ -16,7 +16,7 @@ from q2pi.api import override
 from q2pi.config import RunConfig
 from q2pi.envs import make_games
 from q2pi.errors import UserError
-from q2pi.loop import build_agent, prepare, setting_of
+from q2pi.loop import Progress, build_agent, prepare, setting_of
 from q2pi.rundir import default_config
 
 
@@ -103,6 +103,17 @@ def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
 def test_more_steps_take_more_time() -> None:
     config = prepare(cartpole())
     assert forecast.try_out(replace(config, total_timesteps=400_000)).seconds > 10 * forecast.try_out(config).seconds
+
+
+def test_each_part_is_forecast_by_the_row_in_which_it_was_quickest() -> None:
+    """By hand: 400 agent steps of 2 ms, 84 updates of 100 ms. The first row builds emulators, the third is disturbed."""
+    rows = [
+        Progress(300, {"updates": 10}, {"act": 2.0, "environment": 4.0, "learn": 9.0}),
+        Progress(600, {"updates": 10}, {"act": 0.2, "environment": 0.4, "learn": 1.0}),
+        Progress(900, {"updates": 0}, {"act": 0.5, "environment": 0.5, "learn": 0.0}),
+    ]
+    assert forecast._seconds(prepare(cartpole()), rows) == pytest.approx(0.8 + 8.4)
+    assert np.isnan(forecast._seconds(prepare(cartpole()), rows[2:])), "no update, no telling"
 
 
 def explained(config: RunConfig[Any], brief: bool) -> str:

@@ -133,17 +133,22 @@ def try_out(config: RunConfig[Any]) -> Trial:
 
 
 def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
-    """Return the seconds that a run takes from the rows of its trial."""
-    # The first part warms up, where what follows it has updates to time.
-    warm = rows[0].step if any(row.metrics.get("updates") for row in rows[1:]) else 0
-    rows = rows[1:] if warm else rows
-    steps = rows[-1].step - warm
-    updates = sum(row.metrics.get("updates", 0.0) for row in rows)
-    learning = sum(row.seconds.get("learn", 0.0) for row in rows)
-    acting = sum(sum(row.seconds.values()) for row in rows) - learning
-    per_update = learning / updates if updates else float("nan")
+    """Return the seconds that a run takes from the rows of its trial, each part by the row in which it was quickest.
+
+    What makes the others slower is of the start: first calls, and emulators that are built for the next episodes.
+    """
+    begins = [0, *(row.step for row in rows)]
+    learning = [row.seconds.get("learn", 0.0) for row in rows]
+    updates = [row.metrics.get("updates", 0.0) for row in rows]
+    acting = min(
+        (sum(row.seconds.values()) - learned) / (row.step - begin)
+        for row, begin, learned in zip(rows, begins[:-1], learning, strict=True)
+    )
+    per_update = min(
+        (learned / count for learned, count in zip(learning, updates, strict=True) if count), default=float("nan")
+    )
     owed = algorithms.find(config.algorithm).updates_owed(config, config.total_timesteps)
-    return config.total_timesteps * acting / steps + (owed * per_update if owed else 0.0)
+    return config.total_timesteps * acting + (owed * per_update if owed else 0.0)
 
 
 def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> int:

@@ -180,10 +180,10 @@ def test_images_are_read_with_their_channels_last(precision: str) -> None:
     before = [parameter.clone() for parameter in player.main.parameters()]
     for rollout in range(4):
         filled(player, rollout).learn(6 * (rollout + 1))
-        rows = player.window.observation
-        assert rows.is_contiguous(memory_format=torch.channels_last)
-        assert rows[torch.tensor([4, 1])].is_contiguous(memory_format=torch.channels_last)
-        np.testing.assert_array_equal(rows.numpy(), player.rollout.observation.reshape(6, 4, 36, 36))
+        observation, _, _ = player.window.take(torch.tensor([4, 1]))
+        assert observation.is_contiguous(memory_format=torch.channels_last)
+        expected = player.rollout.observation.reshape(6, 4, 36, 36)[[4, 1]]
+        np.testing.assert_array_equal(observation.numpy(), expected)
     moved = [not torch.equal(old, new) for old, new in zip(before, player.main.parameters(), strict=True)]
     assert all(moved)
 
@@ -206,7 +206,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
         if lost == "rollout":
             damaged["agent"]["rollout"]["value"][:] = 7
         elif lost == "window":
-            damaged["agent"]["window"]["target"][:] = 7
+            damaged["agent"]["window"]["after"]["target"][:] = 7
         elif lost == "average":
             damaged["agent"]["average"] = damaged["agent"]["main"]
         elif lost == "optimizer":
@@ -338,10 +338,11 @@ def test_worlds_it_cannot_serve(env_id: str, reason: str) -> None:
 
 @pytest.mark.parametrize("steps", [32, 4_096, 10**6])
 def test_a_trial_has_the_minibatches_of_the_run(steps: int) -> None:
-    config = small(total_timesteps=10**6, num_envs=32, num_steps=32, num_minibatches=8)
+    config = small(total_timesteps=10**6, num_envs=32, num_steps=32, num_minibatches=8, window=16)
     trial = pqn.calibration(replace(config, total_timesteps=steps))
     assert trial.hyper.num_steps * 32 / trial.hyper.num_minibatches == 128
     assert trial.hyper.num_steps * 32 <= max(steps, 128)
+    assert trial.hyper.window == 1, "a window that is not filled would be subtracted from memory that it never took"
 
 
 def test_steps_after_the_last_whole_rollout_bring_no_update() -> None:

@@ -170,12 +170,15 @@ def updates_owed(run: RunConfig[Config], step: int) -> int:
 
 
 def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
-    """Return a short run with the same work per step and per update, to be timed: short rollouts, same minibatches."""
+    """Return a short run with the same work per step and per update, to be timed: short rollouts, same minibatches.
+
+    It has no window, which it would not fill.
+    """
     config = run.hyper
     unit = math.gcd(config.num_steps, config.num_minibatches)
     steps, parts = config.num_steps // unit, config.num_minibatches // unit
     units = max(1, min(unit, run.total_timesteps // 4 // (steps * run.num_envs)))
-    return replace(run, hyper=replace(config, num_steps=steps * units, num_minibatches=parts * units))
+    return replace(run, hyper=replace(config, num_steps=steps * units, num_minibatches=parts * units, window=1))
 
 
 def memory_needed(config: Config, setting: Setting) -> int:
