@@ -106,7 +106,7 @@ def test_more_steps_take_more_time() -> None:
 
 
 def test_each_part_is_forecast_by_the_row_in_which_it_was_quickest() -> None:
-    """By hand: 400 agent steps of 2 ms, 84 updates of 100 ms. The first row builds emulators, the third is disturbed."""
+    """By hand: 400 agent steps of 2 ms, 84 updates of 100 ms. The first row builds emulators, the third is slow."""
     rows = [
         Progress(300, {"updates": 10}, {"act": 2.0, "environment": 4.0, "learn": 9.0}),
         Progress(600, {"updates": 10}, {"act": 0.2, "environment": 0.4, "learn": 1.0}),
