@@ -1,7 +1,7 @@
 """The allocator of this process: freed memory is kept for the next update instead of being given back to the system.
 
 An update frees tens of megabytes and the next asks for them again. By default glibc returns them to the system in
-between, and the system clears each page anew: some three thousand page faults in one update of DQN.
+between, and the system clears each page anew: thousands of page faults in one update of DQN.
 """
 
 import ctypes
