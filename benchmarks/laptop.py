@@ -140,7 +140,8 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
             ", ".join(f"{value:.1f}" for value in row[kind]) for kind in ("mean_by_seed", "mean_minus_std_by_seed")
         )
         rows.append(
-            f"| {GAMES[game]} | {name} | {', '.join(map(str, row['minutes']))} | {max(row['agent_steps']):,} "
+            f"| {GAMES[game]} | {name} | {', '.join(map(str, row['minutes']))} "
+            f"| {', '.join(f'{steps:,}' for steps in row['agent_steps'])} "
             f"| {row['mean']:.1f} [{low:.1f}, {high:.1f}] | {each} | {row['mean_minus_std']:.1f} | {lower} |"
         )
     return "\n".join(rows) + "\n"
