@@ -35,6 +35,7 @@ from q2pi.algorithms.base import (
     PolicyAgent,
     Setting,
     State,
+    adam,
     load_optimizer,
     load_weights,
     observation_normalizer,
@@ -348,7 +349,7 @@ class Agent(PolicyAgent):
 def _optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
     rate, eps = config.learning_rate, config.optimizer_eps
     if config.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=rate, eps=eps, fused=True)
+        return adam(network.parameters(), lr=rate, eps=eps)
     return torch.optim.RMSprop(network.parameters(), lr=rate, eps=eps, alpha=0.99)
 
 

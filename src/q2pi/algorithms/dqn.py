@@ -29,6 +29,7 @@ from q2pi.algorithms.base import (
     Setting,
     State,
     ValueAgent,
+    adam,
     load_optimizer,
     load_weights,
     optimizer_state,
@@ -260,11 +261,10 @@ class Agent(ValueAgent):
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
         self._rounded_target = Rounded(self.target, setting.precision)
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = adam(
             self.main.parameters(),
             lr=settable_rate(config.learning_rate, setting.device),
             eps=config.adam_eps,
-            fused=True,
             capturable=setting.device.type == "cuda",
         )
         self._captured, self._captured_q = Captured(setting.device), Captured(setting.device)

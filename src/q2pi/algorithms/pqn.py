@@ -43,6 +43,7 @@ from q2pi.algorithms.base import (
     Setting,
     State,
     ValueAgent,
+    adam,
     load_optimizer,
     load_weights,
     optimizer_state,
@@ -218,7 +219,7 @@ class Agent(ValueAgent):
 
         self.main = seeded(build, setting.seed, "main").to(setting.device)
         self.average = copy.deepcopy(self.main).requires_grad_(False) if config.ema_decay > 0 else None
-        self.optimizer = torch.optim.Adam(self.main.parameters(), lr=config.learning_rate, betas=BETAS, fused=True)
+        self.optimizer = adam(self.main.parameters(), lr=config.learning_rate, betas=BETAS)
         self.rollout = Rollout(
             config.num_steps, setting.num_envs, shape, setting.frame_dtype, (), np.dtype(np.int64), log_prob=False
         )

@@ -47,6 +47,7 @@ from q2pi.algorithms.base import (
     PolicyAgent,
     Setting,
     State,
+    adam,
     load_optimizer,
     load_weights,
     observation_normalizer,
@@ -271,12 +272,12 @@ class Agent(PolicyAgent):
             return ValueNetwork(shape, config.hidden)
 
         self.policy = seeded(policy, setting.seed, "policy").to(setting.device)
-        self.optimizers = {"policy": torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)}
+        self.optimizers = {"policy": adam(self.policy.parameters(), lr=config.learning_rate)}
         self.value: ValueNetwork | None = None
         if config.baseline == "value":
             self.value = seeded(value, setting.seed, "value").to(setting.device)
             rate = config.value_learning_rate
-            self.optimizers["value"] = torch.optim.Adam(self.value.parameters(), lr=rate, fused=True)
+            self.optimizers["value"] = adam(self.value.parameters(), lr=rate)
         self.head = self.policy.head
         columns = {
             "observation": (shape, setting.frame_dtype),
