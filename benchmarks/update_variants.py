@@ -3,8 +3,7 @@
     python benchmarks/update_variants.py [--rounds 5] [--only fp32]
 
 Every variant makes the same update: both networks on the next observations, the main one on the observations, backward,
-Adam. `--only` takes the variants with that word in their names. Variants whose memory is given back are timed in a
-process of their own, as the allocator is the process's. Written: results/benchmarks/update_variants.json (or
+Adam. `--only` takes the variants with that word in their names. Written: results/benchmarks/update_variants.json (or
 update_variants_WORD.json), with each round's median. Absolute numbers are of one machine.
 """
 
@@ -12,8 +11,6 @@ import argparse
 import copy
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +26,6 @@ from q2pi.networks import QNetwork, Rounded
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 BATCH, ACTIONS, REPETITIONS = 32, 6, 30
 OBSERVATION = (4, 84, 84)
-GIVEN_BACK = {f"memory given back, {kind}": f"channels-last, fused Adam, {kind}" for kind in ("fp32", "bf16")}
-"""Variants with the allocator as glibc has it, and the variants that they are otherwise."""
 
 
 class Plain(nn.Module):
@@ -166,31 +161,17 @@ def median_ms(work: Callable[[], None]) -> float:
     return statistics.median(times)
 
 
-def given_back(name: str) -> float:
-    """Return the median milliseconds of a variant in a process that leaves its allocator as it is."""
-    output = subprocess.run([sys.executable, __file__, "--one", name], check=True, stdout=subprocess.PIPE, text=True)
-    return float(output.stdout)
-
-
 def main() -> None:
     """Time every variant in turn, several rounds, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", metavar="WORD", help="variants with this word in their names")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     contenders = variants()
-    if options.one:
-        torch.set_num_threads(contenders[options.one][0])
-        print(median_ms(contenders[options.one][1]))
-        return
     keep_freed()
-    rounds: dict[str, list[float]] = {name: [] for name in (*contenders, *GIVEN_BACK) if options.only in name}
+    rounds: dict[str, list[float]] = {name: [] for name in contenders if options.only in name}
     for _ in range(options.rounds):
         for name, times in rounds.items():
-            if name in GIVEN_BACK:
-                times.append(round(given_back(GIVEN_BACK[name]), 2))
-                continue
             threads, work = contenders[name]
             torch.set_num_threads(threads)
             times.append(round(median_ms(work), 2))
