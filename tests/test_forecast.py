@@ -1,7 +1,11 @@
 """What a run will take: counts by hand, the memory that the replay really has, and refusals."""
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,6 +102,30 @@ def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() ->
 )
 def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
     assert 0 < forecast.try_out(prepare(config)).seconds < 60
+
+
+PEAK = """
+import sys
+from small_runs import cartpole
+from q2pi import forecast
+from q2pi.execute import execute
+from q2pi.loop import prepare
+
+config = prepare(cartpole(hidden=(1500, 1500)))
+expected = forecast.try_out(config).memory + forecast.forecast(config).storage
+for _ in execute(config, sys.argv[1]):
+    pass
+print(expected, forecast.peak_memory())
+"""
+
+
+def test_the_peak_of_a_run_is_that_of_its_forecast(tmp_path: Path) -> None:
+    """In a process of its own. To write 2.3 million weights and their moments takes 70 MB more than to hold them."""
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "run")]
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=tests)
+    expected, peak = map(int, output.stdout.split())
+    assert expected == pytest.approx(peak, rel=0.1)
 
 
 def test_more_steps_take_more_time() -> None:

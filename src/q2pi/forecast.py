@@ -4,22 +4,24 @@ import dataclasses
 import math
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-from q2pi import algorithms
+from q2pi import algorithms, checkpoint
 from q2pi.algorithms.base import Setting
 from q2pi.config import RunConfig, flag, to_table
 from q2pi.envs import make_games
 from q2pi.errors import UserError
 from q2pi.evaluation import GAMES
-from q2pi.loop import Diverged, Progress, prepare, run, setting_of
+from q2pi.loop import Checkpoint, Diverged, Progress, prepare, run, setting_of
 
 CALIBRATION_STEPS = 1_200
 CALIBRATION_SECONDS = 10.0
@@ -122,14 +124,24 @@ def try_out(config: RunConfig[Any]) -> Trial:
     beside.reset()
     deadline = time.perf_counter() + CALIBRATION_SECONDS
     try:
-        events = run(trial, stop=lambda: time.perf_counter() > deadline)
-        rows = [event for event in events if isinstance(event, Progress)]
-        seconds = _seconds(config, rows)
+        seconds = _seconds(config, _rows(trial, stop=lambda: time.perf_counter() > deadline))
     except Diverged:
         seconds = float("nan")
     finally:
         beside.close()
     return Trial(seconds, peak_memory() - forecast(trial).storage)
+
+
+def _rows(trial: RunConfig[Any], stop: Callable[[], bool]) -> list[Progress]:
+    """Return what a trial reports on its way; its checkpoint is written for the memory that this takes, and removed."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for event in run(trial, stop=stop):
+            if isinstance(event, Progress):
+                rows.append(event)
+            elif isinstance(event, Checkpoint):
+                checkpoint.save(Path(folder), event.step, event.state)
+    return rows
 
 
 def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
