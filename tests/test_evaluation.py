@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from small_runs import cartpole, invaders, length_after
 
+from q2pi.build import build_agent
 from q2pi.envs import make_games
 from q2pi.envs.games import Episode
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.evaluation import Evaluation, evaluate, mean_return
-from q2pi.loop import build_agent, prepare
+from q2pi.loop import prepare
 from q2pi.rng import derive, stream
 
 SPEC = resolve(EnvSpec("ShortOrLong-v0"))

@@ -7,11 +7,12 @@ import pytest
 
 from q2pi import tables
 from q2pi.algorithms.q_learning import Config
+from q2pi.build import build_agent
 from q2pi.config import RunConfig
 from q2pi.envs import EnvSpec, make_games
 from q2pi.envs.vacuum import AliasedVacuum
 from q2pi.errors import UserError
-from q2pi.loop import build_agent, prepare
+from q2pi.loop import prepare
 from q2pi.tables import Grid, grid_of, table_picture
 
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from q2pi.algorithms.base import Agent
+from q2pi.build import build_agent, restore
 from q2pi.config import RunConfig, from_table
 from q2pi.envs import make_games
 from q2pi.envs.games import VectorGames
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
-from q2pi.evaluation import Evaluation
+from q2pi.evaluation import EVALUATION_SEED, Evaluation
 from q2pi.evaluation import evaluate as judge
-from q2pi.loop import EVALUATION_SEED, Started, build_agent, prepare, restore, run
+from q2pi.loop import Started, prepare, run
 from q2pi.presets import configure
 from q2pi.rundir import RunDir, record
 

@@ -19,6 +19,10 @@ GAMES = 8
 """Games played side by side; a fixed number, so that an evaluation does not depend on the training's."""
 
 
+EVALUATION_SEED = 1_000_003
+"""Seed of a run's evaluations, whatever its own: agents of different runs are judged on the same episodes."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The scores of one evaluation, with all that they depend on."""

@@ -17,11 +17,12 @@ from rich.table import Table
 
 from q2pi import algorithms, checkpoint
 from q2pi.algorithms.base import Setting
+from q2pi.build import setting_of
 from q2pi.config import RunConfig, flag, to_table
 from q2pi.envs import make_games
 from q2pi.errors import UserError
 from q2pi.evaluation import GAMES
-from q2pi.loop import Checkpoint, Diverged, Progress, prepare, run, setting_of
+from q2pi.loop import Checkpoint, Diverged, Progress, prepare, run
 
 CALIBRATION_STEPS = 1_200
 CALIBRATION_SECONDS = 10.0

@@ -11,29 +11,27 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from psutil import virtual_memory  # type: ignore[import-untyped]
 
 from q2pi import algorithms, precision
-from q2pi.algorithms.base import Agent, Metrics, Setting, State
+from q2pi.algorithms.base import Agent, Metrics, State
+from q2pi.build import build_agent, device_of, restore
 from q2pi.config import RunConfig, check_run
 from q2pi.envs import make_games
 from q2pi.envs.games import Episode, VectorGames
 from q2pi.envs.spec import is_atari, resolve
-from q2pi.errors import UserError
-from q2pi.evaluation import Evaluation, evaluate
+from q2pi.evaluation import Evaluation
+from q2pi.judging import Judge, judge_of
 from q2pi.memory import keep_freed
 from q2pi.replay.frames import settled
 
 DEFAULT_THREADS = torch.get_num_threads()
 """What `threads = 0` means in this process: one per core, or what its environment says."""
-EVALUATION_SEED = 1_000_003
-"""Seed of all evaluations, whatever the run's seed: agents of different runs are judged on the same episodes."""
 
 
 @dataclass(frozen=True)
@@ -152,56 +150,6 @@ def _settle(config: RunConfig[Any]) -> RunConfig[Any]:
     return config
 
 
-def device_of(name: str) -> torch.device:
-    """Return the torch device for auto, cpu or cuda."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
-    return torch.device(name)
-
-
-def setting_of(config: RunConfig[Any], games: VectorGames) -> Setting:
-    """Return what an agent is built for, from a prepared config and its games."""
-    return Setting(
-        env=config.env,
-        num_envs=games.num_envs,
-        frame_shape=games.frame_shape,
-        frame_dtype=np.dtype(games.frame_dtype),
-        stack=games.stack,
-        observation_shape=games.observation_shape,
-        action_space=games.action_space,
-        total_timesteps=config.total_timesteps,
-        seed=config.seed,
-        device=device_of(config.device),
-        precision=config.precision,
-    )
-
-
-def build_agent(config: RunConfig[Any], games: VectorGames) -> Agent:
-    """Return a fresh agent of the run's algorithm, after its spaces were checked."""
-    module = algorithms.find(config.algorithm)
-    setting = setting_of(config, games)
-    module.check_spaces(setting)
-    agent: Agent = module.Agent(config.hyper, setting)
-    return agent
-
-
-def restore(agent: Agent, state: State) -> None:
-    """Give an agent its part of a checkpoint's state.
-
-    Raises:
-        UserError: the state lacks something that this version's agent has.
-    """
-    try:
-        agent.load(state["agent"])
-    except KeyError as problem:
-        raise UserError(
-            f"the checkpoint of agent step {state['step']} has no {problem}: "
-            "another version of q2pi wrote it, and only that one can read it"
-        ) from problem
-
-
 def run(
     config: RunConfig[Any], state: State | None = None, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Event]:
@@ -230,15 +178,16 @@ def run(
             games.load(state["games"])
             restore(agent, state)
         yield Started(step, config, agent)
-        yield from _train(config, games, agent, step, stop)
+        with closing(judge_of(config)) as judge:
+            yield from _train(config, games, agent, judge, step, stop)
     finally:
         games.close()
 
 
 def _train(
-    config: RunConfig[Any], games: VectorGames, agent: Agent, step: int, stop: Callable[[], bool]
+    config: RunConfig[Any], games: VectorGames, agent: Agent, judge: Judge, step: int, stop: Callable[[], bool]
 ) -> Iterator[Event]:
-    clock, recent = Clock(), _Means()
+    clock, recent, owes_checkpoint = Clock(), _Means(), False
     observation = games.observation
     while step < config.total_timesteps:
         before = step
@@ -267,19 +216,23 @@ def _train(
         last = step >= config.total_timesteps
         evaluates = config.evaluation_episodes > 0 and (last or due(config.evaluation_frequency))
         stops = stop() and not last
-        saves = last or stops or due(config.checkpoint_frequency)
         if last and agent.overlap:
             with clock.part("learn"):
                 recent.add(agent.learn(step), step)
-        if evaluates:
+        if evaluates or judge.busy:
             with clock.part("evaluate"):
-                evaluation = evaluate(
-                    agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED
-                )
-            yield Evaluated(step, evaluation)
+                if evaluates:
+                    judge.begin(agent, step)
+                evaluations = judge.finished(wait=last or stops)
+            for evaluation in evaluations:
+                yield Evaluated(evaluation.step, evaluation)
+        owes_checkpoint |= last or stops or due(config.checkpoint_frequency)
+        # What an evaluation beside training will say is in no checkpoint yet: resuming from one must not lose it.
+        saves = owes_checkpoint and not judge.busy
         if saves or due(config.log_frequency):
             yield Progress(step, recent.read(), clock.read())
         if saves:
+            owes_checkpoint = False
             _check_finite(agent, step)
             with clock.part("checkpoint"):
                 yield Checkpoint(step, {"step": step, "games": games.state(), "agent": agent.state()})

@@ -7,8 +7,8 @@ import torch
 from gymnasium.spaces import Discrete
 
 from q2pi.algorithms import dqn
+from q2pi.algorithms.base import Setting
 from q2pi.envs.spec import EnvSpec
-from q2pi.loop import Setting
 
 
 def agent_of(

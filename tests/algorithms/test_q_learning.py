@@ -10,6 +10,7 @@ import pytest
 
 from q2pi import api
 from q2pi.algorithms.q_learning import Agent, Config, memory_needed
+from q2pi.build import build_agent, setting_of
 from q2pi.checkpoint import digest
 from q2pi.config import RunConfig
 from q2pi.envs import EnvSpec, make_games
@@ -19,7 +20,7 @@ from q2pi.equations.exact import optimal_values, policy_value
 from q2pi.equations.tabular import Target, epsilon_greedy
 from q2pi.errors import UserError
 from q2pi.forecast import forecast
-from q2pi.loop import Checkpoint, Finished, Started, build_agent, prepare, run, setting_of
+from q2pi.loop import Checkpoint, Finished, Started, prepare, run
 from q2pi.presets import configure, names
 
 LAKE = "FrozenLake-v1"  # 16 states, 4 actions

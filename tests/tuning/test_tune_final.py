@@ -10,7 +10,7 @@ import pytest
 from small_studies import TINY, begun, plan
 
 from q2pi.config import to_table
-from q2pi.loop import EVALUATION_SEED
+from q2pi.evaluation import EVALUATION_SEED
 from q2pi.presets import configure
 from q2pi.tuning import final
 from q2pi.tuning.export import write_preset

@@ -12,8 +12,7 @@ from q2pi.api import load_agent
 from q2pi.commands.options import parse
 from q2pi.config import at_least
 from q2pi.display import evaluation_table
-from q2pi.evaluation import evaluate
-from q2pi.loop import EVALUATION_SEED
+from q2pi.evaluation import EVALUATION_SEED, evaluate
 from q2pi.rundir import RunDir
 
 
