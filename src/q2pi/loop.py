@@ -67,6 +67,7 @@ class Evaluated:
     """An evaluation during or at the end of training."""
 
     step: int
+    """Agent steps behind the weights that were judged; training may be further."""
     evaluation: Evaluation
 
 
