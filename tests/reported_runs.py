@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.envs.spec import resolve
-from q2pi.rundir import RunDir, default_config
+from q2pi.rundir import RunDir
 
 
 def finished_run(

@@ -8,11 +8,11 @@ import numpy as np
 
 from q2pi import checkpoint
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.checkpoint import State, digest
 from q2pi.config import RunConfig
 from q2pi.equations import exact
 from q2pi.loop import Checkpoint, run
-from q2pi.rundir import default_config
 
 QUIET = {"device": "cpu", "threads": 1, "evaluation_episodes": 0, "log_frequency": 50}
 CARTPOLE = QUIET | {

@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from small_runs import QUIET
 
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.execute import execute
 from q2pi.loop import prepare
-from q2pi.rundir import default_config
 from q2pi.search import Float, OneMinus, PowerOfTwo
 from q2pi.tuning import study as search
 from q2pi.tuning.objective import read_curve, value

@@ -17,12 +17,11 @@ from small_runs import cartpole, invaders
 
 from q2pi import algorithms, forecast
 from q2pi.api import override
-from q2pi.build import build_agent, setting_of
+from q2pi.build import build_agent, default_config, setting_of
 from q2pi.config import RunConfig
 from q2pi.envs import make_games
 from q2pi.errors import UserError
 from q2pi.loop import Progress, prepare
-from q2pi.rundir import default_config
 
 
 def test_counts_of_a_run_by_hand() -> None:

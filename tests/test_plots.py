@@ -10,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from q2pi import plots
+from q2pi.build import default_config
 from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.plots import learning_curves, published_comparison, window_means
-from q2pi.rundir import RunDir, default_config
+from q2pi.rundir import RunDir
 
 CARTPOLE = EnvSpec("CartPole-v1", stack=1, clip_rewards=False)
 MACHADO = EnvSpec("Pong", protocol="machado", repeat_action_probability=0.25, clip_rewards=True, frame_skip=4)

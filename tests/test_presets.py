@@ -7,10 +7,10 @@ import pytest
 
 from q2pi import algorithms, loop, precision
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.errors import UserError
 from q2pi.loop import prepare
 from q2pi.presets import configure, names
-from q2pi.rundir import default_config
 
 ALL = [(algorithm, preset) for algorithm in algorithms.names() for preset in names(algorithm)]
 

@@ -11,10 +11,11 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
+from q2pi.build import default_config
 from q2pi.envs import EnvSpec, make_games, resolve
 from q2pi.envs.games import Episode
 from q2pi.errors import UserError
-from q2pi.rundir import RunDir, default_config
+from q2pi.rundir import RunDir
 from q2pi.video import choose, record_video, replay, stage_of, stored_episodes
 
 Images = list[NDArray[np.uint8]]

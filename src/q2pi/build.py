@@ -1,4 +1,4 @@
-"""From a prepared configuration to an agent, fresh or with what a checkpoint holds."""
+"""From a name to a configuration, and from a prepared one to an agent, fresh or with what a checkpoint holds."""
 
 from typing import Any
 
@@ -10,6 +10,12 @@ from q2pi.algorithms.base import Agent, Setting, State
 from q2pi.config import RunConfig
 from q2pi.envs.games import VectorGames
 from q2pi.errors import UserError
+
+
+def default_config(algorithm: str) -> RunConfig[Any]:
+    """Return the configuration of `algorithm` with every default."""
+    module = algorithms.find(algorithm)
+    return RunConfig(algorithm=algorithm, hyper=module.Config())
 
 
 def device_of(name: str) -> torch.device:

@@ -12,20 +12,24 @@ process is one of Python's own and not of `multiprocessing`, which would run a u
 
 import contextlib
 import dataclasses
+import json
 import os
-import pickle
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from safetensors.torch import load, save
 
-from q2pi.algorithms.base import Agent, State, load_weights
-from q2pi.build import build_agent, device_of
-from q2pi.config import RunConfig
+from q2pi.algorithms.base import Agent
+from q2pi.build import build_agent, default_config, device_of
+from q2pi.config import RunConfig, from_table, to_table
 from q2pi.envs import make_games
+from q2pi.envs.games import Episode
 from q2pi.envs.spec import is_atari
 from q2pi.evaluation import EVALUATION_SEED, Evaluation, evaluate
 
@@ -94,8 +98,9 @@ class Beside:
 
     def begin(self, agent: Agent, step: int) -> None:
         self._process = self._process or _start()
-        work = pickle.dumps((self._config, _snapshot(agent), step))
-        self._begun.append(self._messenger.submit(_ask, self._process, work))
+        weights = save(_snapshot(agent))
+        header = {"config": to_table(self._config), "step": step, "bytes": len(weights)}
+        self._begun.append(self._messenger.submit(_ask, self._process, header, weights))
         if len(self._begun) > 1:
             wait(self._begun)
 
@@ -119,33 +124,37 @@ def _start() -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
 
-def _ask(process: "subprocess.Popen[bytes]", work: bytes) -> Evaluation:
-    """Send work to the process that judges and wait for its answer."""
+def _ask(process: "subprocess.Popen[bytes]", header: dict[str, Any], weights: bytes) -> Evaluation:
+    """Send a line of JSON and weights as safetensors to the process that judges, and wait for its line of JSON."""
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
-        process.stdin.write(work)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(header).encode() + b"\n" + weights)
         process.stdin.flush()
-        evaluation: Evaluation = pickle.load(process.stdout)
-    except (EOFError, BrokenPipeError, pickle.UnpicklingError) as problem:
-        raise ChildProcessError(f"the process that judges ended with status {process.wait()}") from problem
-    return evaluation
+    line = process.stdout.readline()
+    if not line:
+        raise ChildProcessError(f"the process that judges ended with status {process.wait()}")
+    answer = json.loads(line)
+    episodes = [Episode(**entry | {"actions": np.array(entry["actions"])}) for entry in answer["episodes"]]
+    return Evaluation(header["step"], tuple(episodes), answer["protocol"])
 
 
-def _snapshot(agent: Agent) -> State:
+def _snapshot(agent: Agent) -> dict[str, torch.Tensor]:
     """Return what an agent that sees images acts by, on the CPU."""
     return {
-        name: {key: tensor.cpu() for key, tensor in network.state_dict().items()}
+        f"{name}/{key}": tensor.cpu().contiguous()
         for name, network in agent.networks().items()
+        for key, tensor in network.state_dict().items()
     }
 
 
-def _acting(config: RunConfig[Any], state: State) -> Agent:
+def _acting(config: RunConfig[Any], snapshot: Mapping[str, torch.Tensor]) -> Agent:
     """Return an agent that acts by a snapshot."""
     games = make_games(config.env, config.num_envs, config.seed)
     agent = build_agent(config, games)
     games.close()
-    load_weights(agent.networks(), state)
+    for name, network in agent.networks().items():
+        network.load_state_dict({key: snapshot[f"{name}/{key}"] for key in network.state_dict()})
     return agent
 
 
@@ -155,16 +164,18 @@ def _judged(config: RunConfig[Any], agent: Agent, step: int) -> Evaluation:
 
 def main() -> None:
     """Judge what standard input asks for until it ends, and answer on standard output."""
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    while True:
-        try:
-            config, state, step = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
+    while line := sys.stdin.buffer.readline():
+        work = json.loads(line)
+        config = from_table(default_config(work["config"]["algorithm"]), work["config"], "the run's configuration")
         torch.set_num_threads(config.threads or torch.get_num_threads())
-        pickle.dump(_judged(config, _acting(config, state), step), answers)
-        answers.flush()
+        agent = _acting(config, load(sys.stdin.buffer.read(work["bytes"])))
+        evaluation = _judged(config, agent, work["step"])
+        episodes = [
+            dataclasses.asdict(episode) | {"actions": episode.actions.tolist()} for episode in evaluation.episodes
+        ]
+        print(json.dumps({"protocol": evaluation.protocol, "episodes": episodes}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

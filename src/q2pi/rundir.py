@@ -25,7 +25,8 @@ from typing import Any
 
 import tomli_w
 
-from q2pi import algorithms, checkpoint
+from q2pi import checkpoint
+from q2pi.build import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.envs.games import Episode
 from q2pi.errors import UserError
@@ -133,12 +134,6 @@ def read_config(path: Path) -> RunConfig[Any]:
     if not isinstance(table.get("algorithm"), str):
         raise UserError(f"{path}: the option 'algorithm' is missing")
     return from_table(default_config(table["algorithm"]), table, str(path))
-
-
-def default_config(algorithm: str) -> RunConfig[Any]:
-    """Return the configuration of `algorithm` with every default."""
-    module = algorithms.find(algorithm)
-    return RunConfig(algorithm=algorithm, hyper=module.Config())
 
 
 def record(events: Iterator[Event], run: RunDir, seconds_before: float = 0.0) -> Iterator[Event]:

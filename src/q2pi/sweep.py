@@ -31,13 +31,14 @@ from typing import Any
 
 from q2pi import algorithms
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.config import RunConfig, to_table
 from q2pi.errors import UserError
 from q2pi.execute import is_finished
 from q2pi.forecast import check_side_by_side, forecast
 from q2pi.loop import prepare
 from q2pi.presets import configure
-from q2pi.rundir import RunDir, default_config
+from q2pi.rundir import RunDir
 from q2pi.workers import Job
 
 KEYS = ("algorithms", "env_ids", "seeds", "workers", "options", "grid", "algorithm")

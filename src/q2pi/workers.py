@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from q2pi.build import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
 from q2pi.execute import execute
 from q2pi.loop import Diverged, Interrupted
-from q2pi.rundir import default_config
 
 POLL_SECONDS = 0.2
 NEWS_SECONDS = 0.5

@@ -17,7 +17,7 @@ from small_runs import CARTPOLE, QUIET, digests
 
 from q2pi import algorithms, checkpoint, forecast
 from q2pi.api import override
-from q2pi.build import build_agent
+from q2pi.build import build_agent, default_config
 from q2pi.checkpoint import digest
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.envs import make_games
@@ -25,7 +25,6 @@ from q2pi.errors import UserError
 from q2pi.evaluation import evaluate
 from q2pi.loop import Checkpoint, Started, prepare, run
 from q2pi.presets import configure
-from q2pi.rundir import default_config
 from q2pi.search import Choice, Int, PowerOfTwo, Range, ends
 
 SETTINGS: dict[str, dict[str, Any]] = {

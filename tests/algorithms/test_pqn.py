@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from q2pi import checkpoint
 from q2pi.algorithms import pqn
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.config import RunConfig
 from q2pi.envs.games import Step
 from q2pi.equations import exact
@@ -22,7 +23,6 @@ from q2pi.errors import UserError
 from q2pi.loop import Evaluated, Progress, Started, prepare, run
 from q2pi.presets import configure
 from q2pi.rng import stream
-from q2pi.rundir import default_config
 
 # ---- learning --------------------------------------------------------------------------------------------------------
 

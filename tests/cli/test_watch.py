@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from q2pi import cli
+from q2pi.build import default_config
 from q2pi.commands import runs as runs_verb
 from q2pi.config import RunConfig, to_table
 from q2pi.envs.games import Episode
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.evaluation import Evaluation
 from q2pi.loop import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
-from q2pi.rundir import RunDir, default_config, record
+from q2pi.rundir import RunDir, record
 
 CARTPOLE = resolve(EnvSpec("CartPole-v1"))
 

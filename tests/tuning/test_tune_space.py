@@ -7,9 +7,9 @@ import pytest
 from small_studies import begun, plan
 
 from q2pi.api import override
+from q2pi.build import default_config
 from q2pi.errors import UserError
 from q2pi.loop import prepare
-from q2pi.rundir import default_config
 from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo
 from q2pi.tuning.plan import StudyDir, check_same
 from q2pi.tuning.space import decode, distribution, encode, narrow

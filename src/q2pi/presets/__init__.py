@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from q2pi import algorithms
+from q2pi.build import default_config
 from q2pi.config import RunConfig, from_table
 from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError
-from q2pi.rundir import default_config
 
 
 def names(algorithm: str) -> list[str]:

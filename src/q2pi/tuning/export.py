@@ -6,9 +6,9 @@ from typing import Any
 
 import tomli_w
 
+from q2pi.build import default_config
 from q2pi.config import RunConfig, to_table
 from q2pi.envs.spec import EnvSpec, resolve
-from q2pi.rundir import default_config
 
 NOT_EXPORTED = (
     *("algorithm", "env", "hyper", "seed", "device", "log_frequency"),

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import tomli_w
 
 from q2pi import search
+from q2pi.build import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
-from q2pi.rundir import default_config
 from q2pi.search import Choice, Range, Space
 from q2pi.tuning.space import Options
 

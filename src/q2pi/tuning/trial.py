@@ -21,11 +21,12 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from q2pi import algorithms, checkpoint
+from q2pi.build import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
 from q2pi.execute import execute
 from q2pi.loop import Diverged, Evaluated, Interrupted, Started
-from q2pi.rundir import RunDir, default_config
+from q2pi.rundir import RunDir
 from q2pi.search import Int, PowerOfTwo
 from q2pi.tuning.locks import held, take
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
