@@ -157,3 +157,11 @@ def test_nothing_is_left_of_a_judge_that_is_closed() -> None:
     judge.close()
     assert judge._process is not None
     assert judge._process.poll() == -9
+
+
+def test_the_process_that_judges_takes_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pool of threads would be as large as the machine, and wait for work by spinning on every core."""
+    started: dict[str, Any] = {}
+    monkeypatch.setattr(judging.subprocess, "Popen", lambda command, **options: started.update(options))
+    judging._start()
+    assert started["env"]["OMP_NUM_THREADS"] == "1"

@@ -6,7 +6,7 @@
         ...
     judge.close()
 
-Beside training an evaluation is made in a process of its own, on the CPU and in fp32, of the weights as they were. The
+Beside training an evaluation is made in a process of its own, on one core and in fp32, of the weights as they were. The
 process is one of Python's own and not of `multiprocessing`, which would run a user's script a second time.
 """
 
@@ -119,9 +119,13 @@ class Beside:
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    # Ctrl-C at the terminal is for the training, which waits for its evaluations.
-    command = [sys.executable, "-m", "q2pi.judging"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "q2pi.judging"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a pool as large as the machine would hold up training's emulators
+        start_new_session=True,  # Ctrl-C at the terminal is for the training, which waits for its evaluations
+    )
 
 
 def _ask(process: "subprocess.Popen[bytes]", header: dict[str, Any], weights: bytes) -> Evaluation:
@@ -169,7 +173,6 @@ def main() -> None:
     while line := sys.stdin.buffer.readline():
         work = json.loads(line)
         config = from_table(default_config(work["config"]["algorithm"]), work["config"], "the run's configuration")
-        torch.set_num_threads(config.threads or torch.get_num_threads())
         agent = _acting(config, load(sys.stdin.buffer.read(work["bytes"])))
         evaluation = _judged(config, agent, work["step"])
         episodes = [
