@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from q2pi.api import override
-from q2pi.equations.statistics import bootstrap_interval, mean
-from q2pi.evaluation import mean_return
-from q2pi.execute import execute, is_finished
-from q2pi.loop import Evaluated
-from q2pi.presets import configure
-from q2pi.rundir import RunDir
+from q2pi.config import override
+from q2pi.evaluation.evaluate import mean_return
+from q2pi.runs.execute import execute, is_finished
+from q2pi.runs.folder import RunDir
+from q2pi.statistics.scores import bootstrap_interval, mean
+from q2pi.training.events import Evaluated
+from q2pi.training.presets import configure
 
 RESULTS = Path(__file__).parent.parent / "results" / "classic"
 EPISODES = 100
@@ -28,7 +28,7 @@ TASKS = {
     "q_learning/q2pi/FrozenLakeNoSlip-v1": "",
     "dqn/CartPole-v1": "RL Zoo DQN 500 (50k steps), CleanRL DQN 488.7 (500k)",
     "reinforce/CartPole-v1": "",
-    "actor_critic/CartPole-v1": "",
+    "a2c/CartPole-v1": "",
     "pqn/CartPole-v1": "",
     "ppo/CartPole-v1": "RL Zoo PPO 500 (100k), CleanRL PPO 490.0 (500k)",
     "ppo/Acrobot-v1": "CleanRL PPO -86.4 (500k)",

@@ -33,9 +33,10 @@ class Stopwatch:
 
 def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **options: Any) -> float:
     """Time our loop, which tells of its progress every `every` steps."""
-    from q2pi.api import override
-    from q2pi.loop import Progress, run
-    from q2pi.presets import configure
+    from q2pi.config import override
+    from q2pi.training.events import Progress
+    from q2pi.training.loop import run
+    from q2pi.training.presets import configure
 
     quiet = {"checkpoint_frequency": 0, "evaluation_episodes": 0, "evaluation_frequency": 0}
     config, _ = configure(algorithm, "SpaceInvaders", "nature" if algorithm == "dqn" else "quick")

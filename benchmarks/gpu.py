@@ -21,14 +21,15 @@ import numpy as np
 import torch
 from publish import curve, write_rows
 
-from q2pi import bench
-from q2pi.api import override
+from q2pi.config import override
 from q2pi.envs import make_games
-from q2pi.execute import execute
-from q2pi.loop import Finished, Progress, run
-from q2pi.plots import learning_curves
-from q2pi.presets import configure
-from q2pi.rundir import RunDir
+from q2pi.reports.learning_curves import learning_curves
+from q2pi.runs import benchmark as bench
+from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunDir
+from q2pi.training.events import Finished, Progress
+from q2pi.training.loop import run
+from q2pi.training.presets import configure
 
 VARIANTS = [(32, "fp32"), (8, "bf16"), (32, "bf16"), (128, "bf16")]
 """Games side by side and precision."""

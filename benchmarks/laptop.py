@@ -33,10 +33,10 @@ PEER_SPEED = 85
 
 def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train the preset, or what is left of it; return its minutes, steps, training returns and scores."""
-    from q2pi.api import override
-    from q2pi.execute import execute
-    from q2pi.presets import configure
-    from q2pi.rundir import RunDir
+    from q2pi.config import override
+    from q2pi.runs.execute import execute
+    from q2pi.runs.folder import RunDir
+    from q2pi.training.presets import configure
 
     config, _ = configure("pqn", game, "laptop")
     options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "evaluation_e": JUDGED_E}
@@ -109,7 +109,7 @@ def made(name: str, game: str, seed: int, minutes: float, options: argparse.Name
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the scores of several seeds."""
-    from q2pi.equations.statistics import bootstrap_interval, mean
+    from q2pi.statistics.scores import bootstrap_interval, mean
 
     means = np.array([np.mean(run["scores"]) for run in runs])
     pooled = np.concatenate([run["scores"] for run in runs])
@@ -149,7 +149,7 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
 
 def draw(game: str, results: dict[str, list[dict[str, Any]]]) -> None:
     """Draw training returns against minutes: a line for each seed, each point the mean of the last 40 episodes."""
-    from q2pi.plots import COLOURS, new_figure, save_figure
+    from q2pi.reports.style import COLOURS, new_figure, save_figure
 
     figure = new_figure(5.2, 3.6)
     axes = figure.subplots()

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from q2pi.equations.statistics import bootstrap_interval, mean
-from q2pi.plots import learning_curves, published_comparison
-from q2pi.rundir import RunDir
+from q2pi.reports.learning_curves import learning_curves, published_comparison
+from q2pi.runs.folder import RunDir
+from q2pi.statistics.scores import bootstrap_interval, mean
 
 WINDOW = 10_000
 SCALARS = ("loss", "q", "policy_loss", "value_loss", "entropy")
-TRAINED = ("main", "actor_critic", "policy")
+TRAINED = ("main", "a2c", "policy")
 """Names of the network that plays; an algorithm has one of them."""
 PUBLISHED = {
     "space-invaders-sticky": {

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from q2pi.api import override
-from q2pi.execute import execute, is_finished
-from q2pi.loop import EpisodeEnded
-from q2pi.plots import COLOURS
-from q2pi.presets import configure
-from q2pi.rundir import RunDir
+from q2pi.config import override
+from q2pi.reports.style import COLOURS
+from q2pi.runs.execute import execute, is_finished
+from q2pi.runs.folder import RunDir
+from q2pi.training.events import EpisodeEnded
+from q2pi.training.presets import configure
 
 RESULTS = Path(__file__).parent.parent / "results" / "reinforce"
 GOAL, NEWEST = 400.0, 20

@@ -26,10 +26,11 @@ Solution = tuple[int, float] | None
 
 def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
     """Train with one of our presets."""
-    from q2pi.api import override
-    from q2pi.evaluation import mean_return
-    from q2pi.loop import Evaluated, Progress, run
-    from q2pi.presets import configure
+    from q2pi.config import override
+    from q2pi.evaluation.evaluate import mean_return
+    from q2pi.training.events import Evaluated, Progress
+    from q2pi.training.loop import run
+    from q2pi.training.presets import configure
 
     config, _ = configure(algorithm, "CartPole-v1", preset)
     asked = {"evaluation_frequency": EVERY, "evaluation_episodes": EPISODES, "log_frequency": EVERY}

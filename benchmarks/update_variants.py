@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from q2pi.acceleration.allocator import keep_freed
+from q2pi.acceleration.precision import Rounded
 from q2pi.algorithms.dqn import loss
-from q2pi.memory import keep_freed
-from q2pi.networks import QNetwork, Rounded
+from q2pi.networks.value import QNetwork
 
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 BATCH, ACTIONS, REPETITIONS = 32, 6, 30

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from q2pi.api import load, override
-from q2pi.envs.vacuum import EAST, SOUTH, TIME_LIMIT, AliasedVacuum, best_epsilon_greedy, epsilon_greedy_at
+from q2pi.api import load
+from q2pi.config import override
+from q2pi.envs.aliased_vacuum import EAST, SOUTH, TIME_LIMIT, AliasedVacuum, best_epsilon_greedy, epsilon_greedy_at
 from q2pi.equations import exact
-from q2pi.equations.statistics import bootstrap_interval, mean
-from q2pi.execute import execute
-from q2pi.plots import COLOURS
-from q2pi.presets import configure
+from q2pi.reports.style import COLOURS
+from q2pi.runs.execute import execute
+from q2pi.statistics.scores import bootstrap_interval, mean
+from q2pi.training.presets import configure
 
 RESULTS = Path(__file__).parent.parent / "results" / "vacuum"
 ENV_ID, GAMMA = "q2pi/AliasedVacuum-v0", 0.99

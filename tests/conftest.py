@@ -13,4 +13,6 @@ import pytest
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs end without their learning curve, which takes longer than the run."""
-    monkeypatch.setitem(sys.modules, "q2pi.plots", SimpleNamespace(learning_curves=lambda runs, path: None))
+    monkeypatch.setitem(
+        sys.modules, "q2pi.reports.learning_curves", SimpleNamespace(learning_curves=lambda runs, path: None)
+    )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from q2pi.api import override
-from q2pi.build import default_config
+from q2pi.algorithms.registry import default_config
+from q2pi.config import override
 from q2pi.envs.spec import resolve
-from q2pi.rundir import RunDir
+from q2pi.runs.folder import RunDir
 
 
 def finished_run(

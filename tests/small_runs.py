@@ -6,13 +6,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from q2pi import checkpoint
-from q2pi.api import override
-from q2pi.build import default_config
-from q2pi.checkpoint import State, digest
-from q2pi.config import RunConfig
+from q2pi.algorithms.registry import default_config
+from q2pi.config import RunConfig, override
 from q2pi.equations import exact
-from q2pi.loop import Checkpoint, run
+from q2pi.runs import checkpoint
+from q2pi.runs.checkpoint import digest
+from q2pi.training.events import Checkpoint
+from q2pi.training.loop import run
+from q2pi.types import State
 
 QUIET = {"device": "cpu", "threads": 1, "evaluation_episodes": 0, "log_frequency": 50}
 CARTPOLE = QUIET | {

@@ -13,12 +13,12 @@ from optuna import Study
 from optuna.trial import TrialState
 from small_runs import QUIET
 
-from q2pi.api import override
-from q2pi.build import default_config
-from q2pi.execute import execute
-from q2pi.loop import prepare
-from q2pi.search import Float, OneMinus, PowerOfTwo
-from q2pi.tuning import study as search
+from q2pi.algorithms.common.search_space import Float, OneMinus, PowerOfTwo
+from q2pi.algorithms.registry import default_config
+from q2pi.config import override
+from q2pi.runs.execute import execute
+from q2pi.training.loop import prepare
+from q2pi.tuning import search
 from q2pi.tuning.objective import read_curve, value
 from q2pi.tuning.plan import Plan, StudyDir
 from q2pi.tuning.storage import create_study, load_study, open_storage
@@ -44,7 +44,7 @@ TINY = QUIET | {
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(
     [
-        *("q2pi.tuning.study", "q2pi.algorithms.reinforce", "optuna.storages", "psycopg", "sqlalchemy", "scipy.stats"),
+        *("q2pi.tuning.search", "q2pi.algorithms.reinforce", "optuna.storages", "psycopg", "sqlalchemy", "scipy.stats"),
         *("gymnasium.vector", "gymnasium.envs.classic_control.cartpole", "torch.distributions", "torch.optim"),
         *("tensorboardX.event_file_writer", "tensorboardX.summary", "tensorboardX.proto.event_pb2", "torch._dynamo"),
     ]

@@ -9,11 +9,12 @@ import pytest
 from small_runs import CARTPOLE, cartpole
 
 import q2pi
-from q2pi import api, checkpoint
+from q2pi import api
 from q2pi.errors import UserError
-from q2pi.loop import prepare
-from q2pi.presets import configure
-from q2pi.rundir import RunDir
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
+from q2pi.training.loop import prepare
+from q2pi.training.presets import configure
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 from small_runs import cartpole, invaders
 
-from q2pi.build import default_config
+from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, at_least, check_run, flag, from_table, to_table, within
 from q2pi.errors import UserError
 

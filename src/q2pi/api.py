@@ -1,22 +1,20 @@
 """The Python interface: what `import q2pi` offers."""
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from q2pi.algorithms.base import Agent
-from q2pi.build import build_agent, restore
-from q2pi.config import RunConfig, from_table
+from q2pi.config import from_table, override
 from q2pi.envs import make_games
-from q2pi.envs.games import VectorGames
 from q2pi.envs.spec import EnvSpec
-from q2pi.errors import UserError
-from q2pi.evaluation import EVALUATION_SEED, Evaluation
-from q2pi.evaluation import evaluate as judge
-from q2pi.loop import Started, prepare, run
-from q2pi.presets import configure
-from q2pi.rundir import RunDir, record
+from q2pi.envs.vector import VectorGames
+from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation
+from q2pi.runs.folder import RunDir
+from q2pi.runs.load import evaluate_run, load_agent
+from q2pi.runs.recorder import record
+from q2pi.training.events import Started
+from q2pi.training.loop import prepare, run
+from q2pi.training.presets import configure
 
 
 def train(
@@ -61,44 +59,11 @@ def load(run_dir: str | Path) -> Agent:
     return load_agent(RunDir.open(run_dir))[0]
 
 
-def load_agent(folder: RunDir) -> tuple[Agent, RunConfig[Any], int, list[str]]:
-    """Return (agent, config, agent steps, warnings) of a run's newest checkpoint, without its replay.
-
-    The agent can act and be judged; to train on, `q2pi.loop.run` takes the whole state.
-    """
-    config = prepare(folder.config())
-    step, state, _, warnings = folder.newest_checkpoint()
-    games = make_games(config.env, config.num_envs, config.seed)
-    agent = build_agent(config, games)
-    games.close()
-    state["agent"].pop("replay", None)
-    restore(agent, state)
-    return agent, config, step, warnings
-
-
 def evaluate(run_dir: str | Path, *, episodes: int = 30, seed: int = EVALUATION_SEED) -> Evaluation:
     """Judge a run's newest checkpoint on whole episodes with fixed seeds, apart from the training's environments."""
-    agent, config, step, _ = load_agent(RunDir.open(run_dir))
-    return judge(agent, config.env, step=step, episodes=episodes, seed=seed)
+    return evaluate_run(run_dir, episodes, seed)
 
 
 def make_envs(env_id: str = "SpaceInvaders", num_envs: int = 1, *, seed: int = 1, **options: Any) -> VectorGames:
     """Return a vector of seeded games, preprocessed as for training; options are the fields of `EnvSpec`."""
     return make_games(from_table(EnvSpec(), {"env_id": env_id, **options}, "make_envs"), num_envs, seed)
-
-
-def override(config: RunConfig[Any], options: Mapping[str, Any]) -> RunConfig[Any]:
-    """Return `config` with options replaced by name, whichever of its three parts each belongs to.
-
-    Raises:
-        UserError: an option that none of them has.
-    """
-    for name, value in options.items():
-        for part in ("", "env", "hyper"):
-            owner = getattr(config, part) if part else config
-            if name in {field.name for field in dataclasses.fields(owner)} - {"env", "hyper"}:
-                config = from_table(config, {part: {name: value}} if part else {name: value}, "options")
-                break
-        else:
-            raise UserError(f"unknown option {name!r} of {config.algorithm}")
-    return config

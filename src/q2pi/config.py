@@ -140,3 +140,20 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
     if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise UserError(f"{what}: it must be of type {kind.__name__}")
     return value
+
+
+def override(config: RunConfig[Any], options: Mapping[str, Any]) -> RunConfig[Any]:
+    """Return `config` with options replaced by name, whichever of its three parts each belongs to.
+
+    Raises:
+        UserError: an option that none of them has.
+    """
+    for name, value in options.items():
+        for part in ("", "env", "hyper"):
+            owner = getattr(config, part) if part else config
+            if name in {field.name for field in dataclasses.fields(owner)} - {"env", "hyper"}:
+                config = from_table(config, {part: {name: value}} if part else {name: value}, "options")
+                break
+        else:
+            raise UserError(f"unknown option {name!r} of {config.algorithm}")
+    return config

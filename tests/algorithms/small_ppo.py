@@ -9,8 +9,8 @@ from gymnasium import spaces
 
 from q2pi.algorithms import ppo
 from q2pi.algorithms.base import Setting
-from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Step
 
 GAMES = 2
 BOX = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))

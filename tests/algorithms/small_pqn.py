@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from q2pi.algorithms import pqn
 from q2pi.algorithms.base import Setting
-from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Step
 
 
 def agent_of(

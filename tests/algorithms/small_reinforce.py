@@ -8,8 +8,8 @@ from gymnasium import spaces
 
 from q2pi.algorithms import reinforce
 from q2pi.algorithms.base import Setting
-from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Step
 from q2pi.equations.exact import MDP, chain
 
 EPISODES = 4

@@ -15,20 +15,22 @@ import pytest
 import tomli_w
 from small_runs import CARTPOLE, QUIET, digests
 
-from q2pi import algorithms, checkpoint, forecast
-from q2pi.api import override
-from q2pi.build import build_agent, default_config
-from q2pi.checkpoint import digest
-from q2pi.config import RunConfig, from_table, to_table
+from q2pi.algorithms import registry
+from q2pi.algorithms.common.search_space import Choice, Int, PowerOfTwo, Range, ends
+from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.config import RunConfig, from_table, override, to_table
 from q2pi.envs import make_games
 from q2pi.errors import UserError
-from q2pi.evaluation import evaluate
-from q2pi.loop import Checkpoint, Started, prepare, run
-from q2pi.presets import configure
-from q2pi.search import Choice, Int, PowerOfTwo, Range, ends
+from q2pi.evaluation.evaluate import evaluate
+from q2pi.runs import checkpoint
+from q2pi.runs import estimate as forecast
+from q2pi.runs.checkpoint import digest
+from q2pi.training.events import Checkpoint, Started
+from q2pi.training.loop import prepare, run
+from q2pi.training.presets import configure
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "actor_critic": {"num_steps": 5, "hidden": (16,)},
+    "a2c": {"num_steps": 5, "hidden": (16,)},
     "dqn": {name: CARTPOLE[name] for name in ("learning_starts", "buffer_size", "batch_size", "hidden")},
     "ppo": {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (16,)},
     "pqn": {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (16,)},
@@ -37,8 +39,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Options with which an algorithm makes updates within 400 agent steps of CartPole, or of the `env_id` named."""
 
-NAMES = algorithms.names()
-WITH_IMAGES = [name for name in NAMES if "images" in algorithms.find(name).OBSERVATIONS]
+NAMES = registry.names()
+WITH_IMAGES = [name for name in NAMES if "images" in registry.find(name).OBSERVATIONS]
 
 
 def small(name: str, **changes: Any) -> RunConfig[Any]:
@@ -71,7 +73,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def module(name: str) -> ModuleType:
-    return algorithms.find(name)
+    return registry.find(name)
 
 
 def test_every_file_has_settings(name: str) -> None:
@@ -277,7 +279,7 @@ def test_its_work_can_be_forecast(name: str) -> None:
     assert forecast.try_out(config).seconds > 0
 
 
-@pytest.mark.parametrize("name", [name for name in algorithms.names() if name != "q_learning"])
+@pytest.mark.parametrize("name", [name for name in registry.names() if name != "q_learning"])
 def test_numbers_of_states_are_refused_by_networks(name: str) -> None:
     config, _ = configure(name, "Taxi-v4")
     with pytest.raises(UserError, match=f"--env-id Taxi-v4 shows numbers of states: {name} needs images or vectors"):

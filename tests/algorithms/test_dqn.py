@@ -13,17 +13,19 @@ import torch
 from small_dqn import agent_of
 from small_runs import Chain, cartpole, digests, flags, invaders
 
-from q2pi import checkpoint, cli
+from q2pi import cli
 from q2pi.algorithms import dqn
 from q2pi.config import RunConfig
 from q2pi.envs.atari import AtariEngine
-from q2pi.envs.games import Step
-from q2pi.envs.gym import GymnasiumEngine
+from q2pi.envs.gymnasium import GymnasiumEngine
+from q2pi.envs.vector import Step
 from q2pi.equations import exact
 from q2pi.errors import UserError
-from q2pi.loop import Diverged, Progress, Started, prepare, run
 from q2pi.rng import stream
-from q2pi.rundir import RunDir
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
+from q2pi.training.events import Diverged, Progress, Started
+from q2pi.training.loop import prepare, run
 
 
 def played(agent: dqn.Agent, steps: int) -> dqn.Agent:

@@ -10,9 +10,10 @@ from small_dqn import agent_of
 from small_runs import cartpole, invaders
 
 from q2pi.algorithms import dqn
-from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
-from q2pi.loop import EpisodeEnded, Started, run
+from q2pi.envs.vector import Step
+from q2pi.training.events import EpisodeEnded, Started
+from q2pi.training.loop import run
 
 
 def test_actions_count_from_where_their_space_does() -> None:

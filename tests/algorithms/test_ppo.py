@@ -12,15 +12,16 @@ from gymnasium import spaces
 from small_ppo import BOX, DISCRETE, GAMES, agent, fill, observations
 from torch import nn
 
-from q2pi import checkpoint, loop
 from q2pi.algorithms import ppo
 from q2pi.algorithms.base import Setting
+from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
-from q2pi.equations.policies import Categorical
+from q2pi.equations.distributions import Categorical
 from q2pi.errors import UserError
-from q2pi.presets import configure
-from q2pi.replay.rollout import Batch
+from q2pi.runs import checkpoint
+from q2pi.training import loop
+from q2pi.training.presets import configure
 
 
 def ratio(player: ppo.Agent, batch: Batch) -> torch.Tensor:

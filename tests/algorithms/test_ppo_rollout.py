@@ -9,10 +9,10 @@ from gymnasium import spaces
 from small_ppo import BOX, GAMES, agent, fill, observations, step
 from torch import nn
 
-from q2pi import checkpoint
 from q2pi.algorithms import ppo
-from q2pi.envs.games import Step
-from q2pi.equations.policies import SquashedGaussian
+from q2pi.envs.vector import Step
+from q2pi.equations.distributions import SquashedGaussian
+from q2pi.runs import checkpoint
 
 
 def with_value_of_first_number(player: ppo.Agent) -> ppo.Agent:

@@ -12,17 +12,17 @@ from small_pqn import agent_of
 from small_runs import QUIET, Chain, digests
 from torch import Tensor, nn
 
-from q2pi import checkpoint
 from q2pi.algorithms import pqn
-from q2pi.api import override
-from q2pi.build import default_config
-from q2pi.config import RunConfig
-from q2pi.envs.games import Step
+from q2pi.algorithms.registry import default_config
+from q2pi.config import RunConfig, override
+from q2pi.envs.vector import Step
 from q2pi.equations import exact
 from q2pi.errors import UserError
-from q2pi.loop import Evaluated, Progress, Started, prepare, run
-from q2pi.presets import configure
 from q2pi.rng import stream
+from q2pi.runs import checkpoint
+from q2pi.training.events import Evaluated, Progress, Started
+from q2pi.training.loop import prepare, run
+from q2pi.training.presets import configure
 
 # ---- learning --------------------------------------------------------------------------------------------------------
 

@@ -10,18 +10,19 @@ import pytest
 
 from q2pi import api
 from q2pi.algorithms.q_learning import Agent, Config, memory_needed
-from q2pi.build import build_agent, setting_of
-from q2pi.checkpoint import digest
+from q2pi.algorithms.registry import build_agent, setting_of
 from q2pi.config import RunConfig
 from q2pi.envs import EnvSpec, make_games
-from q2pi.envs.games import Step
-from q2pi.envs.vacuum import AliasedVacuum
+from q2pi.envs.aliased_vacuum import AliasedVacuum
+from q2pi.envs.vector import Step
 from q2pi.equations.exact import optimal_values, policy_value
 from q2pi.equations.tabular import Target, epsilon_greedy
 from q2pi.errors import UserError
-from q2pi.forecast import forecast
-from q2pi.loop import Checkpoint, Finished, Started, prepare, run
-from q2pi.presets import configure, names
+from q2pi.runs.checkpoint import digest
+from q2pi.runs.estimate import forecast
+from q2pi.training.events import Checkpoint, Finished, Started
+from q2pi.training.loop import prepare, run
+from q2pi.training.presets import configure, names
 
 LAKE = "FrozenLake-v1"  # 16 states, 4 actions
 CELLS = "q2pi/AliasedVacuumCells-v0"

@@ -11,16 +11,17 @@ import torch
 from gymnasium import spaces
 from small_reinforce import EPISODES, WORLDS, World, linear_agent, setting
 
-from q2pi import checkpoint, loop
 from q2pi.algorithms import reinforce
 from q2pi.algorithms.reinforce import Credit, credit_of, weights
+from q2pi.buffers.episodes import Trajectory
 from q2pi.config import RunConfig
-from q2pi.envs.games import Step
 from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Step
 from q2pi.equations.exact import policy_value, softmax_policy
 from q2pi.errors import UserError
-from q2pi.presets import configure
-from q2pi.replay.rollout import Trajectory
+from q2pi.runs import checkpoint
+from q2pi.training import loop
+from q2pi.training.presets import configure
 
 
 def episode(*reward: float, truncated: bool = False) -> Trajectory:

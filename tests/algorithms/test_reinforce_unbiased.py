@@ -10,9 +10,9 @@ from small_reinforce import EPISODES, WORLDS, World, linear_agent
 
 from q2pi.algorithms import reinforce
 from q2pi.algorithms.reinforce import Credit, credit_of, weights
+from q2pi.buffers.episodes import Trajectory
+from q2pi.equations.distributions import Categorical
 from q2pi.equations.exact import softmax_gradient, softmax_policy
-from q2pi.equations.policies import Categorical
-from q2pi.replay.rollout import Trajectory
 
 BATCHES = 800
 VARIANTS = [(kind, baseline) for kind in ("whole", "to_go") for baseline in ("none", "batch_mean", "value")]

@@ -12,8 +12,9 @@ import pytest
 from small_runs import CARTPOLE, flags
 
 import q2pi
-from q2pi import checkpoint, cli
-from q2pi.rundir import RunDir
+from q2pi import cli
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
 
 SMALL = flags({name: value for name, value in CARTPOLE.items() if name != "env_id"})
 TRAIN = ["train", "dqn", "--env-id", "CartPole-v1", *SMALL]

@@ -12,10 +12,10 @@ import pytest
 from small_runs import CARTPOLE
 
 from q2pi import cli
-from q2pi.checkpoint import digest, steps
-from q2pi.execute import execute
-from q2pi.rundir import RunDir
-from q2pi.sweep import read_sweep
+from q2pi.runs.checkpoint import digest, steps
+from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunDir
+from q2pi.runs.sweep import read_sweep
 
 FILE = """
 algorithms = ["dqn"]

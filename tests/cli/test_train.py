@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from small_runs import CARTPOLE, INVADERS, flags
 
-from q2pi import checkpoint, cli
-from q2pi.api import override
-from q2pi.loop import prepare
-from q2pi.presets import configure
-from q2pi.rundir import RunDir
+from q2pi import cli
+from q2pi.config import override
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
+from q2pi.training.loop import prepare
+from q2pi.training.presets import configure
 
 TRAIN = ["train", "dqn", *flags(CARTPOLE)]
 

@@ -17,8 +17,8 @@ from small_runs import flags
 from small_studies import TINY
 
 from q2pi import cli
-from q2pi.presets import configure
-from q2pi.rundir import RunDir
+from q2pi.runs.folder import RunDir
+from q2pi.training.presets import configure
 
 SMALL = flags({name: value for name, value in TINY.items() if name not in ("env_id", "device", "threads")})
 TUNE = ["tune", "reinforce", "--env-id", "CartPole-v1", *SMALL, "--seeds", "1", "--device", "cpu"]

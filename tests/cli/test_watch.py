@@ -10,14 +10,15 @@ import pytest
 from rich.console import Console
 
 from q2pi import cli
-from q2pi.build import default_config
+from q2pi.algorithms.registry import default_config
 from q2pi.commands import runs as runs_verb
 from q2pi.config import RunConfig, to_table
-from q2pi.envs.games import Episode
 from q2pi.envs.spec import EnvSpec, resolve
-from q2pi.evaluation import Evaluation
-from q2pi.loop import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
-from q2pi.rundir import RunDir, record
+from q2pi.envs.vector import Episode
+from q2pi.evaluation.evaluate import Evaluation
+from q2pi.runs.folder import RunDir
+from q2pi.runs.recorder import record
+from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 CARTPOLE = resolve(EnvSpec("CartPole-v1"))
 

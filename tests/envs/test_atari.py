@@ -10,10 +10,11 @@ from ale_py.vector_env import AtariVectorEnv
 
 from q2pi.envs import atari
 from q2pi.envs.atari import AtariEngine, raw_screen
-from q2pi.envs.games import Array, Frames
 from q2pi.envs.names import atari_roms
 from q2pi.envs.resize import AreaResize
 from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, resolve
+from q2pi.envs.vector import Frames
+from q2pi.types import Array
 
 EMPTY_CROP = (0, 0, 0, 0)
 

@@ -8,8 +8,8 @@ from ale_py.vector_env import AtariVectorEnv
 
 from q2pi import rng
 from q2pi.envs import make_games
-from q2pi.envs.games import Episode, Step, VectorGames
 from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Episode, Step, VectorGames
 from q2pi.errors import UserError
 
 BREAKOUT_STEPS = 210

@@ -59,7 +59,7 @@ def test_an_unknown_name_is_answered_with_close_ones(env_id: str, message: str) 
 
 
 def test_specifications_are_light_to_import() -> None:
-    script = "import sys, q2pi.envs.spec, q2pi.envs.games; print({'ale_py', 'gymnasium', 'torch'} & set(sys.modules))"
+    script = "import sys, q2pi.envs.spec, q2pi.envs.vector; print({'ale_py', 'gymnasium', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 

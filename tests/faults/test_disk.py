@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from small_runs import cartpole, digests
 
-from q2pi import checkpoint, cli
+from q2pi import cli
 from q2pi.commands import train
-from q2pi.rundir import RunDir
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
 
 
 def mount(*arguments: str) -> bool:

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from small_runs import cartpole, invaders
 
-from q2pi import checkpoint, cli
+from q2pi import cli
 from q2pi.commands import train
 from q2pi.config import RunConfig
-from q2pi.loop import Event
-from q2pi.rundir import RunDir
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
+from q2pi.training.events import Event
 
 # Processes of their own that need not import torch again.
 SPAWN = multiprocessing.get_context("forkserver")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from small_runs import cartpole, digests, invaders
 
-from q2pi import checkpoint
-from q2pi.algorithms.base import load_optimizer, optimizer_state
 from q2pi.config import RunConfig
 from q2pi.errors import UserError
-from q2pi.networks import QNetwork
+from q2pi.networks.optimizer import load_optimizer, optimizer_state
+from q2pi.networks.value import QNetwork
+from q2pi.runs import checkpoint
 
 VARIANTS: dict[str, RunConfig[Any]] = {
     "plain": cartpole(),

@@ -10,8 +10,8 @@ import pytest
 from small_studies import TINY, begun, plan
 
 from q2pi.config import to_table
-from q2pi.evaluation import EVALUATION_SEED
-from q2pi.presets import configure
+from q2pi.evaluation.evaluate import EVALUATION_SEED
+from q2pi.training.presets import configure
 from q2pi.tuning import final
 from q2pi.tuning.export import write_preset
 from q2pi.tuning.final import Contender, contenders, judge, results

@@ -6,11 +6,11 @@ import optuna
 import pytest
 from small_studies import begun, plan
 
-from q2pi.api import override
-from q2pi.build import default_config
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo
+from q2pi.algorithms.registry import default_config
+from q2pi.config import override
 from q2pi.errors import UserError
-from q2pi.loop import prepare
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo
+from q2pi.training.loop import prepare
 from q2pi.tuning.plan import StudyDir, check_same
 from q2pi.tuning.space import decode, distribution, encode, narrow
 

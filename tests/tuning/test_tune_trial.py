@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import Trial, TrialState
 from small_studies import SPACE, begun, plan
 
+from q2pi.algorithms.common.search_space import Float, PowerOfTwo, Space
 from q2pi.config import RunConfig, to_table
 from q2pi.errors import UserError
-from q2pi.loop import Diverged, Evaluated, Interrupted, Started
-from q2pi.search import Float, PowerOfTwo, Space
+from q2pi.training.events import Diverged, Evaluated, Interrupted, Started
 from q2pi.tuning import trial as trials
 from q2pi.tuning.plan import Plan
 from q2pi.tuning.space import suggest

@@ -23,35 +23,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import (
-    Array,
-    Metrics,
-    Setting,
-    State,
-    ValueAgent,
-    adam,
-    load_optimizer,
-    load_weights,
-    optimizer_state,
-    precision,
-    refuse_tables,
-    set_rate,
-    settable_rate,
-)
-from q2pi.capture import Captured
+from q2pi.acceleration.cuda_graph import Captured
+from q2pi.acceleration.precision import Rounded
+from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.common.epsilon_greedy import ValueAgent
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.buffers.device import store_for
+from q2pi.buffers.frames import Codec
+from q2pi.buffers.replay import Replay, bytes_needed
+from q2pi.buffers.samplers import uniform
 from q2pi.config import RunConfig, at_least, within
-from q2pi.envs.games import Step
+from q2pi.envs.vector import Step
 from q2pi.equations.losses import huber, squared, td_errors, weighted_mean
 from q2pi.equations.schedules import linear
 from q2pi.equations.targets import q_target
 from q2pi.errors import UserError
-from q2pi.networks import Network, QNetwork, Rounded, seeded
-from q2pi.replay.device import store_for
-from q2pi.replay.frames import Codec
-from q2pi.replay.ring import Replay, bytes_needed
-from q2pi.replay.samplers import uniform
+from q2pi.networks.initialisation import seeded
+from q2pi.networks.optimizer import adam, load_optimizer, load_weights, optimizer_state, set_rate, settable_rate
+from q2pi.networks.torsos import Network
+from q2pi.networks.value import QNetwork
 from q2pi.rng import stream
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.types import Array, Metrics, State
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete"

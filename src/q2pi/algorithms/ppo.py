@@ -7,7 +7,7 @@ In one paragraph: play `num_steps` steps of several games with actions drawn fro
 go over them `update_epochs` times in `num_minibatches` shuffled parts (the training phase), each time raising or
 lowering pi(a|s) by its advantage, but only while its ratio to the policy that played stays within
 1 +- `clip_coefficient`: beyond that the gradient is zero. So one rollout pays for many updates. Playing, storing and
-evaluating are those of `actor_critic`; what differs is below.
+evaluating are those of `a2c`; what differs is below.
 
 The details, core: several games, rollouts cut without regard to episodes [1]; orthogonal weights, gain sqrt(2), 0.01
 for the policy, 1 for the value, biases 0 [2]; Adam's epsilon 1e-5 [3]; learning rate to 0 [4]; generalized advantages,
@@ -20,7 +20,7 @@ observations normalised [6] and clipped [7], rewards scaled [8] and clipped [9],
 
 Differences: where time runs out the return goes on with the value of the final observation, as in Pardo et al. 2018
 (the papers' code treats it as an end); statistics of observations stand still during a rollout and that of rewards is
-one number for each, see `actor_critic`; an option squashes actions by tanh; `target_kl` stops between epochs; no
+one number for each, see `a2c`; an option squashes actions by tanh; `target_kl` stops between epochs; no
 recurrent network, no MultiDiscrete actions, no state-dependent exploration.
 """
 
@@ -32,25 +32,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms import actor_critic
+from q2pi.algorithms import a2c
 from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig, at_least, within
 from q2pi.equations.losses import clipped_surrogate, value_loss
 from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
-from q2pi.networks import serves
-from q2pi.replay.rollout import Batch
+from q2pi.networks.policy import serves
 from q2pi.rng import stream
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete, Box"
-memory_needed = actor_critic.memory_needed
+memory_needed = a2c.memory_needed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(actor_critic.Config):
-    """Hyperparameters: those of `actor_critic` and PPO's own; the defaults are Huang et al.'s for Atari."""
+class Config(a2c.Config):
+    """Hyperparameters: those of `a2c` and PPO's own; the defaults are Huang et al.'s for Atari."""
 
     learning_rate: float = 2.5e-4
     """Step size of the optimizer."""
@@ -96,7 +96,7 @@ SPACE: Space = {
 
 def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
-    actor_critic.check(run)
+    a2c.check(run)
     config = run.hyper
     at_least(config, 1, "num_minibatches", "update_epochs")
     at_least(config, 0, "target_kl")
@@ -129,7 +129,7 @@ def check_spaces(setting: Setting) -> None:
 
 def updates_owed(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made after `step` agent steps, without `target_kl`."""
-    return actor_critic.updates_owed(run, step) * run.hyper.update_epochs * run.hyper.num_minibatches
+    return a2c.updates_owed(run, step) * run.hyper.update_epochs * run.hyper.num_minibatches
 
 
 def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
@@ -155,7 +155,7 @@ def loss(network: nn.Module, batch: Batch, config: Config, clip: float) -> tuple
     """
     policy, value = network(batch.observation)
     log_prob = policy.log_prob(batch.action)
-    gain = actor_critic.normalized(batch.advantage) if config.normalize_advantages else batch.advantage
+    gain = a2c.normalized(batch.advantage) if config.normalize_advantages else batch.advantage
     policy_loss = clipped_surrogate(log_prob, batch.log_prob, gain, clip).mean()
     anchor = (batch.value, clip) if config.clip_value_loss else (None, None)
     error = value_loss(value, batch.target, *anchor).mean()
@@ -179,7 +179,7 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     return torch.where(variance > 0, 1 - (target - value).var(correction=0) / variance, 0.0)
 
 
-class Agent(actor_critic.Agent):
+class Agent(a2c.Agent):
     """The actor-critic agent with PPO's training phase."""
 
     config: Config

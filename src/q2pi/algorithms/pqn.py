@@ -37,30 +37,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import (
-    Array,
-    Metrics,
-    Setting,
-    State,
-    ValueAgent,
-    adam,
-    load_optimizer,
-    load_weights,
-    optimizer_state,
-    precision,
-    refuse_tables,
-)
+from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.common.epsilon_greedy import ValueAgent
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.buffers.recent_rollouts import Window
+from q2pi.buffers.rollout import Rollout
 from q2pi.config import RunConfig, at_least, within
-from q2pi.envs.games import Step
+from q2pi.envs.vector import Step
 from q2pi.equations.losses import squared, td_errors
 from q2pi.equations.returns import lambda_returns
 from q2pi.equations.schedules import linear, rectification
 from q2pi.errors import UserError
-from q2pi.networks import Network, QNetwork, orthogonal, seeded
-from q2pi.replay.rollout import Rollout
-from q2pi.replay.window import Window
+from q2pi.networks.initialisation import orthogonal, seeded
+from q2pi.networks.optimizer import adam, load_optimizer, load_weights, optimizer_state
+from q2pi.networks.torsos import Network
+from q2pi.networks.value import QNetwork
 from q2pi.rng import stream
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.types import Array, Metrics, State
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete"

@@ -22,15 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from q2pi.algorithms.base import Array, Metrics, Setting, State, as_batch
+from q2pi.algorithms.base import Setting, as_batch
+from q2pi.algorithms.common.search_space import Choice, Float, OneMinus, Space
 from q2pi.config import RunConfig, within
 from q2pi.envs import make_games
-from q2pi.envs.games import Step
+from q2pi.envs.vector import Step
 from q2pi.equations.schedules import linear
 from q2pi.equations.tabular import Target, epsilon_greedy, tabular_target
 from q2pi.errors import UserError
 from q2pi.rng import stream
-from q2pi.search import Choice, Float, OneMinus, Space
+from q2pi.types import Array, Metrics, State
 
 OBSERVATIONS = "Discrete, MultiDiscrete"
 ACTIONS = "Discrete"

@@ -41,29 +41,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from q2pi.algorithms.base import (
-    Array,
-    Metrics,
-    PolicyAgent,
-    Setting,
-    State,
-    adam,
-    load_optimizer,
-    load_weights,
-    observation_normalizer,
-    optimizer_state,
-    precision,
-    refuse_tables,
-)
+from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.common.policy_based import PolicyAgent, observation_normalizer
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.buffers.episodes import Episodes, Trajectory
 from q2pi.config import RunConfig, at_least, within
-from q2pi.envs.games import Step
+from q2pi.envs.vector import Step
 from q2pi.equations.losses import policy_gradient_loss, value_loss
 from q2pi.equations.returns import discounted_returns
 from q2pi.errors import UserError
-from q2pi.networks import PolicyNetwork, ValueNetwork, seeded, serves
-from q2pi.replay.rollout import Episodes, Trajectory
+from q2pi.networks.initialisation import seeded
+from q2pi.networks.optimizer import adam, load_optimizer, load_weights, optimizer_state
+from q2pi.networks.policy import PolicyNetwork, serves
+from q2pi.networks.value import ValueNetwork
 from q2pi.rng import stream
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Space
+from q2pi.types import Array, Metrics, State
 
 OBSERVATIONS = "images, vectors"
 ACTIONS = "Discrete, Box"

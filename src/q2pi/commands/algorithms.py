@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from q2pi import algorithms
+from q2pi.algorithms import registry
 from q2pi.commands.options import parse
-from q2pi.presets import names
+from q2pi.training.presets import names
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     parse(Options, "algorithms", "List the algorithms, the spaces they serve, and their presets.", arguments)
-    for name in algorithms.names():
-        module = algorithms.find(name)
+    for name in registry.names():
+        module = registry.find(name)
         first_line = (module.__doc__ or "").splitlines()[0].rstrip(".")
         print(f"{name:<14}{first_line}")
         print(f"{'':<14}{module.OBSERVATIONS} -> {module.ACTIONS}")

@@ -8,11 +8,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from q2pi import bench
-from q2pi.api import load_agent
 from q2pi.commands.options import parse
 from q2pi.config import at_least
-from q2pi.rundir import RunDir
+from q2pi.runs import benchmark as bench
+from q2pi.runs.folder import RunDir
+from q2pi.runs.load import load_agent
 
 DESCRIPTION = """Measure DQN on Space Invaders on this machine: train (the whole loop), update (one gradient update), or
 replay (memory and sampling). Nothing is written; quit what else is running first."""

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from q2pi.checkpoint import digest
 from q2pi.commands.options import parse
-from q2pi.rundir import RunDir
+from q2pi.runs.checkpoint import digest
+from q2pi.runs.folder import RunDir
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from q2pi.api import load_agent
 from q2pi.commands.options import parse
+from q2pi.commands.terminal import evaluation_table
 from q2pi.config import at_least
-from q2pi.display import evaluation_table
-from q2pi.evaluation import EVALUATION_SEED, evaluate
-from q2pi.rundir import RunDir
+from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
+from q2pi.runs.folder import RunDir
+from q2pi.runs.load import load_agent
 
 
 @dataclass(frozen=True)

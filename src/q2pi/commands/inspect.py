@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from q2pi.commands.options import parse
-from q2pi.envs.preprocessing import preprocessing_picture
 from q2pi.envs.spec import EnvSpec, resolve
+from q2pi.reports.preprocessing import preprocessing_picture
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tyro
 from q2pi.commands.options import parse
 from q2pi.config import at_least
 from q2pi.errors import UserError
-from q2pi.rundir import RunDir
+from q2pi.runs.folder import RunDir
 
 DESCRIPTION = """Draw the learning curves of one or several runs as a PNG. Runs that differ only in their seed become
 one curve with a 95 % bootstrap interval over seeds."""
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     if path.suffix != ".png":
         raise UserError(f"--out {path} must end in .png")
 
-    from q2pi.plots import learning_curves
+    from q2pi.reports.learning_curves import learning_curves
 
     print(learning_curves(runs, path, width=options.smooth))
     return 0

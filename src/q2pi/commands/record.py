@@ -8,8 +8,8 @@ import tyro
 
 from q2pi.commands.options import parse
 from q2pi.config import within
-from q2pi.rundir import RunDir
-from q2pi.video import record_video
+from q2pi.reports.video import record_video
+from q2pi.runs.folder import RunDir
 
 DESCRIPTION = """Write a video of a training episode, in the game's colours and without a display: the episode is played
 again from its seed and actions, and its return must be the one of training."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from q2pi.commands.options import parse
 from q2pi.commands.runs import find_runs
 from q2pi.errors import UserError
-from q2pi.rundir import RunDir
+from q2pi.runs.folder import RunDir
 
 DESCRIPTION = """Aggregate finished runs by environment and method: means and interquartile means with 95 % intervals
 over seeds, human-normalised scores of Atari games, performance profiles, the probability that one method beats another,
@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> int:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
 
-    from q2pi.report.figures import draw
-    from q2pi.report.numbers import summarise
-    from q2pi.report.page import html, show
-    from q2pi.report.read import collect
+    from q2pi.reports.comparison.figures import draw
+    from q2pi.reports.comparison.numbers import summarise
+    from q2pi.reports.comparison.page import html, show
+    from q2pi.reports.comparison.read import collect
 
     report = summarise(*collect(runs))
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"

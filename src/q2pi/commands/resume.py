@@ -8,8 +8,8 @@ import tyro
 
 from q2pi.commands.options import parse
 from q2pi.commands.train import carry_on
-from q2pi.loop import prepare
-from q2pi.rundir import RunDir
+from q2pi.runs.folder import RunDir
+from q2pi.training.loop import prepare
 
 
 @dataclass(frozen=True)

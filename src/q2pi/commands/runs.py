@@ -12,11 +12,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from q2pi import checkpoint
 from q2pi.commands.options import parse
-from q2pi.display import RECENT_EPISODES
+from q2pi.commands.terminal import RECENT_EPISODES
 from q2pi.errors import UserError
-from q2pi.rundir import RunDir
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
 
 DESCRIPTION = """List the runs below a folder. Returns and scores are raw: "return" is the mean of the newest training
 episodes, "evaluation" the newest evaluation's mean with its 95 % interval."""

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from q2pi import checkpoint
 from q2pi.commands.options import parse
+from q2pi.commands.terminal import PLAIN_SECONDS, score_line
 from q2pi.commands.train import StopRequest
 from q2pi.config import at_least
-from q2pi.display import PLAIN_SECONDS, score_line
-from q2pi.rundir import RunDir
-from q2pi.sweep import Sweep, check, read_sweep
-from q2pi.workers import Job, News, run_jobs
+from q2pi.runs import checkpoint
+from q2pi.runs.folder import RunDir
+from q2pi.runs.pool import Job, News, run_jobs
+from q2pi.runs.sweep import Sweep, check, read_sweep
 
 DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
 a run folder of its own. The same command goes on where it was stopped, whatever stopped it, and skips what is done.

@@ -10,14 +10,15 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
-from q2pi import loop
-from q2pi.checkpoint import State
 from q2pi.commands.options import parse, peek
+from q2pi.commands.terminal import evaluation_table, explain, show, time_table
 from q2pi.config import RunConfig
-from q2pi.display import evaluation_table, show, time_table
-from q2pi.forecast import explain, gigabytes, peak_memory
-from q2pi.presets import configure
-from q2pi.rundir import RunDir, record
+from q2pi.runs.estimate import gigabytes, peak_memory
+from q2pi.runs.folder import RunDir
+from q2pi.runs.recorder import record
+from q2pi.training import events, loop
+from q2pi.training.presets import configure
+from q2pi.types import State
 
 H = TypeVar("H")
 
@@ -71,21 +72,21 @@ def carry_on(
     """
     console = Console()
     asked = StopRequest()
-    last: loop.Event | None = None
+    last: events.Event | None = None
     report: dict[str, Any] | None = None
     try:
         for event in show(record(loop.run(config, state, asked.stop), run, seconds_before), config):
             last = event
-            if isinstance(event, loop.Evaluated):
+            if isinstance(event, events.Evaluated):
                 report = event.evaluation.report()
-    except loop.Diverged as problem:
+    except events.Diverged as problem:
         newest = [str(path) for path in sorted(run.checkpoints.glob("[0-9]*"))][-1:]
         kept = f"the last good checkpoint is {newest[0]}" if newest else "no checkpoint had been written yet"
         print(f"q2pi: training diverged: {problem}; {kept}; try a smaller --learning-rate", file=sys.stderr)
         return 1
     finally:
         asked.restore()
-    if isinstance(last, loop.Finished):
+    if isinstance(last, events.Finished):
         _farewell(run, last, report, memory, console)
         return 0
     print(f"stopped at step {last.step if last else 0:,}; continue with:  q2pi resume {run.path}")
@@ -119,12 +120,12 @@ def _fresh_folder(config: RunConfig[Any]) -> Path:
 
 
 def _farewell(
-    run: RunDir, finished: loop.Finished, report: dict[str, Any] | None, memory: int | None, console: Console
+    run: RunDir, finished: events.Finished, report: dict[str, Any] | None, memory: int | None, console: Console
 ) -> None:
     console.print(time_table(finished.seconds))
     forecast = f" ({gigabytes(memory)} were forecast)" if memory is not None else ""
     print(f"peak memory: {gigabytes(peak_memory())}{forecast}")
-    from q2pi.plots import learning_curves
+    from q2pi.reports.learning_curves import learning_curves
 
     if report is not None:
         console.print(evaluation_table(report))

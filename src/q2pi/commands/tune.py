@@ -14,9 +14,9 @@ from rich.table import Table
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least
 from q2pi.errors import UserError
-from q2pi.forecast import check_side_by_side, forecast
-from q2pi.loop import prepare
-from q2pi.presets import configure
+from q2pi.runs.estimate import check_side_by_side, forecast
+from q2pi.training.loop import prepare
+from q2pi.training.presets import configure
 
 if TYPE_CHECKING:
     from q2pi.tuning.plan import Plan, StudyDir
@@ -98,9 +98,10 @@ def _check(options: Options[Any]) -> None:
 
 def tune(options: Options[Any]) -> int:
     """Search, judge and report; return the exit status."""
-    from q2pi.tuning import locks, storage
+    from q2pi.runs import locks
+    from q2pi.tuning import storage
     from q2pi.tuning.plan import StudyDir, check_same
-    from q2pi.tuning.study import search
+    from q2pi.tuning.search import search
     from q2pi.tuning.trial import largest
 
     plan = _plan(options)
@@ -147,7 +148,7 @@ def _judge(folder: "StudyDir", plan: "Plan", options: Options[Any], study: Any) 
     from q2pi.tuning.export import write_preset
     from q2pi.tuning.final import contenders, results
     from q2pi.tuning.report import write_report
-    from q2pi.tuning.study import judge
+    from q2pi.tuning.search import judge
 
     result = None
     who = contenders(plan, study, options.top)

@@ -12,7 +12,7 @@ from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
 
 if TYPE_CHECKING:
-    from q2pi.envs.games import Engine, VectorGames
+    from q2pi.envs.vector import Engine, VectorGames
 
 __all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "make_games", "resolve"]
 
@@ -30,7 +30,7 @@ def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episod
         UserError: a mistake in the specification, or fewer than one game.
     """
     from q2pi import rng
-    from q2pi.envs.games import VectorGames
+    from q2pi.envs.vector import VectorGames
 
     if num_envs < 1:
         raise UserError(f"--num-envs {num_envs} is less than 1")
@@ -43,6 +43,6 @@ def _engine(spec: EnvSpec, num_envs: int) -> "Engine":
         from q2pi.envs.atari import AtariEngine
 
         return AtariEngine(spec, num_envs)
-    from q2pi.envs.gym import GymnasiumEngine
+    from q2pi.envs.gymnasium import GymnasiumEngine
 
     return GymnasiumEngine(spec, num_envs)

@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from q2pi.envs.games import Array, Frames
 from q2pi.envs.names import atari_roms, canonical
 from q2pi.envs.resize import AreaResize
+from q2pi.envs.vector import Frames
+from q2pi.types import Array
 
 if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec

@@ -43,7 +43,7 @@ def _gymnasium_ids() -> dict[str, str]:
     """Return Gymnasium's ids, this package's worlds among them and Atari's not, each with its id less the version."""
     import gymnasium
 
-    from q2pi.envs.vacuum import register_worlds
+    from q2pi.envs.registration import register_worlds
 
     register_worlds()
     registered = gymnasium.registry.items()

@@ -147,7 +147,7 @@ def _resolve_gymnasium(spec: EnvSpec) -> EnvSpec:
     if spec.life_loss_discount:
         raise UserError(f"{_flag('life_loss_discount', True)} applies to Atari games, not to {spec.env_id}")
     if spec.stack is None:
-        from q2pi.envs.gym import shows_images
+        from q2pi.envs.gymnasium import shows_images
 
         spec = replace(spec, stack=4 if shows_images(spec) else 1)
     return _fill(spec, _GYMNASIUM_DEFAULTS)

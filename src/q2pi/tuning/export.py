@@ -6,7 +6,7 @@ from typing import Any
 
 import tomli_w
 
-from q2pi.build import default_config
+from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, to_table
 from q2pi.envs.spec import EnvSpec, resolve
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from q2pi.plots import COLOURS, GRID, INK, QUIET
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space
+from q2pi.reports.style import COLOURS, GRID, INK, QUIET
 from q2pi.tuning.objective import Curve
 from q2pi.tuning.records import Record
 

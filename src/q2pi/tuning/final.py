@@ -15,22 +15,21 @@ from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from q2pi import api
 from q2pi.config import RunConfig, to_table
-from q2pi.equations.statistics import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
-from q2pi.execute import execute
-from q2pi.loop import Diverged, Interrupted
-from q2pi.tuning.locks import take
+from q2pi.runs.execute import execute
+from q2pi.runs.load import evaluate_run
+from q2pi.runs.locks import take
+from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
+from q2pi.training.events import Diverged, Interrupted
 from q2pi.tuning.objective import area, read_curve, read_seconds
 from q2pi.tuning.plan import Objective, Plan, StudyDir
 from q2pi.tuning.space import value_of
 from q2pi.tuning.trial import config_of
 from q2pi.tuning.workers import Say
+from q2pi.types import Array
 
-Array = NDArray[Any]
 JUDGING_SEED = 2_000_003
 """Seed of the episodes that final runs are judged on; evaluations during training never use it."""
 CONFIDENCE = 0.95
@@ -94,7 +93,7 @@ def judge(run: Path, config: RunConfig[Any], episodes: int, stop: Callable[[], b
         with closing(execute(config, run, stop)) as events:  # type: ignore[type-var]
             if any(isinstance(event, Interrupted) for event in events):
                 return False
-        report |= api.evaluate(run, episodes=episodes, seed=JUDGING_SEED).report()
+        report |= evaluate_run(run, episodes, JUDGING_SEED).report()
     except Diverged as problem:
         report["diverged"] = str(problem)
     temporary = run / ".judgement.json.partial"

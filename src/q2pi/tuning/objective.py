@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from q2pi.equations.statistics import interquartile_mean, mean, std
-from q2pi.rundir import RunDir
+from q2pi.runs.folder import RunDir
+from q2pi.statistics.scores import interquartile_mean, mean, std
 from q2pi.tuning.plan import Objective
 
 

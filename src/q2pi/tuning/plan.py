@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import tomli_w
 
-from q2pi import search
-from q2pi.build import default_config
+from q2pi.algorithms.common import search_space as search
+from q2pi.algorithms.common.search_space import Choice, Range, Space
+from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
-from q2pi.search import Choice, Range, Space
 from q2pi.tuning.space import Options
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "nsga2"]

@@ -11,10 +11,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from q2pi import algorithms
+from q2pi.algorithms import registry
+from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space, ends
 from q2pi.config import RunConfig, check_run, from_table
 from q2pi.errors import UserError
-from q2pi.search import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space, ends
 
 Options = dict[str, Any]
 DIGITS = 4
@@ -127,7 +127,7 @@ def narrow(base: RunConfig[Any], file: str | None, fixes: Sequence[str]) -> tupl
     Raises:
         UserError: an unknown option, a value of the wrong type, or one that the algorithm's `check` refuses.
     """
-    module = algorithms.find(base.algorithm)
+    module = registry.find(base.algorithm)
     space, fixed = dict(module.SPACE), Options()
     for name, value, where in _entries(file, fixes):
         known = {field.name for field in dataclasses.fields(base.hyper)} | {"num_envs"}
@@ -196,7 +196,7 @@ def _narrowed(values: Range, name: str, value: list[Any], where: str) -> Range:
 
 def _check(base: RunConfig[Any], fixed: Options, space: Space, where: str) -> None:
     """Ask the algorithm itself about fixed values and about the ends of ranges."""
-    module = algorithms.find(base.algorithm)
+    module = registry.find(base.algorithm)
     base = changed(base, fixed, where)
     trials = [base] if fixed else []
     trials += [

@@ -20,15 +20,16 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from q2pi import algorithms, checkpoint
-from q2pi.build import default_config
+from q2pi.algorithms import registry
+from q2pi.algorithms.common.search_space import Int, PowerOfTwo
+from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
-from q2pi.execute import execute
-from q2pi.loop import Diverged, Evaluated, Interrupted, Started
-from q2pi.rundir import RunDir
-from q2pi.search import Int, PowerOfTwo
-from q2pi.tuning.locks import held, take
+from q2pi.runs import checkpoint
+from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunDir
+from q2pi.runs.locks import held, take
+from q2pi.training.events import Diverged, Evaluated, Interrupted, Started
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
 from q2pi.tuning.plan import Plan, StudyDir
 from q2pi.tuning.samplers import make_sampler
@@ -107,7 +108,7 @@ def _claimed(folder: StudyDir, plan: Plan, trial: optuna.Trial, owner: IO[str]) 
 def settled(plan: Plan, drawn: dict[str, Any]) -> RunConfig[Any]:
     """Return the run of drawn options, in which what was drawn apart fits together."""
     config = changed(plan.base, plan.fixed | drawn, "trial")
-    run: RunConfig[Any] = algorithms.find(plan.base.algorithm).settle(config)
+    run: RunConfig[Any] = registry.find(plan.base.algorithm).settle(config)
     return run
 
 

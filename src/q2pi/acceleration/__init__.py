@@ -1,0 +1,1 @@
+"""What makes training fast on one machine: precision, CUDA graphs, the allocator."""

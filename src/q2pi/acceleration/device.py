@@ -1,0 +1,14 @@
+"""From a name to a configuration, and from a prepared one to an agent, fresh or with what a checkpoint holds."""
+
+import torch
+
+from q2pi.errors import UserError
+
+
+def device_of(name: str) -> torch.device:
+    """Return the torch device for auto, cpu or cuda."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return torch.device(name)

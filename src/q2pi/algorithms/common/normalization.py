@@ -1,0 +1,112 @@
+"""Running statistics of observations and of returns: explicit state, in checkpoints, never moved by an evaluation.
+
+Statistics are of everything seen so far, in float64, merged batch by batch (Chan, Golub and LeVeque 1983). They stand
+still between two calls of `update`, so whoever normalises a rollout's rows with them gives every row the same meaning.
+Source of the two uses: Huang et al. 2022, "The 37 Implementation Details of PPO", continuous actions, no. 6 to 9.
+"""
+
+import numpy as np
+
+from q2pi.types import Array, State
+
+CLIP = 10.0
+"""Normalised numbers are cut to [-CLIP, CLIP]."""
+EPSILON = 1e-8
+"""Added to variances: a number that never changes is divided by its square root."""
+
+
+class RunningMoments:
+    """Mean and variance of all rows so far; 0 and 1 before the first."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = 0
+        self.mean = np.zeros(shape)
+        self.squares = np.zeros(shape)
+        """Sum of squared distances from the mean."""
+
+    @property
+    def variance(self) -> Array:
+        return self.squares / self.count if self.count else np.ones_like(self.squares)
+
+    def update(self, rows: Array) -> None:
+        """Take in rows [B, *shape]."""
+        rows = rows.astype(np.float64)
+        count, mean = len(rows), rows.mean(axis=0)
+        distance = mean - self.mean
+        total = self.count + count
+        self.squares = self.squares + ((rows - mean) ** 2).sum(axis=0) + distance**2 * (self.count * count / total)
+        self.mean = self.mean + distance * (count / total)
+        self.count = total
+
+    def state(self) -> State:
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load(self, state: State) -> None:
+        self.count = int(state["count"])
+        self.mean, self.squares = np.array(state["mean"]), np.array(state["squares"])
+
+
+class ObservationNormalizer:
+    """Shifts and scales each number of an observation vector to mean 0 and standard deviation 1.
+
+    Args:
+        shape: (D,) of one observation.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.moments = RunningMoments(shape)
+
+    def update(self, observation: Array) -> None:
+        """Take in observations [B, D], raw."""
+        self.moments.update(observation)
+
+    def __call__(self, observation: Array) -> Array:
+        """Return (observation - mean) / std, float32 [B, D] in [-CLIP, CLIP]; changes nothing."""
+        scaled = (observation - self.moments.mean) / np.sqrt(self.moments.variance + EPSILON)
+        return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+
+    def state(self) -> State:
+        return self.moments.state()
+
+    def load(self, state: State) -> None:
+        self.moments.load(state)
+
+
+class RewardScaler:
+    """Divides rewards by the standard deviation of each game's discounted sum of its rewards so far.
+
+        R_t = gamma * R_{t-1} + r_t, which begins anew with every episode
+
+    It is a sum of past rewards, not a return: its size is that of returns and it is known at once. The mean is not
+    taken off, which would change what is optimal.
+
+    Args:
+        num_envs: N.
+        gamma: discount factor per agent step.
+    """
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        self.gamma = gamma
+        self.moments = RunningMoments((1,))
+        self.sums = np.zeros(num_envs)
+
+    def update(self, reward: Array, ended: Array) -> None:
+        """Take in T steps of the N games in their order: reward [T, N], raw, and ended [T, N]."""
+        seen = np.empty(reward.shape)
+        for t in range(len(reward)):
+            self.sums = self.gamma * self.sums + reward[t]
+            seen[t] = self.sums
+            self.sums = np.where(ended[t], 0.0, self.sums)
+        self.moments.update(seen.reshape(-1, 1))
+
+    def __call__(self, reward: Array) -> Array:
+        """Return reward / std, float32 of the same shape, in [-CLIP, CLIP]; changes nothing."""
+        scaled = reward / np.sqrt(self.moments.variance + EPSILON)
+        return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+
+    def state(self) -> State:
+        return {"moments": self.moments.state(), "sums": self.sums}
+
+    def load(self, state: State) -> None:
+        self.moments.load(state["moments"])
+        self.sums = np.array(state["sums"])

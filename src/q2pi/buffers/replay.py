@@ -1,0 +1,325 @@
+"""Replay as a ring of single frames: one row per observation; stacks and n-step returns are assembled when sampling.
+
+The timeline of one stream (one environment). The first episode is truncated after three steps, in the second a life is
+lost in its first step. Stored, one row per observation:
+
+    row             0       1       2       3       4       5       6
+    frame           o0      o1      o2      o3      p0      p1      p2
+    age             0       1       2       3       0       1       2
+    action          a0      a1      a2      .       b0      b1      .
+    reward          1       2       3       .       4       5       .
+    continuation    1       1       1       .       0       1       .
+    kind            step    step    step    final   step    step    open
+
+Assembled when sampling, with stack 2, n_step 2, gamma 0.1 (`-` is a frame of zeros):
+
+    observation     -,o0    o0,o1   o1,o2   .       -,p0    .       .
+    return          1.2     2.3     3       .       4       .       .
+    discount        0.01    0.01    0.1     .       0       .       .
+    next            o1,o2   o2,o3   o2,o3   .       p0,p1   .       .
+
+- A `final` row keeps the last observation of an episode. No action follows it, so it is never sampled as a state; it is
+  what a truncated episode bootstraps from.
+- The `open` row is the newest: its action is not known yet. Row 5 cannot be sampled before its chain of two rewards is
+  complete; row 4 can, because a lost life ends its chain.
+- `age` counts the observations since the episode's first: a stack reaches back no further than that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from q2pi.buffers.frames import Codec, FrameStore, MakeStore, RawFrames, copy_into, store_bytes
+from q2pi.errors import UserError
+from q2pi.types import Array
+
+Mask = NDArray[np.bool_]
+Slots = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transitions ready for a loss: reward + discount * value(next_observation) is the target of each."""
+
+    observation: Array
+    """[B, K*C, H, W] or [B, K*D]: the newest K frames, oldest first, zeros before the episode's first."""
+    action: Array
+    """[B, *action_shape]"""
+    reward: NDArray[np.float32]
+    """[B] n-step return: sum over k < m of gamma^k r_k, where m <= n counts the steps up to the first end."""
+    discount: NDArray[np.float32]
+    """[B] gamma^m times the continuation of the last of the m steps: 0 where the world ended or a life was lost."""
+    next_observation: Array
+    """Shaped like `observation`, m steps on: the true final observation where the episode was truncated."""
+    slots: Slots
+    """[B] where the transitions are kept."""
+
+
+def rows_per_stream(capacity: int, num_envs: int, stack: int, n_step: int) -> int:
+    """Return the rows of one stream: its share of the capacity, and rows that no sample can start at.
+
+    Those are the oldest `stack - 1`, which may lack a predecessor, and the newest `n_step` (the open row among them),
+    whose chain of rewards may be incomplete. A share of one row would be empty whenever that row is a final one; no
+    two final rows are neighbours, so two rows are never empty.
+    """
+    return max(2, -(-capacity // num_envs)) + (stack - 1) + n_step
+
+
+def bytes_needed(
+    capacity: int,
+    num_envs: int,
+    frame_shape: tuple[int, ...],
+    frame_dtype: DTypeLike,
+    stack: int,
+    n_step: int,
+    action_shape: tuple[int, ...] = (),
+    action_dtype: DTypeLike = np.int64,
+    codec: Codec = "raw",
+) -> int:
+    """Return the most that a replay will take, before anything is allocated: with raw frames, its `Replay.nbytes`."""
+    slots = num_envs * rows_per_stream(capacity, num_envs, stack, n_step)
+    frames = store_bytes(codec, slots, num_envs, frame_shape, frame_dtype)
+    return frames + slots * _row_dtype(action_shape, action_dtype).itemsize
+
+
+def _row_dtype(action_shape: tuple[int, ...], action_dtype: DTypeLike) -> np.dtype[Any]:
+    """What a row holds beside its frame."""
+    return np.dtype(
+        [
+            ("action", action_dtype, action_shape),
+            ("reward", np.float32),
+            ("continuation", np.float32),
+            ("age", np.int32),
+            ("final", np.bool_),
+        ]
+    )
+
+
+class Replay:
+    """N streams of observations, each a ring of `rows` rows with a cursor of its own; slot = stream * rows + row.
+
+    The newest `capacity` rows whose rewards are complete can all be sampled, except for final rows: an episode of T
+    steps takes T + 1 rows, so the transitions within reach are fewer than `capacity` by one per episode.
+
+    Args:
+        capacity: transitions to keep, over all streams (rounded up to a multiple of `num_envs`).
+        num_envs: streams N.
+        frame_shape: shape of one frame, [C, H, W] or [D]; stacks are joined along its first axis.
+        frame_dtype: type of one frame.
+        stack: frames K per observation.
+        n_step: rewards n summed before the target bootstraps.
+        gamma: discount per step.
+        action_shape, action_dtype: of one action.
+        store: makes the place where frames are kept.
+
+    Raises:
+        UserError: a size below 1, or gamma outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        frame_shape: tuple[int, ...],
+        frame_dtype: DTypeLike,
+        stack: int,
+        n_step: int,
+        gamma: float,
+        action_shape: tuple[int, ...] = (),
+        action_dtype: DTypeLike = np.int64,
+        store: MakeStore = RawFrames,
+    ) -> None:
+        sizes = {"--buffer-size": capacity, "--num-envs": num_envs, "--stack": stack, "--n-step": n_step}
+        for flag, size in sizes.items():
+            if size < 1:
+                raise UserError(f"{flag} {size} is out of range: it must be at least 1")
+        if not 0 <= gamma <= 1:
+            raise UserError(f"--gamma {gamma} is out of range: it must lie between 0 and 1")
+        self.capacity, self.num_envs, self.stack, self.n_step, self.gamma = capacity, num_envs, stack, n_step, gamma
+        self.rows = rows_per_stream(capacity, num_envs, stack, n_step)
+        slots = num_envs * self.rows
+        self.frames: FrameStore = store(slots, tuple(frame_shape), frame_dtype)
+        self.action: Array = np.zeros((slots, *action_shape), action_dtype)
+        self.reward = np.zeros(slots, np.float32)
+        self.continuation = np.zeros(slots, np.float32)
+        self.age = np.zeros(slots, np.int32)
+        self.final = np.zeros(slots, np.bool_)
+        self.written = np.zeros(num_envs, np.int64)
+        """[N] rows ever written to each stream; the newest of them is the open row."""
+        self._finals = np.zeros(num_envs, np.int64)
+        self._streams = np.arange(num_envs)
+        self._lookback = np.arange(stack - 1, -1, -1)
+        self._steps = np.arange(n_step)
+        self._powers = np.power(float(gamma), np.arange(n_step + 1))
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def begin(self, frames: Array) -> None:
+        """Open every stream with the first observation of its first episode, frames [N, *frame_shape]."""
+        if self.written.any():
+            raise ValueError("the replay has begun already")
+        self._append(self._streams, frames, age=0, final=False)
+
+    def extend(
+        self, action: Array, reward: Array, continuation: Array, next_frame: Array, ended: Array, first_frame: Array
+    ) -> None:
+        """Add one step of every environment.
+
+        Args:
+            action: [N, *action_shape] what was chosen at the open rows.
+            reward: [N] what it earned.
+            continuation: [N] 0 where the world ended or a life counts as an end, else 1 (where truncated, too).
+            next_frame: [N, *frame_shape] what came of it: the final observation where the episode ended.
+            ended: [N] bool, the episode ended, either way.
+            first_frame: [N, *frame_shape] first observations of new episodes; read only where `ended`.
+        """
+        if not self.written.all():
+            raise ValueError("extend before begin: the replay has no open rows")
+        for name, given in (("action", action), ("reward", reward), ("continuation", continuation), ("ended", ended)):
+            if len(given) != self.num_envs:
+                raise ValueError(f"{name} has {len(given)} entries, the replay has {self.num_envs} streams")
+        opened = self._newest()
+        self.action[opened] = action
+        self.reward[opened] = reward
+        self.continuation[opened] = continuation
+        self._append(self._streams, next_frame, age=self.age[opened] + 1, final=ended)
+        if ended.any():
+            which = np.flatnonzero(ended)
+            self._append(which, first_frame[which], age=0, final=False)
+
+    def _append(self, streams: Slots, frames: Array, age: Array | int, final: Array | bool) -> None:
+        """Write one row to each of the distinct `streams`, over its oldest one."""
+        slots = streams * self.rows + self.written[streams] % self.rows
+        self.frames.write(slots, frames)
+        self._finals[streams] += np.subtract(final, self.final[slots], dtype=np.int64)
+        self.action[slots] = 0
+        # No action, no reward: should a sum ever touch such a row, the result says so.
+        self.reward[slots] = np.nan
+        self.continuation[slots] = np.nan
+        self.age[slots] = age
+        self.final[slots] = final
+        self.written[streams] += 1
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """The number of transitions that can be sampled, exactly."""
+        # Between its two ends a stream can be sampled everywhere but at final rows, so only the ends need a look.
+        behind = np.concatenate([self._steps, self.rows - 1 - np.arange(self.stack - 1)])
+        edge = self._ahead(self._newest()[:, None], -behind)
+        refused = (behind < self.written[:, None]) & ~self.final[edge] & ~self.can_sample(edge)
+        return int(self.held.sum() - self._finals.sum() - refused.sum())
+
+    @property
+    def held(self) -> NDArray[np.int64]:
+        """[N] rows now in each stream: its rows 0 .. held - 1 are written, whatever their age."""
+        return np.minimum(self.written, self.rows)
+
+    def can_sample(self, slots: Slots) -> Mask:
+        """Say of each slot whether a transition can be sampled there.
+
+        It must hold a state with an action (not final, not open), all frames of its stack, and a complete chain of
+        rewards: n steps, or fewer up to an end.
+        """
+        stream, row = np.divmod(slots, self.rows)
+        behind = (self.written[stream] - 1 - row) % self.rows  # rows after this one, up to the open row
+        ahead_of = self.held[stream] - 1 - behind  # rows before this one; negative where nothing was written yet
+        stacked = np.minimum(self.age[slots], self.stack - 1) <= ahead_of
+        complete = behind >= self.n_step
+        if self.n_step > 1:
+            steps = self._steps[:-1]
+            ends = self._ends(self._ahead(slots[..., None], steps))
+            complete |= (ends & (steps < behind[..., None])).any(axis=-1)
+        return np.asarray(stacked & complete & ~self.final[slots])
+
+    def sample(self, slots: Slots) -> Batch:
+        """Assemble the transitions at slots [B], in that order.
+
+        Raises:
+            ValueError: a slot cannot be sampled.
+        """
+        if not self.can_sample(slots).all():
+            raise ValueError(f"slots {slots[~self.can_sample(slots)]} cannot be sampled")
+        chain = self._ahead(slots[:, None], self._steps)  # [B, n]
+        within = np.ones(chain.shape, np.bool_)
+        within[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
+        length = within.sum(axis=1)
+        last = self._ahead(slots, length - 1)
+        rewards = np.where(within, self.reward[chain], 0) * self._powers[:-1]
+        # One array for both: two would go back to the system after each batch, and be mapped anew, page by page.
+        stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
+        return Batch(
+            observation=stacked[: len(slots)],
+            action=self.action[slots],
+            reward=rewards.sum(axis=1).astype(np.float32),
+            discount=(self._powers[length] * self.continuation[last]).astype(np.float32),
+            next_observation=stacked[len(slots) :],
+            slots=slots,
+        )
+
+    def _ends(self, slots: Slots) -> Mask:
+        """Say whether the chain of rewards stops with the step taken at each slot."""
+        return np.asarray((self.continuation[slots] == 0) | self.final[self._ahead(slots, 1)])
+
+    def _stacked(self, slots: Slots) -> Any:
+        """Return the stacks [B, K*C, ...] that end at slots [B]."""
+        age = self.age[slots][:, None]
+        frames = self.frames.read(self._ahead(slots[:, None], -np.minimum(self._lookback, age)).reshape(-1))
+        before = self._lookback > age
+        if before.any():
+            frames[np.flatnonzero(before)] = 0
+        first_axis, *rest = frames.shape[1:]
+        return frames.reshape(len(slots), self.stack * first_axis, *rest)
+
+    def _newest(self) -> Slots:
+        """The open rows [N]."""
+        return self._streams * self.rows + (self.written - 1) % self.rows
+
+    def _ahead(self, slots: Slots, steps: Array | int) -> Slots:
+        """The slots `steps` rows later in the same stream, or earlier where negative."""
+        row = slots % self.rows
+        return np.asarray(slots - row + (row + steps) % self.rows)
+
+    # ---- keeping -----------------------------------------------------------------------------------------------------
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows when full (compressed frames: now); the system commits only what has been written."""
+        rows = (self.action, self.reward, self.continuation, self.age, self.final)
+        return self.frames.nbytes + sum(array.nbytes for array in rows)
+
+    def state(self) -> dict[str, Any]:
+        """Return the whole memory as a flat dict of arrays: live references, to be written out before the next step."""
+        return {name: getattr(self, name) for name in self._NAMES} | self.frames.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Become, bit for bit, the replay that `state` was taken from.
+
+        Raises:
+            UserError: it was of another size.
+        """
+        for name in self._NAMES:
+            copy_into(getattr(self, name), state, name)
+        self.frames.load(state)
+        self._finals = self.final.reshape(self.num_envs, self.rows).sum(axis=1)
+
+    _NAMES = ("action", "reward", "continuation", "age", "final", "written")
+
+    def check(self) -> None:
+        """Raise AssertionError where an invariant is broken; slow, for tests."""
+        for stream, (held, written) in enumerate(zip(self.held, self.written, strict=True)):
+            order = stream * self.rows + np.arange(written - held, written) % self.rows
+            final, age, continuation = self.final[order], self.age[order], self.continuation[order]
+            assert not final[-1:].any(), "the newest row is open, not final"
+            assert self._finals[stream] == final.sum(), "final rows are counted"
+            assert not (final & (age == 0)).any(), "an episode has at least one step"
+            assert (age[1:] == np.where(final[:-1], 0, age[:-1] + 1)).all(), "age counts on, and restarts after an end"
+            bare = final | (np.arange(held) == held - 1)
+            assert np.isnan(self.reward[order][bare]).all(), "a row without an action has no reward"
+            assert np.isnan(continuation[bare]).all(), "a row without an action has no continuation"
+            assert np.isin(continuation[~bare], (0, 1)).all(), "continuation is 0 or 1"
+            assert not self.final[stream * self.rows + held : (stream + 1) * self.rows].any(), "empty rows are blank"
+        assert len(self) == self.can_sample(np.arange(self.num_envs * self.rows)).sum(), "the length is exact"

@@ -1,0 +1,242 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from q2pi.config import RunConfig
+from q2pi.runs.estimate import _options, forecast, gigabytes, try_out
+from q2pi.training import events as loop
+
+RECENT_EPISODES = 20
+PLAIN_SECONDS = 10.0
+RATE_ROWS = 10
+"""Rows of metrics over which steps per second are measured: what learning makes slower shows soon."""
+
+
+def show(events: Iterator[loop.Event], config: RunConfig[Any]) -> Iterator[loop.Event]:
+    """Show a run's progress on standard output and pass its events on."""
+    console = Console()
+    view = _LiveView(console, config) if console.is_terminal else _PlainView(config)
+    try:
+        for event in events:
+            view.take(event)
+            yield event
+    finally:
+        view.close()
+
+
+class _View:
+    """The figures that both views show."""
+
+    def __init__(self, config: RunConfig[Any]) -> None:
+        self.total = config.total_timesteps
+        self.returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.metrics: dict[str, float] = {}
+        self.step = 0
+        self.marks: deque[tuple[float, int]] = deque(maxlen=RATE_ROWS)
+        self.episodes = 0
+        self.rate = float("nan")
+
+    def take(self, event: loop.Event) -> None:
+        self.step = event.step
+        match event:
+            case loop.Started(step):
+                self.marks.append((time.perf_counter(), step))
+            case loop.EpisodeEnded(_, episode):
+                self.returns.append(episode.episode_return)
+                self.episodes += 1
+            case loop.Progress(step, metrics):
+                self.metrics = metrics
+                self.marks.append((time.perf_counter(), step))
+                (began, first), (now, last) = self.marks[0], self.marks[-1]
+                self.rate = (last - first) / (now - began)
+            case loop.Evaluated(step, evaluation):
+                self.say(f"evaluation at step {step:,}: {score_line(evaluation.report()['statistics'])}")
+            case loop.Checkpoint(step):
+                self.say(f"checkpoint at step {step:,}")
+
+    def line(self) -> str:
+        parts = [f"episodes {self.episodes}"]
+        if self.returns:
+            parts.append(f"return {np.mean(self.returns):.1f} (last {len(self.returns)})")
+        names = [name for name in self.metrics if name != "updates"]
+        parts += [f"{name} {self.metrics[name]:.4g}" for name in names]
+        return "  ".join(parts)
+
+    def speed(self) -> str:
+        return f"{self.rate:,.0f}" if self.rate > 0 else "..."
+
+    def time_left(self) -> str:
+        if not self.rate > 0:
+            return "--:--"
+        minutes, seconds = divmod(int((self.total - self.step) / self.rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+    def say(self, text: str) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class _PlainView(_View):
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, config: RunConfig[Any]) -> None:
+        super().__init__(config)
+        self.printed = 0.0
+
+    def take(self, event: loop.Event) -> None:
+        super().take(event)
+        now = time.perf_counter()
+        if isinstance(event, loop.Progress) and (now - self.printed > PLAIN_SECONDS or event.step >= self.total):
+            self.printed = now
+            share = 100 * self.step / self.total
+            self.say(
+                f"step {self.step:,} of {self.total:,} ({share:.0f} %)  {self.speed()} steps/s  "
+                f"left {self.time_left()}  {self.line()}"
+            )
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class _LiveView(_View):
+    """A bar with steps per second and time left, and under it the recent figures."""
+
+    def __init__(self, console: Console, config: RunConfig[Any]) -> None:
+        super().__init__(config)
+        self.console = console
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} steps/s"),
+            TimeElapsedColumn(),
+            TextColumn("left {task.fields[left]}"),
+            expand=True,
+        )
+        name = f"{config.algorithm} on {config.env.env_id}"
+        self.task = self.bar.add_task(name, total=self.total, rate="...", left="--:--")
+        self.text = Text("", style="dim")
+        self.live = Live(Group(self.bar, self.text), console=console, refresh_per_second=4)
+        self.live.start()
+        self.drawn = 0.0
+
+    def take(self, event: loop.Event) -> None:
+        super().take(event)
+        now = time.perf_counter()
+        if now - self.drawn > 0.2 or isinstance(event, loop.Finished):
+            self.drawn = now
+            self.bar.update(self.task, completed=self.step, rate=self.speed(), left=self.time_left())
+            self.text.plain = self.line()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+def number(value: float) -> str:
+    """Return a score with one decimal, or three significant digits where it is small."""
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:#.3g}"
+
+
+def score_line(statistics: dict[str, Any]) -> str:
+    """Return the statistics of an evaluation on one line."""
+    low, high = statistics["mean_interval"]
+    return (
+        f"mean {number(statistics['mean'])} [{number(low)}, {number(high)}]  median {number(statistics['median'])}  "
+        f"over {statistics['n']} episodes"
+    )
+
+
+def evaluation_table(report: dict[str, Any]) -> Table:
+    """Return the table of an evaluation's report."""
+    protocol, s = report["protocol"], report["statistics"]
+    env = protocol["env"]
+    table = Table(
+        title=f"{env['env_id']} after {report['step']:,} agent steps", show_header=False, title_justify="left"
+    )
+
+    def with_interval(name: str) -> str:
+        low, high = s[f"{name}_interval"]
+        return f"{number(s[name])}   95 % interval [{number(low)}, {number(high)}]"
+
+    table.add_row("mean", with_interval("mean"))
+    table.add_row("standard deviation", number(s["std"]))
+    table.add_row("mean - std", number(s["mean_minus_std"]))
+    table.add_row("median", number(s["median"]))
+    table.add_row("interquartile mean", with_interval("iqm"))
+    table.add_row("lowest, highest", f"{number(s['min'])}, {number(s['max'])}")
+    if "human_normalized" in s:
+        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % (0 random, 100 a human tester)")
+    table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")
+    table.add_row("episodes", f"{protocol['episodes']}, seed {protocol['seed']}")
+    return table
+
+
+def time_table(seconds: dict[str, float]) -> Table:
+    """Return the table of where a run's time went."""
+    total = sum(seconds.values())
+    table = Table(title="where the time went", title_justify="left")
+    for name in ("part", "seconds", "share"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{value:.1f}", f"{100 * value / total:.1f} %")
+    table.add_row("total", f"{total:.1f}", "100 %")
+    return table
+
+
+def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> int:
+    """Print what a prepared run will take; in full, every option with it. Return the peak bytes of memory expected.
+
+    Raises:
+        UserError: the run cannot fit in this machine's memory.
+    """
+    needs, tried = forecast(config), try_out(config)
+    table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
+    table.add_row("preset", preset or "none")
+    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} games side by side)")
+    table.add_row("frames", f"{needs.frames:,}")
+    table.add_row("updates", f"{needs.updates:,}")
+    peak = tried.memory + needs.storage
+    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free{_kept(config)}")
+    table.add_row("time", f"{_duration(tried.seconds)} of training on this machine")
+    if not brief:
+        for name, value in _options(config).items():
+            if value != []:
+                table.add_row(name, str(value))
+    console.print(table)
+    return peak
+
+
+def _kept(config: RunConfig[Any]) -> str:
+    """Say how replay keeps images, where there are any."""
+    codec = getattr(config.hyper, "replay_codec", None)
+    return f" (frames kept {'raw' if codec == 'raw' else 'compressed'})" if codec and config.env.resize else ""
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "unknown time, as a short trial diverged or was too slow,"
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"about {seconds:.0f} s"
+    return f"about {minutes:.0f} minutes" if minutes < 120 else f"about {minutes / 60:.1f} hours"

@@ -1,0 +1,1 @@
+"""Evaluation of agents, in this process or in one beside training."""

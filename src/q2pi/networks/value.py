@@ -1,0 +1,49 @@
+"""Torsos that turn observations into features, and heads that turn features into what an algorithm learns.
+
+Parameters are initialised by torch's defaults (Kaiming-uniform, as in CleanRL and re-implementations of the Nature
+network) under a generator of the run's own, so that a network is a pure function of the seed. Those of policies and
+state values are initialised orthogonally (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from q2pi.networks.initialisation import orthogonal
+from q2pi.networks.torsos import Network, torso_for
+
+
+class QNetwork(nn.Module):
+    """One value per action: observations [B, ...] -> Q [B, A], float32 whatever the precision inside."""
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, ...],
+        actions: int,
+        hidden: tuple[int, ...],
+        *,
+        network: Network = "nature",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.torso = torso_for(observation_shape, hidden, network=network, layer_norm=layer_norm)
+        self.head = nn.Linear(self.torso.features, actions)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        q: Tensor = self.head(self.torso(observation))
+        return q.float()
+
+
+class ValueNetwork(nn.Module):
+    """Observations [B, ...] -> V [B], float32, through a torso of its own (tanh for vectors)."""
+
+    def __init__(self, observation_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.torso = torso_for(observation_shape, hidden, nn.Tanh)
+        orthogonal(self.torso, math.sqrt(2))
+        self.head = nn.Linear(self.torso.features, 1)
+        orthogonal(self.head, 1.0)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        value: Tensor = self.head(self.torso(observation))
+        return value.squeeze(1).float()

@@ -1,0 +1,1 @@
+"""Figures, videos and pages, made from run folders."""

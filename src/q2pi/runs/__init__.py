@@ -1,0 +1,1 @@
+"""Run folders: executing, recording, reading and scheduling runs."""

@@ -1,0 +1,291 @@
+"""Checkpoints: the complete training state on disk, written whole or not at all, read back only when intact.
+
+A checkpoint is a folder `checkpoints/<step>/`:
+
+    manifest.json         step, notes, what each file holds, its size and SHA-256, and a SHA-256 of the manifest itself
+    state.json            numbers and text
+    weights.safetensors   torch tensors (networks and optimizer)
+    arrays.safetensors    small numpy arrays
+    <name>.zst            each large numpy array: its raw bytes in C order, compressed with Zstandard
+
+It is written under a temporary name, flushed, and renamed. Nothing in it is executed when it is read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+import zstandard
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_numpy_file
+from safetensors.numpy import save as save_numpy
+from safetensors.torch import load_file as load_torch_file
+from safetensors.torch import save as save_torch
+
+from q2pi.errors import UserError
+from q2pi.types import Array, State
+
+FORMAT = 2
+KEPT = 2
+_LARGE = 1 << 20
+_PIECE = 4 << 20
+
+
+class Damaged(Exception):
+    """A checkpoint whose bytes are not those that were written."""
+
+
+def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None = None) -> Path:
+    """Write `state` as the checkpoint of agent step `step` in `folder` and return its path.
+
+    The one before it is kept, too; older ones go, and so do later ones: training came back from before them because
+    they were damaged.
+
+    Args:
+        folder: the `checkpoints` folder of a run.
+        step: agent steps taken so far.
+        state: nested dicts of torch tensors, numpy arrays, numbers, text and lists of these last two.
+        info: notes that are not part of the training state, as JSON has them.
+    """
+    final = folder / f"{step:012d}"
+    temporary = folder / f".{final.name}.partial"
+    for torn in folder.glob(".*.partial"):
+        shutil.rmtree(torn)
+    temporary.mkdir(parents=True)
+    try:
+        _write_all(temporary, step, state, dict(info or {}))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_folder(folder)
+    found = steps(folder)
+    kept = [number for number in found if number <= step][-KEPT:]
+    for number in found:
+        if number not in kept:
+            shutil.rmtree(folder / f"{number:012d}")
+    return final
+
+
+def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> None:
+    tensors, arrays, plain = _split(state)
+    large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
+    small = {name: np.asarray(array, order="C") for name, array in arrays.items() if name not in large}
+    files = {
+        "state.json": _write(folder / "state.json", [_json(plain)]),
+        "weights.safetensors": _write(folder / "weights.safetensors", [save_torch(tensors)]),
+        "arrays.safetensors": _write(folder / "arrays.safetensors", [save_numpy(small)]),
+    }
+    for name, array in large.items():
+        file = name.replace("/", ".") + ".zst"
+        written = _write(folder / file, _compressed(array))
+        files[file] = written | {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+    manifest = {"format": FORMAT, "step": step, "info": info, "files": files}
+    _write(folder / "manifest.json", [_json(manifest | {"sha256": _checksum(manifest)})])
+    _flush_folder(folder)
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the agent steps of the finished checkpoints in `folder`, oldest first."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+
+
+def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
+    """Return (step, state, info, warnings) of the newest intact checkpoint; a warning tells of each damaged one.
+
+    Raises:
+        UserError: there is no checkpoint, or none is intact.
+    """
+    warnings = []
+    for step in reversed(steps(folder)):
+        path = folder / f"{step:012d}"
+        try:
+            state, info = load(path)
+        except Damaged as problem:
+            warnings.append(f"{path} is damaged ({problem}); using the one before it")
+        else:
+            return step, state, info, warnings
+    if warnings:
+        raise UserError(f"no intact checkpoint in {folder}: {len(warnings)} found, all damaged")
+    raise UserError(f"no checkpoint in {folder}: the run was stopped before its first (see --checkpoint-frequency)")
+
+
+def load(path: Path) -> tuple[State, dict[str, Any]]:
+    """Return (state, info) of the checkpoint at `path`, after every byte was checked.
+
+    Large arrays are `StoredArray`s: they are read when they are asked for, so the folder must stay until then.
+
+    Raises:
+        Damaged: a file is missing, or its size or checksum differs from the manifest's.
+    """
+    try:
+        manifest = _manifest(path)
+        files = manifest["files"]
+        for name, entry in files.items():
+            _verify(path / name, entry)
+        flat: dict[str, Any] = json.loads((path / "state.json").read_text())
+        flat |= load_torch_file(path / "weights.safetensors")
+        flat |= load_numpy_file(path / "arrays.safetensors")
+        for name, entry in files.items():
+            if "array" in entry:
+                flat[entry["array"]] = StoredArray(path / name, entry)
+    except (OSError, KeyError, ValueError, SafetensorError, zstandard.ZstdError) as problem:
+        raise Damaged(str(problem)) from problem
+    return _nest(flat), manifest["info"]
+
+
+def notes(folder: Path, step: int) -> dict[str, Any]:
+    """Return the `info` of the checkpoint of agent step `step` in `folder`; nothing where there is none."""
+    path = folder / f"{step:012d}"
+    info: dict[str, Any] = _manifest(path)["info"] if path.is_dir() else {}
+    return info
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = json.loads((path / "manifest.json").read_text())
+    if not isinstance(manifest, dict):
+        raise ValueError("manifest.json is no manifest")
+    checksum = manifest.pop("sha256", None)
+    # Format 1 had no checksum of the manifest itself.
+    if (manifest["format"], checksum) != (1, None) and checksum != _checksum(manifest):
+        raise ValueError("manifest.json differs from its checksum")
+    if manifest["format"] > FORMAT:
+        raise UserError(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: update q2pi")
+    return manifest
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json(dict(manifest))).hexdigest()
+
+
+def digest(state: State) -> str:
+    """Return one SHA-256 over a complete training state: every name, type, shape and byte."""
+    total = hashlib.sha256()
+    for name, value in sorted(_flatten(state)):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().contiguous().numpy()
+        if isinstance(value, np.ndarray | StoredArray):
+            array = np.asarray(value, order="C")
+            total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+            total.update(array.reshape(-1).view(np.uint8).data)
+        else:
+            total.update(f"{name}:".encode() + _json(value))
+    return total.hexdigest()
+
+
+def _flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nest(flat: Mapping[str, Any]) -> State:
+    state: State = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        place = state
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return state
+
+
+def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, Array], dict[str, Any]]:
+    tensors: dict[str, torch.Tensor] = {}
+    arrays: dict[str, Array] = {}
+    plain: dict[str, Any] = {}
+    for name, value in _flatten(state):
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value.detach().cpu().contiguous()
+        elif isinstance(value, np.ndarray):
+            arrays[name] = value
+        else:
+            plain[name] = value
+    return tensors, arrays, plain
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode()
+
+
+def _compressed(array: Array) -> Iterator[bytes]:
+    data = np.asarray(array, order="C").reshape(-1).view(np.uint8).data
+    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=len(data))
+    for start in range(0, len(data), _PIECE):
+        yield compressor.compress(data[start : start + _PIECE])
+    yield compressor.flush()
+
+
+class StoredArray:
+    """A large array that still lies in its checkpoint: read straight to where it belongs, so it is never held twice.
+
+    numpy takes it for an array (`np.asarray(stored)` reads it).
+    """
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.path, self.shape, self.dtype = path, tuple(entry["shape"]), np.dtype(entry["dtype"])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array: Array = np.zeros(self.shape, self.dtype)
+        self.read_into(array)
+        return array if dtype is None else array.astype(dtype)
+
+    def read_into(self, array: Array) -> None:
+        """Fill a C-ordered array of this shape and type. Memory that is zero on both sides is not touched.
+
+        Raises:
+            Damaged: the file does not hold what the manifest says.
+        """
+        target = array.reshape(-1).view(np.uint8)
+        piece = np.empty(_PIECE, np.uint8)
+        position = 0
+        with self.path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+            while count := reader.readinto(piece.data):
+                part = target[position : position + count]
+                if len(part) < count:
+                    raise Damaged(f"{self.path.name} is longer than its array")
+                if piece[:count].any() or part.any():
+                    part[:] = piece[:count]
+                position += count
+        if position < len(target):
+            raise Damaged(f"{self.path.name} ends early")
+
+
+def _write(path: Path, pieces: Iterator[bytes] | list[bytes]) -> dict[str, Any]:
+    checksum, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+            checksum.update(piece)
+            size += len(piece)
+        _flush(file)
+    return {"bytes": size, "sha256": checksum.hexdigest()}
+
+
+def _verify(path: Path, entry: Mapping[str, Any]) -> None:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.stat().st_size != entry["bytes"] or checksum != entry["sha256"]:
+        raise ValueError(f"{path.name} differs from its checksum")
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

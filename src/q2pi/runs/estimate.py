@@ -1,0 +1,173 @@
+"""What a run will take, said before it starts: steps, frames, updates, memory and time."""
+
+import dataclasses
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+from q2pi.algorithms import registry
+from q2pi.algorithms.base import Setting
+from q2pi.algorithms.registry import setting_of
+from q2pi.config import RunConfig, flag, to_table
+from q2pi.envs import make_games
+from q2pi.errors import UserError
+from q2pi.evaluation.evaluate import GAMES
+from q2pi.runs import checkpoint
+from q2pi.training.events import Checkpoint, Diverged, Progress
+from q2pi.training.loop import prepare, run
+
+CALIBRATION_STEPS = 1_200
+CALIBRATION_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The needs of a run."""
+
+    steps: int
+    """Agent steps."""
+    frames: int
+    """Emulator frames: agent steps x frame skip."""
+    updates: int
+    """Gradient updates."""
+    storage: int
+    """Bytes of the algorithm's own storage when the budget is spent."""
+    memory_available: int
+    """Bytes free on this machine now, this process included."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a short run with the same work tells of a long one."""
+
+    seconds: float
+    """Seconds of training expected; NaN where there is no telling."""
+    memory: int
+    """Peak bytes of the process so far, without the trial's own storage."""
+
+
+def forecast(config: RunConfig[Any]) -> Forecast:
+    """Return the needs of a run without training it.
+
+    Raises:
+        UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
+    """
+    config = prepare(config)
+    module = registry.find(config.algorithm)
+    games = make_games(config.env, 1, config.seed)
+    setting = dataclasses.replace(setting_of(config, games), num_envs=config.num_envs)
+    games.close()
+    module.check_spaces(setting)
+    needed, free = module.memory_needed(config.hyper, setting), psutil.virtual_memory().available
+    if needed > free:
+        options = _options(config)
+        sizes = ["buffer_size"] if "buffer_size" in options else ["num_envs", *({"window"} & options.keys())]
+        named = " with ".join(f"{flag(name)} {options[name]}" for name in sizes)
+        raise UserError(
+            f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of memory that are free here"
+        )
+    return Forecast(
+        steps=config.total_timesteps,
+        frames=config.total_timesteps * (config.env.frame_skip or 1),
+        updates=module.updates_owed(config, config.total_timesteps),
+        storage=_storage(config, setting),
+        memory_available=free + psutil.Process().memory_info().rss,
+    )
+
+
+def check_side_by_side(needs: Collection[Forecast], workers: int, runs: int) -> None:
+    """Raise a UserError where `workers` on `runs` in all, each with the largest of them, do not fit in memory."""
+    process = psutil.Process().memory_info().rss
+    needed = (process + max(need.storage for need in needs)) * min(workers, runs)
+    free = min(need.memory_available for need in needs)
+    if needed > free:
+        raise UserError(
+            f"--workers {workers} needs up to {gigabytes(needed)}, "
+            f"more than the {gigabytes(free)} of memory that are free here"
+        )
+
+
+def _storage(config: RunConfig[Any], setting: Setting) -> int:
+    """Return the bytes of the algorithm's storage after the run; a replay never holds more than the run's steps."""
+    hyper = config.hyper
+    if hasattr(hyper, "buffer_size"):
+        hyper = dataclasses.replace(hyper, buffer_size=min(hyper.buffer_size, config.total_timesteps))
+    needed: int = registry.find(config.algorithm).memory_needed(hyper, setting)
+    return needed
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has had at once."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def try_out(config: RunConfig[Any]) -> Trial:
+    """Return the time and memory expected on this machine, from a short trial of the same loop.
+
+    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too; it is
+    cut short on a slow machine. Where it diverges, or comes to no update, there is no telling: NaN.
+    """
+    module = registry.find(config.algorithm)
+    length = max(config.num_envs, min(CALIBRATION_STEPS, config.total_timesteps))
+    trial = module.calibration(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
+    trial = dataclasses.replace(trial, log_frequency=max(1, length // 4), checkpoint_frequency=0)
+    # An evaluation's games will stand beside those of training.
+    beside = make_games(config.env, max(1, min(GAMES, config.evaluation_episodes)), config.seed)
+    beside.reset()
+    deadline = time.perf_counter() + CALIBRATION_SECONDS
+    try:
+        seconds = _seconds(config, _rows(trial, stop=lambda: time.perf_counter() > deadline))
+    except Diverged:
+        seconds = float("nan")
+    finally:
+        beside.close()
+    return Trial(seconds, peak_memory() - forecast(trial).storage)
+
+
+def _rows(trial: RunConfig[Any], stop: Callable[[], bool]) -> list[Progress]:
+    """Return what a trial reports on its way; its checkpoint is written for the memory that this takes, and removed."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for event in run(trial, stop=stop):
+            if isinstance(event, Progress):
+                rows.append(event)
+            elif isinstance(event, Checkpoint):
+                checkpoint.save(Path(folder), event.step, event.state)
+    return rows
+
+
+def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
+    """Return the seconds that a run takes from the rows of its trial, each part by the row in which it was quickest.
+
+    What makes the others slower is of the start: first calls, and emulators that are built for the next episodes.
+    """
+    begins = [0, *(row.step for row in rows)]
+    learning = [row.seconds.get("learn", 0.0) for row in rows]
+    updates = [row.metrics.get("updates", 0.0) for row in rows]
+    acting = min(
+        (sum(row.seconds.values()) - learned) / (row.step - begin)
+        for row, begin, learned in zip(rows, begins[:-1], learning, strict=True)
+    )
+    per_update = min(
+        (learned / count for learned, count in zip(learning, updates, strict=True) if count), default=float("nan")
+    )
+    owed = registry.find(config.algorithm).updates_owed(config, config.total_timesteps)
+    return config.total_timesteps * acting + (owed * per_update if owed else 0.0)
+
+
+def _options(config: RunConfig[Any]) -> dict[str, Any]:
+    table = to_table(config)
+    return {**table.pop("env"), **table.pop("hyper"), **table}
+
+
+def gigabytes(count: int) -> str:
+    """Return a byte count for people."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,267 @@
+"""Sweeps: environments x algorithms x options x seeds, from a TOML file to run folders.
+
+    algorithms = ["dqn", "ppo"]
+    env_ids = ["CartPole-v1"]
+    seeds = 5                    # 1 to 5, or a list of them
+    workers = 2                  # processes
+    [options]                    # of every run
+    total_timesteps = 50_000
+    [grid]                       # every combination of these
+    gamma = [0.9, 0.99]
+    [algorithm.dqn]              # of one algorithm: a value, or a list of values for its grid
+    preset = "classic"
+    batch_size = [32, 64]
+
+The folder of a run is ENVIRONMENT/ALGORITHM[-OPTION=VALUE...]/seed-N, with the options of its grid in alphabetical
+order, so it stays the same when the file grows.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from q2pi.algorithms import registry
+from q2pi.algorithms.registry import default_config
+from q2pi.config import RunConfig, override, to_table
+from q2pi.errors import UserError
+from q2pi.runs.estimate import check_side_by_side, forecast
+from q2pi.runs.execute import is_finished
+from q2pi.runs.folder import RunDir
+from q2pi.runs.pool import Job
+from q2pi.training.loop import prepare
+from q2pi.training.presets import configure
+
+KEYS = ("algorithms", "env_ids", "seeds", "workers", "options", "grid", "algorithm")
+ELSEWHERE = {"seed": "seeds", "env_id": "env_ids", "algorithm": "algorithms"}
+"""Options that a sweep sets from a list of its own."""
+Grid = dict[str, list[Any]]
+"""Option -> the values it takes, one for an option that is fixed."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of a sweep, in the order in which they begin: seed by seed, so that early results compare."""
+
+    jobs: tuple[Job, ...]
+    workers: int
+
+    def unfinished(self) -> list[Job]:
+        """Return the runs that have not reached their budget."""
+        return [job for job in self.jobs if not is_finished(job.path)]
+
+
+def read_sweep(file: Path, root: Path) -> Sweep:
+    """Return the sweep that a TOML file describes, its runs in folders below `root`; nothing is written.
+
+    Every configuration is settled and within its bounds; `check` asks in addition what this machine and what lies in
+    the folders say.
+
+    Raises:
+        UserError: a file that cannot be read, or anything in it that is unknown, empty, of the wrong kind, out of its
+            bounds or listed twice.
+    """
+    table = _load(file)
+    names, env_ids = _list_of(file, table, "algorithms", str), _list_of(file, table, "env_ids", str)
+    for name in names:
+        if name not in registry.names():
+            known = f"one of {', '.join(registry.names())}"
+            raise UserError(f"{file}: unknown algorithm {name!r}: it must be {known}{_hint(name, registry.names())}")
+    seeds = _seeds(file, table)
+    workers = table.get("workers", 1)
+    if not _is_int(workers) or workers < 1:
+        raise UserError(f"{file}: workers = {workers!r}: it must be a whole number of at least 1")
+    grids = {name: _grid(file, table, name) for name in names}
+    varied = _varied(table, grids)
+    jobs = []
+    for seed, env_id, name in itertools.product(seeds, env_ids, names):
+        for values in itertools.product(*grids[name].values()):
+            choice = dict(zip(grids[name], values, strict=True))
+            try:
+                config = _configure(name, env_id, seed, choice)
+            except UserError as problem:
+                raise UserError(f"{file}: {name} on {env_id}: {problem}") from problem
+            label = _label(config, {key: choice[key] for key in choice if key in varied[name]})
+            jobs.append(Job(label, root / label, config))
+    _refuse_twins(file, jobs)
+    return Sweep(tuple(jobs), workers)
+
+
+def check(sweep: Sweep) -> None:
+    """Raise a UserError for the first run that an environment, this machine's memory or a folder does not admit."""
+    needs = {}
+    for job in sweep.jobs:
+        _check_folder(job)
+        key = json.dumps(to_table(dataclasses.replace(job.config, seed=0)), sort_keys=True)
+        if key not in needs:
+            try:
+                needs[key] = forecast(job.config)
+            except UserError as problem:
+                raise UserError(f"{job.name}: {problem}") from problem
+    check_side_by_side(needs.values(), sweep.workers, len(sweep.jobs))
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"{file} is not valid TOML: {problem}") from problem
+    except OSError as problem:
+        raise UserError(f"{file} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
+    for key in table:
+        if key not in KEYS:
+            raise UserError(f"{file}: unknown key {key!r}{_hint(key, KEYS)}; options of the runs belong in [options]")
+    for key in ("options", "grid", "algorithm"):
+        if not isinstance(table.get(key, {}), dict):
+            raise UserError(f"{file}: {key} = {table[key]!r}: it must be a table, [{key}]")
+    return table
+
+
+def _list_of(file: Path, table: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    values = table.get(key)
+    if not isinstance(values, list) or not values or not all(type(value) is kind for value in values):
+        found = f"{key} = {values!r}: it" if key in table else f"{key} is missing: it"
+        of = "names" if kind is str else "whole numbers"
+        raise UserError(f"{file}: {found} must be a list of one or more {of}")
+    return values
+
+
+def _seeds(file: Path, table: Mapping[str, Any]) -> list[int]:
+    seeds = table.get("seeds")
+    if not _is_int(seeds):
+        return _list_of(file, table, "seeds", int)
+    if seeds < 1:
+        raise UserError(f"{file}: seeds = {seeds}: it must be at least 1, or a list of seeds")
+    return list(range(1, seeds + 1))
+
+
+def _is_int(value: Any) -> typing.TypeGuard[int]:
+    return type(value) is int
+
+
+def _grid(file: Path, table: Mapping[str, Any], algorithm: str) -> Grid:
+    """Return the values of every option of one algorithm's runs; its own table goes before [options] and [grid]."""
+    config = default_config(algorithm)
+    options, grid, own = table.get("options", {}), table.get("grid", {}), _own(file, table, algorithm)
+    twice = sorted(options.keys() & grid.keys())
+    if twice:
+        raise UserError(f"{file}: {twice[0]} stands in both [options] and [grid]")
+    result: Grid = {}
+    for where, part in (("[options]", options), ("[grid]", grid), (f"[algorithm.{algorithm}]", own)):
+        for key, value in part.items():
+            if key in ELSEWHERE:
+                raise UserError(f"{file}: {where} {key}: a sweep takes it from {ELSEWHERE[key]}")
+            result[key] = _values(value, f"{file}: {where} {key} = {value!r}", where, _takes_a_list(config, key))
+    return dict(sorted(result.items()))
+
+
+def _own(file: Path, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
+    tables = table.get("algorithm", {})
+    for name, own in tables.items():
+        if name not in table["algorithms"]:
+            raise UserError(f"{file}: [algorithm.{name}]: {name} is not among algorithms{_hint(name, [algorithm])}")
+        if not isinstance(own, dict):
+            raise UserError(f"{file}: algorithm.{name} = {own!r}: it must be a table, [algorithm.{name}]")
+    found: dict[str, Any] = tables.get(algorithm, {})
+    return found
+
+
+def _values(value: Any, what: str, where: str, takes_a_list: bool) -> list[Any]:
+    """Return the values that an entry of the file lists; a list can be one value of an option such as `hidden`."""
+    single = not isinstance(value, list) or (takes_a_list and not any(isinstance(item, list) for item in value))
+    if single and where == "[grid]":
+        raise UserError(f"{what}: it must be a list of values")
+    if single:
+        return [value]
+    if where == "[options]":
+        raise UserError(f"{what}: a list of values belongs in [grid]")
+    if not value:
+        raise UserError(f"{what}: the list is empty")
+    return list(value)
+
+
+def _takes_a_list(config: RunConfig[Any], option: str) -> bool:
+    """Tell whether one value of an option is a list, such as the sizes of `hidden`."""
+    for owner in (config, config.env, config.hyper):
+        kind = typing.get_type_hints(type(owner)).get(option)
+        if kind is not None:
+            kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+            return any(typing.get_origin(option) is tuple for option in kinds)
+    return False
+
+
+def _varied(table: Mapping[str, Any], grids: Mapping[str, Grid]) -> dict[str, set[str]]:
+    """Return, for each algorithm, the options that its folders' names hold: those that stand in a list."""
+    return {
+        name: {
+            key for key in grid if key in table.get("grid", {}) and key not in table.get("algorithm", {}).get(name, {})
+        }
+        | {key for key, values in grid.items() if len(values) > 1}
+        for name, grid in grids.items()
+    }
+
+
+def _configure(algorithm: str, env_id: str, seed: int, choice: Mapping[str, Any]) -> RunConfig[Any]:
+    options = {"threads": 1, **choice, "seed": seed}
+    preset = options.pop("preset", None)
+    if preset is not None and not isinstance(preset, str):
+        raise UserError(f"preset = {preset!r}: it must be a name or a path")
+    config, _ = configure(algorithm, env_id, preset)
+    known = {field.name for owner in (config, config.env, config.hyper) for field in dataclasses.fields(owner)}
+    for option in options:
+        if option not in known - {"env", "hyper"}:
+            owners = [name for name in registry.names() if hasattr(default_config(name).hyper, option)]
+            hint = f"; options of one algorithm belong in [algorithm.{owners[0]}]" if owners else _hint(option, known)
+            raise UserError(f"unknown option {option!r} of {algorithm}{hint}")
+    return prepare(override(config, options))
+
+
+def _label(config: RunConfig[Any], choice: Mapping[str, Any]) -> str:
+    words = [config.algorithm, *(f"{key}={_text(value)}" for key, value in sorted(choice.items()))]
+    return "/".join(_plain(part) for part in (config.env.env_id, "-".join(words), f"seed-{config.seed}"))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(text: str) -> str:
+    """Return text as the name of a folder, with no character that a shell would take for its own."""
+    return re.sub(r"[^\w.=+-]+", "-", text)
+
+
+def _refuse_twins(file: Path, jobs: list[Job]) -> None:
+    paths: set[str] = set()
+    configs: dict[str, str] = {}
+    for job in jobs:
+        twin = configs.setdefault(json.dumps(to_table(job.config), sort_keys=True), job.name)
+        if job.name in paths:
+            raise UserError(f"{file}: {job.name} is listed twice")
+        if twin != job.name:
+            raise UserError(f"{file}: {twin} and {job.name} are one run: they have the same configuration")
+        paths.add(job.name)
+
+
+def _check_folder(job: Job) -> None:
+    folder = RunDir(job.path)
+    if not folder.config_file.is_file():
+        folder.check_new()
+    elif prepare(folder.config()) != job.config:
+        raise UserError(
+            f"{job.path} holds a run of another configuration: name another folder with --runs, or remove it"
+        )
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

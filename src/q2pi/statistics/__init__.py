@@ -1,0 +1,1 @@
+"""Scores in few numbers, each with its uncertainty."""

@@ -1,0 +1,86 @@
+"""Presets: partial configurations in TOML, one folder per algorithm, that `--preset NAME` lays over the defaults.
+
+Where an environment has one of its own of that name (`Pong-laptop.toml` for `laptop`), that one is taken. Without
+`--preset`, the one named like the environment is (`CartPole-v1.toml`), or else the one for its kind: `quick` for Atari
+games, `classic` for everything else, as far as the algorithm has them.
+"""
+
+import difflib
+import tomllib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from q2pi.algorithms import registry
+from q2pi.algorithms.registry import default_config
+from q2pi.config import RunConfig, from_table
+from q2pi.envs.names import canonical, is_atari
+from q2pi.errors import UserError
+
+
+def names(algorithm: str) -> list[str]:
+    """Return the names of the presets that come with `algorithm`."""
+    folder = files(__name__) / algorithm
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def configure(
+    algorithm: str, env_id: str | None = None, preset: str | None = None
+) -> tuple[RunConfig[Any], str | None]:
+    """Return (configuration, name of the preset used).
+
+    Args:
+        algorithm: name of the algorithm.
+        env_id: environment; None is the algorithm's default or the preset's.
+        preset: a name from `names(algorithm)` or the path of a TOML file; None chooses by environment.
+
+    Raises:
+        UserError: an unknown algorithm, environment or preset, or a preset made for another algorithm.
+    """
+    base = default_config(algorithm)
+    env_id = canonical(env_id) if env_id is not None else None
+    if preset is None:
+        preset = _default_preset(algorithm, env_id or base.env.env_id)
+    if preset is None:
+        return _with_env(base, env_id, {}, ""), None
+    own = f"{_file_name(env_id or base.env.env_id)}-{preset}"
+    preset = own if own in names(algorithm) else preset
+    source = _find(algorithm, preset)
+    try:
+        table = tomllib.loads(source.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"--preset {preset} is not valid TOML: {problem}") from problem
+    if table.get("algorithm", algorithm) != algorithm:
+        raise UserError(f"--preset {preset} is for {table['algorithm']}, not for {algorithm}")
+    return _with_env(base, env_id, table, f"preset {preset}"), preset
+
+
+def _with_env(base: RunConfig[Any], env_id: str | None, table: dict[str, Any], where: str) -> RunConfig[Any]:
+    config = from_table(base, table, where)
+    return from_table(config, {"env": {"env_id": env_id}}, where) if env_id is not None else config
+
+
+def _default_preset(algorithm: str, env_id: str) -> str | None:
+    available = names(algorithm)
+    for name in (_file_name(env_id), "quick" if is_atari(env_id) else "classic"):
+        if name in available:
+            return name
+    return None
+
+
+def _file_name(env_id: str) -> str:
+    return env_id.replace("/", "-")
+
+
+def _find(algorithm: str, preset: str) -> Traversable:
+    if preset in names(algorithm):
+        return files(__name__) / algorithm / f"{preset}.toml"
+    path = Path(preset)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    registry.find(algorithm)
+    close = difflib.get_close_matches(preset, names(algorithm), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = ", ".join(names(algorithm)) or "none"
+    raise UserError(f"--preset {preset}: {algorithm} has {listed}{hint} (or give the path of a .toml file)")

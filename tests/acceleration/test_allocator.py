@@ -1,0 +1,56 @@
+"""Freed memory stays with the process: counted in page faults, in a process of the test's own."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+from small_runs import cartpole
+
+from q2pi.acceleration import allocator as memory
+from q2pi.training import loop
+
+SCRIPT = """
+import resource, sys
+import numpy as np
+from q2pi.acceleration.allocator import keep_freed
+
+def use():
+    for array in [np.empty(6 << 20, np.uint8) for _ in range(4)]:
+        array[::4096] = 1
+
+if sys.argv[1] == "keep":
+    assert keep_freed()
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode: str) -> int:
+    """Return the page faults of ten times four arrays of 6 MiB: 61,440 pages of 4 KiB are touched."""
+    command = [sys.executable, "-c", SCRIPT, mode]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+def test_what_is_freed_is_not_asked_of_the_system_again() -> None:
+    assert faults("give back") > 5_000, "the twin: as the C library has it"
+    assert faults("keep") < 200
+
+
+def test_a_run_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(loop, "keep_freed", lambda: told.append(True))
+    next(loop.run(cartpole()))
+    assert told
+
+
+def test_systems_without_glibc_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert not memory.keep_freed()
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert not memory.keep_freed()

@@ -1,0 +1,268 @@
+"""A2C: n-step returns, one update per rollout, its loss, and what PPO's tests do not show of what the two share."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from q2pi.algorithms import a2c
+from q2pi.algorithms.base import Setting
+from q2pi.buffers.rollout import Batch
+from q2pi.config import RunConfig
+from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Step
+from q2pi.equations.distributions import Categorical
+from q2pi.errors import UserError
+from q2pi.runs import checkpoint
+from q2pi.training import loop
+from q2pi.training.presets import configure
+
+
+def agent(num_envs: int = 1, space: Any = None, **changes: Any) -> a2c.Agent:
+    """Return an agent whose V(s) is the first of the two numbers of s."""
+    setting = Setting(
+        env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
+        num_envs=num_envs,
+        frame_shape=(2,),
+        frame_dtype=np.dtype(np.float32),
+        stack=1,
+        observation_shape=(2,),
+        action_space=space or spaces.Discrete(2),
+        total_timesteps=100,
+        seed=1,
+        device=torch.device("cpu"),
+        precision="fp32",
+    )
+    player = a2c.Agent(a2c.Config(**({"hidden": (8,), "gamma": 0.1} | changes)), setting)
+
+    class FirstNumber(nn.Module):
+        def forward(self, observation: torch.Tensor) -> torch.Tensor:
+            return observation[:, 0]
+
+    player.network.critic = FirstNumber()
+    return player
+
+
+def observe(player: a2c.Agent, seen: float, reward: float, following: float, ending: str = "") -> None:
+    """One step of the only game: V is `seen` before and `following` after; 99 is the next episode's first value."""
+    player.act(np.array([[seen, 0]], np.float32), 0)
+    after = np.array([[following, 0]], np.float32)
+    first = np.array([[99, 0]], np.float32) if ending in ("terminated", "truncated") else after
+    flags = [np.array([ending == name]) for name in ("terminated", "truncated", "life_lost")]
+    player.observe(np.zeros(1), Step(after, first, np.array([reward], np.float32), *flags, ()))
+
+
+@pytest.mark.parametrize(
+    ("ending", "targets"),
+    [
+        ("", [1.2345, 2.345, 3.45, 4.5]),  # 4 + 0.1 * 5, and so on
+        ("terminated", [1.2, 2.0, 3.45, 4.5]),  # nothing follows the second reward
+        ("truncated", [1.27, 2.7, 3.45, 4.5]),  # the final observation's 7 follows it
+    ],
+)
+def test_targets_are_n_step_returns_to_the_end_of_the_rollout(ending: str, targets: list[float]) -> None:
+    player = agent(num_steps=4)
+    observe(player, 10, 1, 20)
+    observe(player, 20, 2, 7 if ending else 30, ending)
+    observe(player, 99 if ending else 30, 3, 40)
+    observe(player, 40, 4, 5)
+    batch = player._batch()
+    torch.testing.assert_close(batch.target, torch.tensor(targets))
+    expected = np.array(targets) - [10, 20, 99 if ending else 30, 40]
+    torch.testing.assert_close(batch.advantage, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_a_lost_life_cuts_the_return_and_keeps_the_episode() -> None:
+    targets = {}
+    for rule in (True, False):
+        player = agent(num_steps=2)
+        env = dataclasses.replace(player.setting.env, life_loss_discount=rule)
+        player.setting = dataclasses.replace(player.setting, env=env)
+        observe(player, 10, 1, 20, "life_lost")
+        observe(player, 20, 2, 30)
+        targets[rule] = player._batch().target.tolist()
+    assert targets[True] == pytest.approx([1.0, 5.0])
+    assert targets[False] == pytest.approx([1.5, 5.0])
+
+
+def test_lambda_below_one_trusts_values_sooner() -> None:
+    """lambda 0: one reward, then the value of what follows."""
+    player = agent(num_steps=3, gae_lambda=0.0)
+    observe(player, 10, 1, 20)
+    observe(player, 20, 2, 30)
+    observe(player, 30, 3, 40)
+    torch.testing.assert_close(player._batch().target, torch.tensor([3.0, 5.0, 7.0]))
+
+
+def test_rewards_are_scaled_by_one_number_for_the_whole_rollout() -> None:
+    player = agent(num_steps=3, gamma=0.0, normalize_rewards=True)
+    for reward in (2, 4, 6):
+        observe(player, 0, reward, 0)
+    np.testing.assert_allclose(player._batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
+
+
+def test_statistics_of_observations_take_a_rollout_in_after_its_update() -> None:
+    player = agent(num_steps=3, normalize_observations=True)
+    assert player.observations is not None
+    moments = player.observations.moments
+    for seen in (1, 2, 6):
+        observe(player, seen, 1, 99)
+    assert moments.count == 0
+    player.learn(3)
+    assert moments.count == 3
+    np.testing.assert_allclose(moments.mean, [3, 0])
+
+
+class Bandit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.0, math.log(3.0)]))  # probabilities 1/4 and 3/4
+        self.value = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, observation: torch.Tensor) -> Any:
+        return Categorical(self.logits.expand(len(observation), 2)), self.value.expand(len(observation))
+
+
+def test_loss_and_gradient_by_hand() -> None:
+    """Actions 0 and 1 with advantages 2 and -4; returns 3 and 5 where V is 1."""
+    network = Bandit()
+    ignored = torch.full((2,), 99.0)  # the ratio is PPO's
+    columns = [torch.zeros(2, 1), torch.tensor([0, 1]), ignored, ignored]
+    batch = Batch(*columns, torch.tensor([2.0, -4.0]), torch.tensor([3.0, 5.0]))
+    config = a2c.Config(value_coefficient=0.25, entropy_coefficient=0.5)
+    total, scalars = a2c.loss(network, batch, config)
+    policy_loss = -(2 * math.log(0.25) - 4 * math.log(0.75)) / 2
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert scalars["policy_loss"].item() == pytest.approx(policy_loss)
+    assert scalars["value_loss"].item() == pytest.approx((4 + 16) / 2)
+    assert total.item() == pytest.approx(policy_loss + 0.25 * 10 - 0.5 * entropy)
+    a2c.loss(network, batch, dataclasses.replace(config, entropy_coefficient=0.0))[0].backward()
+    # -(2 * (1 - 1/4) - 4 * (0 - 1/4)) / 2 for the first logit; -0.25 * mean of 2 * (return - V) for the value
+    torch.testing.assert_close(network.logits.grad, torch.tensor([-1.25, 1.25]))
+    assert network.value.grad is not None
+    assert network.value.grad.item() == pytest.approx(-0.25 * (4 + 8) / 2)
+
+
+def test_advantages_are_left_alone_unless_asked() -> None:
+    columns = [torch.zeros(2, 1), torch.tensor([1, 1]), torch.zeros(2), torch.zeros(2)]
+    batch = Batch(*columns, torch.tensor([1.0, 3.0]), torch.zeros(2))
+    _, raw = a2c.loss(Bandit(), batch, a2c.Config())
+    assert raw["policy_loss"].item() == pytest.approx(-2 * math.log(0.75))
+    _, asked = a2c.loss(Bandit(), batch, a2c.Config(normalize_advantages=True))
+    assert asked["policy_loss"].item() == pytest.approx(0, abs=1e-6)
+    assert a2c.normalized(torch.tensor([5.0])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_one_update_for_each_rollout(optimizer: str) -> None:
+    player = agent(num_steps=3, optimizer=optimizer)
+    run_config = RunConfig(algorithm="a2c", num_envs=1, hyper=player.config)
+    before = [parameter.clone() for parameter in player.network.parameters()]
+    for step in range(1, 10):
+        observe(player, 1, 1, 1)
+        assert len(player.learn(step)) == (step % 3 == 0)
+        assert a2c.updates_owed(run_config, step) == player.rollouts
+    assert any(not torch.equal(old, new) for old, new in zip(before, player.network.parameters(), strict=True))
+
+
+def test_the_gradient_is_bounded() -> None:
+    for bound, expected in ((0.5, 0.5), (0.0, 3e3)):
+        player = agent(num_steps=2, max_grad_norm=bound)
+        observe(player, 1, 1e6, 1)
+        observe(player, 1, -1e6, 1)
+        player.learn(2)
+        gradients = [parameter.grad.norm() for parameter in player.network.parameters() if parameter.grad is not None]
+        norm = torch.stack(gradients).norm().item()
+        assert norm == pytest.approx(expected, rel=1e-3) if bound else norm > expected
+
+
+def test_evaluation_leaves_no_trace() -> None:
+    player = agent(num_envs=1, num_steps=3, normalize_observations=True)
+    observe(player, 1, 1, 2)
+    before = checkpoint.digest(player.state())
+    player.evaluation_act(np.random.default_rng(1).normal(size=(8, 2)).astype(np.float32), np.random.default_rng(1))
+    player.predict(np.zeros(2, np.float32), deterministic=False)
+    assert checkpoint.digest(player.state()) == before
+
+
+def config(env_id: str = "CartPole-v1", **hyper: Any) -> RunConfig[a2c.Config]:
+    return RunConfig(
+        algorithm="a2c",
+        total_timesteps=120,
+        num_envs=3,
+        threads=1,
+        checkpoint_frequency=51,
+        evaluation_episodes=0,
+        env=EnvSpec(env_id),
+        hyper=a2c.Config(**({"hidden": (8,)} | hyper)),
+    )
+
+
+def final_digest(run: RunConfig[a2c.Config], state: Any = None, folder: Path | None = None) -> str:
+    """Train to the end, save the checkpoint of step 51 in `folder`, and return the digest of the last state."""
+    digest = ""
+    for event in loop.run(run, state):
+        if isinstance(event, loop.Checkpoint):
+            digest = checkpoint.digest(event.state)
+            if folder is not None and event.step == 51:
+                checkpoint.save(folder, event.step, event.state)
+    return digest
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
+    """Rollouts take 15 agent steps; the checkpoint is at 51, after two steps of the fourth."""
+    run = config("Pendulum-v1", optimizer=optimizer, normalize_observations=True, normalize_rewards=True)
+    expected = final_digest(run, folder=tmp_path)
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    assert saved["agent"]["rollout"]["length"] == 2
+    assert final_digest(run, saved) == expected
+    for lost in ("rollout", "observations", "rewards", "optimizer"):
+        _, damaged, _, _ = checkpoint.load_newest(tmp_path)
+        fresh = agent(3, spaces.Box(-2, 2, (1,)), normalize_observations=True, normalize_rewards=True).state()
+        if lost == "rollout":
+            damaged["agent"]["rollout"]["value"][:] = 7
+        elif lost == "optimizer":
+            del damaged["agent"]["optimizer"]
+        elif lost == "rewards":
+            damaged["agent"]["rewards"] = fresh["rewards"]
+        else:
+            damaged["agent"]["observations"]["count"] += 1
+        assert final_digest(run, damaged) != expected, lost
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "--num-steps 0 is out of range: it must be at least 1"),
+        ({"num_steps": 41}, "--num-steps 41 of --num-envs 3 games are 123 agent steps, beyond --total-timesteps 120"),
+        ({"gamma": 1.1}, r"--gamma 1.1 is out of range: it must be in \[0, 1\]"),
+        ({"value_coefficient": -1.0}, "--value-coefficient -1.0"),
+        ({"log_std": 50.0}, "--log-std 50.0"),
+        ({"hidden": (0,)}, "--hidden"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        loop.prepare(config(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_spaces_it_cannot_serve() -> None:
+    setting = dataclasses.replace(agent().setting, action_space=spaces.MultiDiscrete([2, 3]))
+    with pytest.raises(UserError, match="a2c needs Discrete or Box"):
+        a2c.check_spaces(setting)
+
+
+@pytest.mark.learning
+def test_a2c_learns_cart_pole() -> None:
+    run, _ = configure("a2c", "CartPole-v1")
+    run = dataclasses.replace(run, total_timesteps=150_000, threads=1)
+    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    assert np.mean(scores[-1]) > 400

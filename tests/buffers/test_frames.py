@@ -1,0 +1,64 @@
+"""What a frame store promises to the ring, and the ring to it."""
+
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike
+
+from q2pi.buffers.frames import RawFrames
+from q2pi.buffers.replay import Replay
+from q2pi.errors import UserError
+from q2pi.types import Array
+
+
+def test_frames_are_read_as_written_in_any_order() -> None:
+    store = RawFrames(4, (1, 2), np.uint8)
+    store.write(np.array([3, 0]), np.array([[[1, 2]], [[3, 4]]], np.uint8))
+    store.write(np.array([3]), np.array([[[5, 6]]], np.uint8))
+    assert store.read(np.array([0, 3, 0])).tolist() == [[[3, 4]], [[5, 6]], [[3, 4]]]
+    assert store.nbytes == 8
+
+
+def test_what_is_read_is_no_view_of_the_store() -> None:
+    store = RawFrames(2, (1,), np.float32)
+    store.read(np.array([0, 1]))[:] = 9
+    assert store.read(np.array([0, 1])).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("frames", [np.zeros((2, 1), np.int64), np.zeros((1, 1), np.uint8), np.zeros(2, np.uint8)])
+def test_frames_of_another_kind_are_refused(frames: Array) -> None:
+    with pytest.raises(ValueError, match="the ring expects uint8"):
+        RawFrames(4, (1,), np.uint8).write(np.array([0, 1]), frames)
+
+
+def test_state_travels_whole() -> None:
+    store, other = RawFrames(3, (2,), np.float32), RawFrames(3, (2,), np.float32)
+    store.write(np.array([1]), np.array([[0.1, -0.0]], np.float32))
+    other.load(store.state())
+    assert other.read(np.arange(3)).tobytes() == store.read(np.arange(3)).tobytes()
+    with pytest.raises(UserError, match="--buffer-size"):
+        RawFrames(4, (2,), np.float32).load(store.state())
+
+
+class Strict(RawFrames):
+    """A store that, like an encoded one, cannot read what was never written."""
+
+    def __init__(self, slots: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> None:
+        super().__init__(slots, frame_shape, frame_dtype)
+        self.known = np.zeros(slots, bool)
+
+    def write(self, slots: Array, frames: Array) -> None:
+        super().write(slots, frames)
+        self.known[slots] = True
+
+    def read(self, slots: Array) -> Array:
+        assert self.known[slots].all(), "a slot is read only after it was written"
+        return super().read(slots)
+
+
+def test_the_ring_reads_only_what_it_wrote() -> None:
+    replay = Replay(50, 1, (1,), np.float32, 4, 1, 0.9, store=Strict)
+    frame = np.ones((1, 1), np.float32)
+    replay.begin(frame)
+    zero = np.zeros(1)
+    replay.extend(zero, zero, zero + 1, frame, np.array([False]), frame)
+    assert replay.sample(np.array([0])).observation.tolist() == [[0, 0, 0, 1]]

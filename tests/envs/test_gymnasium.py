@@ -1,0 +1,166 @@
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from q2pi.envs import gymnasium as gym
+from q2pi.envs.gymnasium import GymnasiumEngine, make
+from q2pi.envs.spec import EnvSpec, keywords, resolve
+from q2pi.errors import UserError
+
+
+class Shown(gymnasium.Env[Any, Any]):
+    """Shows a given space's samples, and itself goes on for ever."""
+
+    def __init__(self, space: Any) -> None:
+        self.observation_space = space
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), 1.5, False, False, {}
+
+
+def engine_showing(space: Any) -> GymnasiumEngine:
+    gymnasium.register("q2pi-test/Shown-v0", entry_point=lambda **_: Shown(space))
+    try:
+        return GymnasiumEngine(resolve(EnvSpec("q2pi-test/Shown-v0")), 2)
+    finally:
+        del gymnasium.registry["q2pi-test/Shown-v0"]
+
+
+def first_frame(engine: GymnasiumEngine) -> Any:
+    return engine.reset(np.ones(2, np.bool_), np.array([3, 4])).frame
+
+
+def sample(space: Any, seed: int) -> Any:
+    space.seed(seed)
+    return space.sample()
+
+
+def test_vectors_are_flattened_to_float32() -> None:
+    space = spaces.Box(-1.0, 1.0, (2, 3), np.float64)
+    engine = engine_showing(space)
+    frame = first_frame(engine)
+    assert (frame.dtype, frame.shape, engine.frame_space.shape) == (np.float32, (2, 6), (6,))
+    np.testing.assert_array_equal(frame[1], sample(space, 4).reshape(-1).astype(np.float32))
+
+
+def test_images_are_channels_first() -> None:
+    space = spaces.Box(0, 255, (5, 4, 3), np.uint8)
+    engine = engine_showing(space)
+    frame = first_frame(engine)
+    assert (frame.dtype, frame.shape, engine.frame_space.shape) == (np.uint8, (2, 3, 5, 4), (3, 5, 4))
+    np.testing.assert_array_equal(frame[0, 2], sample(space, 3)[:, :, 2])
+
+
+def test_discrete_observations_count_from_zero() -> None:
+    space = spaces.Discrete(6, start=10)
+    engine = engine_showing(space)
+    frame = first_frame(engine)
+    assert (frame.dtype, frame.shape, engine.frame_space.high.tolist()) == (np.int64, (2, 1), [5])
+    assert frame[:, 0].tolist() == [sample(space, 3) - 10, sample(space, 4) - 10]
+
+
+@pytest.mark.filterwarnings("ignore:.*out of date")
+@pytest.mark.parametrize(("env_id", "count"), [("Taxi-v3", 500), ("FrozenLake", 16), ("CliffWalking", 48)])
+def test_tables_of_the_toy_worlds(env_id: str, count: int) -> None:
+    engine = GymnasiumEngine(resolve(EnvSpec(env_id)), 2)
+    assert first_frame(engine).shape == (2, 1)
+    assert engine.frame_space.high.tolist() == [count - 1]
+
+
+def test_blackjack_is_a_table_of_three() -> None:
+    engine = GymnasiumEngine(resolve(EnvSpec("Blackjack-v1")), 2)
+    assert (first_frame(engine).shape, engine.frame_space.high.tolist()) == ((2, 3), [31, 10, 1])
+
+
+def test_images_are_stacked_by_default() -> None:
+    image = spaces.Box(0, 255, (5, 4, 3), np.uint8)
+    gymnasium.register("q2pi-test/Shown-v0", entry_point=lambda **_: Shown(image))
+    try:
+        assert resolve(EnvSpec("q2pi-test/Shown-v0")).stack == 4
+    finally:
+        del gymnasium.registry["q2pi-test/Shown-v0"]
+
+
+def test_other_observations_are_refused() -> None:
+    with pytest.raises(UserError, match="--env-id q2pi-test/Shown-v0 shows a Dict; q2pi reads Box, Discrete"):
+        engine_showing(spaces.Dict({"x": spaces.Discrete(2)}))
+
+
+def test_box_actions_pass_through() -> None:
+    engine = GymnasiumEngine(resolve(EnvSpec("Pendulum-v1")), 2)
+    assert engine.action_space == spaces.Box(-2.0, 2.0, (1,), np.float32)
+    first = first_frame(engine)
+    engine.send(np.array([[2.0], [-2.0]], np.float32))
+    frames = engine.recv()
+    assert frames.reward.dtype == np.float32
+    alone = gymnasium.make("Pendulum-v1")
+    observation, _ = alone.reset(seed=4)
+    np.testing.assert_array_equal(first[1], observation)
+    observation, reward, *_ = alone.step(np.array([-2.0], np.float32))
+    np.testing.assert_array_equal(frames.frame[1], observation)
+    assert frames.reward[1] == np.float32(reward)
+    assert first[1].tolist() != frames.frame[1].tolist()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    with pytest.raises(UserError) as raised:
+        resolve(EnvSpec("LunarLander-v3"))
+    assert str(raised.value) == "--env-id LunarLander-v3 needs more packages: pip install 'q2pi[box2d]'"
+
+
+def test_env_options_reach_the_environment() -> None:
+    spec = resolve(EnvSpec("q2pi/AliasedVacuumCells-v0", env_options=("length=9", "dust=6")))
+    world = make(spec).unwrapped
+    assert (world.length, world.dust) == (9, 6)
+    assert GymnasiumEngine(spec, 1).frame_space.high.tolist() == [9]
+
+
+def test_env_options_are_read_as_toml_or_as_text() -> None:
+    spec = EnvSpec("CartPole-v1", env_options=("a=1", "b=0.5", "c=true", "d=west", 'e="7"', "f=[1, 2]", "g=x=y"))
+    assert keywords(spec) == {"a": 1, "b": 0.5, "c": True, "d": "west", "e": "7", "f": [1, 2], "g": "x=y"}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("q2pi/AliasedVacuum-v0", ("length=3",), "--env-options length=3: .* length 3 is less than 4"),
+        ("q2pi/AliasedVacuum-v0", ("colour=red",), "refuses them: .*colour"),
+        ("q2pi/AliasedVacuum-v0", ("length",), "--env-options length: it must be NAME=VALUE"),
+        ("q2pi/AliasedVacuum-v0", ("length=5", "length=6"), "each name once"),
+        ("SpaceInvaders", ("difficulty=1",), "--env-options difficulty=1 applies to Gymnasium's environments"),
+    ],
+)
+def test_bad_env_options(env_id: str, options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(EnvSpec(env_id, env_options=options))
+
+
+def test_an_environment_without_a_time_limit_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "LONGEST", 3)
+    engine = engine_showing(spaces.Discrete(4))
+    engine.reset(np.ones(2, np.bool_), np.array([3, 4]))
+    cut = []
+    for _ in range(3):
+        engine.send(np.zeros(2, np.int64))
+        cut.append(engine.recv().truncated.tolist())
+    assert cut == [[False, False], [False, False], [True, True]]
+
+
+def test_a_time_limit_of_the_environment_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "LONGEST", 3)
+    assert make(resolve(EnvSpec("CartPole-v1"))).spec.max_episode_steps == 500
+    limited = EnvSpec("CliffWalking-v1", env_options=("max_episode_steps=7",))
+    assert make(resolve(limited)).spec.max_episode_steps == 7

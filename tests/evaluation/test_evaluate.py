@@ -1,0 +1,136 @@
+"""Judging: fixed seeds, whole episodes, no favour for short ones, and the protocol beside the score."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import cartpole, invaders, length_after
+
+from q2pi.algorithms.registry import build_agent
+from q2pi.envs import make_games
+from q2pi.envs.spec import EnvSpec, resolve
+from q2pi.envs.vector import Episode
+from q2pi.evaluation.evaluate import Evaluation, evaluate, mean_return
+from q2pi.rng import derive, stream
+from q2pi.training.loop import prepare
+
+SPEC = resolve(EnvSpec("ShortOrLong-v0"))
+SEED = 3
+
+
+class Zero:
+    """An agent that always takes action 0 and keeps the noise it is offered."""
+
+    evaluation_policy = "always 0"
+
+    def __init__(self) -> None:
+        self.noise: list[float] = []
+
+    def evaluation_act(self, observation: Any, noise: np.random.Generator) -> Any:
+        self.noise.append(noise.random())
+        return np.zeros(len(observation), np.int64)
+
+
+def judged(episodes: int, seed: int = SEED, **more: Any) -> Evaluation:
+    return evaluate(Zero(), SPEC, step=7, episodes=episodes, seed=seed, **more)  # type: ignore[arg-type]
+
+
+def expected_lengths(episodes: int) -> list[int]:
+    """Return the lengths of the episodes that count: the first of each of up to 8 games, dealt out in turn."""
+    games = min(8, episodes)
+    turns = [divmod(count, games) for count in range(episodes)]
+    return [length_after(derive(SEED, "evaluation", game, number)) for number, game in turns]
+
+
+@pytest.mark.parametrize("episodes", [1, 3, 8, 12, 30])
+def test_which_episodes_count_is_settled_beforehand(episodes: int) -> None:
+    assert judged(episodes).scores == expected_lengths(episodes)
+
+
+def test_the_first_to_finish_would_favour_the_short() -> None:
+    """The negative twin: of 8 games side by side, the first 8 episodes to end are mostly short ones."""
+    games = make_games(SPEC, 8, SEED, stream="evaluation")
+    games.reset()
+    finished: list[Episode] = []
+    while len(finished) < 8:
+        games.send(np.zeros(8, np.int64))
+        finished += games.recv().episodes
+    fair = float(np.mean(expected_lengths(8)))
+    assert judged(8).report()["statistics"]["mean"] == pytest.approx(fair)
+    assert mean_return(finished[:8]) < fair - 3
+
+
+def test_the_same_seed_gives_the_same_episodes_and_another_one_others() -> None:
+    first = [episode.seed for episode in judged(12).episodes]
+    assert [episode.seed for episode in judged(12).episodes] == first
+    assert not set(first) & {episode.seed for episode in judged(12, seed=4).episodes}
+
+
+def test_its_episodes_are_not_those_of_training() -> None:
+    training = {derive(SEED, "episode", game, number) for game in range(8) for number in range(100)}
+    assert not training & {episode.seed for episode in judged(30).episodes}
+
+
+def test_noise_is_the_evaluations_own() -> None:
+    agent = Zero()
+    evaluate(agent, SPEC, step=0, episodes=2, seed=SEED)  # type: ignore[arg-type]
+    assert agent.noise == [stream(SEED, "evaluation-noise", step).random() for step in range(len(agent.noise))]
+
+
+def test_progress_is_told() -> None:
+    told: list[int] = []
+    judged(12, progress=told.append)
+    assert told == list(range(1, 13))
+
+
+def test_the_report_is_json_and_says_what_the_scores_mean() -> None:
+    report = json.loads(json.dumps(judged(12).report()))
+    scores = expected_lengths(12)
+    assert (report["step"], report["scores"], report["lengths"]) == (7, scores, scores)
+    assert report["statistics"]["mean"] == pytest.approx(sum(scores) / 12)
+    assert report["statistics"]["n"] == 12
+    low, high = report["statistics"]["mean_interval"]
+    assert low < report["statistics"]["mean"] < high
+    protocol = report["protocol"]
+    assert protocol["env"]["env_id"] == "ShortOrLong-v0"
+    assert (protocol["episodes"], protocol["seed"], protocol["policy"]) == (12, SEED, "always 0")
+    assert protocol["scores"] == "raw, whole episodes"
+    assert "95 %" in protocol["interval"]
+    assert "human_normalized" not in report["statistics"]
+
+
+def test_an_atari_report_names_its_rules_and_the_human_score() -> None:
+    """Space Invaders: random play scores 148.0, the human tester 1668.7 (Mnih et al. 2015, extended data table 2)."""
+    spec = resolve(EnvSpec("SpaceInvaders", protocol="nature", resize=(36, 36), max_frames_per_episode=40))
+    evaluation = evaluate(Zero(), spec, step=0, episodes=2, seed=SEED)  # type: ignore[arg-type]
+    report = evaluation.report()
+    assert report["lengths"] == [10, 10]
+    assert report["protocol"]["scores"] == "raw, whole games"
+    rules = report["protocol"]["env"]
+    assert (rules["protocol"], rules["repeat_action_probability"], rules["life_loss_discount"]) == ("nature", 0.0, True)
+    assert rules["clip_rewards"] is True
+    mean = sum(evaluation.scores) / 2
+    assert report["statistics"]["human_normalized"] == pytest.approx((mean - 148.0) / (1668.7 - 148.0))
+
+
+@pytest.mark.parametrize("make", [cartpole, invaders], ids=["CartPole", "Space Invaders"])
+def test_it_does_not_depend_on_how_many_games_training_plays(make: Any) -> None:
+    reports = []
+    for games in (1, 5):
+        config = prepare(make(num_envs=games, evaluation_e=0.3))
+        training = make_games(config.env, games, config.seed)
+        agent = build_agent(config, training)
+        training.close()
+        spec = resolve(
+            EnvSpec(
+                **({"max_frames_per_episode": 80, "resize": (36, 36)} if make is invaders else {}),
+                env_id=config.env.env_id,
+            )
+        )
+        reports.append(evaluate(agent, spec, step=0, episodes=3, seed=SEED).report())
+    assert reports[0] == reports[1]
+
+
+def test_the_mean_of_nothing_is_not_a_number() -> None:
+    assert np.isnan(mean_return([]))

@@ -1,0 +1,173 @@
+"""Networks: sizes, the division by 255, precision, layout in memory, and seeds."""
+
+import pytest
+import torch
+from torch import nn
+
+from q2pi.acceleration.precision import Rounded
+from q2pi.networks.initialisation import seeded
+from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
+from q2pi.networks.value import QNetwork
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("actions", [4, 6, 18])
+def test_the_nature_network_has_its_published_size(actions: int) -> None:
+    """32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1) + 512 * (3136 + 1), then 513 for each action."""
+    torso = 32 * 257 + 64 * 513 + 64 * 577 + 512 * 3137
+    assert torso == 1_684_128
+    assert parameters(ImageTorso(4, 84, 84)) == torso
+    assert parameters(QNetwork((4, 84, 84), actions, (1,))) == torso + 513 * actions
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_network_of_2013_has_its_published_size(layer_norm: bool) -> None:
+    """16 filters of 8 x 8 x 4, 32 of 4 x 4 x 16, 256 units over 9 x 9 x 32, then 257 numbers for each action."""
+    torso = 16 * 257 + 32 * 257 + 256 * (9 * 9 * 32 + 1)
+    assert torso == 676_144
+    norms = 2 * (16 + 32 + 256) if layer_norm else 0
+    network = QNetwork((4, 84, 84), 6, (1,), network="nips", layer_norm=layer_norm)
+    assert parameters(network) == torso + norms + 257 * 6
+    strides = [layer.stride for layer in network.torso.modules() if isinstance(layer, nn.Conv2d)]
+    assert strides == [(4, 4), (2, 2)]
+
+
+def test_for_four_actions() -> None:
+    assert parameters(QNetwork((4, 84, 84), 4, (1,))) == 1_686_180
+
+
+def test_an_mlp_has_the_layers_asked_for() -> None:
+    torso = MLPTorso(3, (5, 7))
+    assert [tuple(parameter.shape) for parameter in torso.parameters()] == [(5, 3), (5,), (7, 5), (7,)]
+    assert torso.features == 7
+    assert isinstance(torso_for((3,), (5, 7)), MLPTorso)
+    assert isinstance(torso_for((4, 84, 84), (5, 7)), ImageTorso)
+
+
+@pytest.mark.parametrize("actions", [4, 18])
+def test_layer_normalisation_adds_two_numbers_for_each_channel_and_unit(actions: int) -> None:
+    norms = 2 * (32 + 64 + 64 + 512)
+    assert norms == 1_344
+    plain = parameters(QNetwork((4, 84, 84), actions, (1,)))
+    assert parameters(QNetwork((4, 84, 84), actions, (1,), layer_norm=True)) == plain + norms
+    assert parameters(MLPTorso(3, (5, 7), layer_norm=True)) == parameters(MLPTorso(3, (5, 7))) + 2 * (5 + 7)
+
+
+def test_without_layer_normalisation_the_names_of_weights_are_as_they_were() -> None:
+    names = list(ImageTorso(4, 84, 84).state_dict())
+    layers = [f"convolutions.{number}" for number in (0, 2, 4)] + ["linear"]
+    assert names == [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
+
+def images(count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 4, 84, 84), dtype=torch.uint8, generator=generator)
+
+
+def test_pixels_are_divided_by_255_and_convolved_as_published() -> None:
+    """The same numbers from a plain float network, channels first, with strides 4, 2, 1."""
+    torso = seeded(lambda: ImageTorso(4, 84, 84), 1, "main")
+    x = images().float() / 255
+    convolutions = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
+    for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
+        x = torch.relu(nn.functional.conv2d(x, layer.weight.contiguous(), layer.bias, stride=stride))
+    expected = torch.relu(x.flatten(1) @ torso.linear.weight.T + torso.linear.bias)
+    torch.testing.assert_close(torso(images()), expected, rtol=1e-4, atol=1e-5)
+
+
+def normal(x: torch.Tensor) -> torch.Tensor:
+    """Return x shifted and scaled to mean 0 and variance 1 over its second dimension."""
+    centred = x - x.mean(dim=1, keepdim=True)
+    return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+
+
+def test_layers_are_normalised_over_channels_before_each_relu() -> None:
+    torso = seeded(lambda: ImageTorso(4, 84, 84, layer_norm=True), 1, "main")
+    x = images().float() / 255
+    convolutions = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
+    for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
+        x = torch.relu(normal(nn.functional.conv2d(x, layer.weight.contiguous(), layer.bias, stride=stride)))
+    expected = torch.relu(normal(x.flatten(1) @ torso.linear.weight.T + torso.linear.bias))
+    torch.testing.assert_close(torso(images()), expected, rtol=1e-4, atol=1e-4)
+    mlp = seeded(lambda: MLPTorso(3, (5,), layer_norm=True), 1, "main")
+    row = torch.tensor([[1.0, -2.0, 0.5]])
+    linear = mlp.layers[0]
+    torch.testing.assert_close(mlp(row), torch.relu(normal(row @ linear.weight.T + linear.bias)))
+
+
+def test_each_channel_of_an_image_has_a_scale_and_a_shift_of_its_own() -> None:
+    norm = ChannelNorm(2)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 10.0]))
+        norm.bias.copy_(torch.tensor([0.0, 5.0]))
+    image = torch.tensor(
+        [[[[3.0, 0.0]], [[1.0, 8.0]]]]
+    )  # two places: (3, 1) and (0, 8), normalised to (1, -1), (-1, 1)
+    torch.testing.assert_close(norm(image), torch.tensor([[[[1.0, -1.0]], [[-5.0, 15.0]]]]), rtol=1e-4, atol=1e-4)
+
+
+def test_observations_are_not_written_to() -> None:
+    observation = images()
+    ImageTorso(4, 84, 84)(observation)
+    assert torch.equal(observation, images())
+
+
+def test_values_are_float32_under_bf16_and_agree_with_fp32() -> None:
+    network = seeded(lambda: QNetwork((4, 84, 84), 6, (1,)), 1, "main")
+    plain = network(images())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = network(images())
+    assert plain.dtype == narrow.dtype == torch.float32
+    assert plain.shape == (2, 6)
+    assert not torch.equal(plain, narrow)
+    torch.testing.assert_close(plain, narrow, rtol=0, atol=0.02)
+
+
+def weights(seed: int, name: str) -> torch.Tensor:
+    return seeded(lambda: QNetwork((4,), 2, (8,)), seed, name).head.weight
+
+
+def test_a_network_is_a_pure_function_of_seed_and_name() -> None:
+    first = weights(1, "main")
+    torch.rand(5)
+    assert torch.equal(weights(1, "main"), first)
+    assert not torch.equal(weights(2, "main"), first)
+    assert not torch.equal(weights(1, "other"), first)
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    weights(1, "main")
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("shape", [(4, 36, 36), (5,)])
+def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, ...], layer_norm: bool) -> None:
+    network = QNetwork(shape, 6, (32, 32), layer_norm=layer_norm)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.rand_like(parameter) / 10)
+    observation = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
+    rounded = Rounded(network, "bf16")
+
+    def same() -> bool:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return torch.equal(rounded.network(observation), network(observation))
+
+    assert same()
+    with torch.no_grad():
+        network.head.weight.mul_(2)
+    assert not same(), "the twin: weights that moved since"
+    rounded.refresh()
+    assert same()
+
+
+def test_nothing_is_rounded_in_fp32() -> None:
+    network = QNetwork((5,), 6, (32,))
+    assert Rounded(network, "fp32").network is network

@@ -1,0 +1,112 @@
+"""Runs sorted into environments and methods; no cell mixes two protocols."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reported_runs import finished_run
+
+from q2pi.errors import UserError
+from q2pi.reports.comparison.read import collect
+from q2pi.runs.folder import RunDir
+
+
+def cells_of(*runs: RunDir) -> dict[str, dict[str, list[float]]]:
+    """Environment -> method -> scores by seed."""
+    cells, _ = collect(runs)
+    return {
+        env_id: {method: [sample.score for sample in cell] for method, cell in methods.items()}
+        for env_id, methods in cells.items()
+    }
+
+
+def test_runs_that_differ_in_their_seed_are_one_cell_in_the_order_of_the_seeds(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / str(seed), 10.0 * seed, seed=seed) for seed in (3, 1, 2)]
+    assert cells_of(*runs) == {"CartPole-v1": {"dqn": [10.0, 20.0, 30.0]}}
+
+
+def test_a_method_is_an_algorithm_with_the_options_that_tell_its_runs_apart(tmp_path: Path) -> None:
+    runs = [
+        finished_run(tmp_path / "a", 1.0, gamma=0.9),
+        finished_run(tmp_path / "b", 2.0, gamma=0.99, hidden=(32, 16)),
+        finished_run(tmp_path / "c", 3.0, algorithm="ppo"),
+    ]
+    assert list(cells_of(*runs)["CartPole-v1"]) == [
+        "dqn, gamma 0.9, hidden 120x84",
+        "dqn, gamma 0.99, hidden 32x16",
+        "ppo",
+    ]
+
+
+def test_options_that_differ_between_environments_only_make_no_methods(tmp_path: Path) -> None:
+    """As the presets of two environments do; the method is compared over both."""
+    runs = [
+        finished_run(tmp_path / "a", 1.0, learning_rate=0.1),
+        finished_run(tmp_path / "b", 2.0, learning_rate=0.2, env_id="Acrobot-v1"),
+    ]
+    assert cells_of(*runs) == {"CartPole-v1": {"dqn": [1.0]}, "Acrobot-v1": {"dqn": [2.0]}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ({}, {"repeat_action_probability": 0.0}, ["repeat_action_probability 0.25", "repeat_action_probability 0.0"]),
+        ({}, {"total_timesteps": 900}, ["total_timesteps 1,000", "total_timesteps 900"]),
+        ({}, {"evaluation_e": 0.05}, ["evaluation_e 0.001", "evaluation_e 0.05"]),
+        ({}, {"evaluation_episodes": 7}, ["evaluation_episodes 30", "evaluation_episodes 7"]),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else None,
+)
+def test_another_protocol_is_another_method(
+    first: dict[str, float], second: dict[str, float], names: list[str], tmp_path: Path
+) -> None:
+    runs = [
+        finished_run(tmp_path / "a", 1.0, env_id="Pong", **{"evaluation_e": 0.001} | first),
+        finished_run(tmp_path / "b", 2.0, env_id="Pong", **{"seed": 2, "evaluation_e": 0.001} | second),
+    ]
+    assert list(cells_of(*runs)["Pong"]) == [f"dqn, {name}" for name in names]
+
+
+def test_two_algorithms_with_two_budgets_are_told_apart_by_them(tmp_path: Path) -> None:
+    runs = [
+        finished_run(tmp_path / "a", 1.0),
+        finished_run(tmp_path / "b", 2.0, algorithm="ppo", total_timesteps=800),
+    ]
+    assert list(cells_of(*runs)["CartPole-v1"]) == ["dqn, total_timesteps 1,000", "ppo, total_timesteps 800"]
+
+
+def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+    done = finished_run(tmp_path / "done", 1.0)
+    half = finished_run(tmp_path / "half", 1.0, seed=2, reached=600, curve=[(500, 1.0)])
+    bare = finished_run(tmp_path / "bare", 1.0, seed=3)
+    rows = bare.metrics_file.read_text().splitlines(keepends=True)
+    bare.metrics_file.write_text("".join(row for row in rows if "evaluation" not in row))
+    cells, left_out = collect([done, half, bare])
+    assert len(cells["CartPole-v1"]["dqn"]) == 1
+    assert left_out == {
+        str(half.path): "not finished: at step 600 of 1,000",
+        str(bare.path): "it was not evaluated at its end (evaluation_episodes is 0)",
+    }
+    with pytest.raises(UserError, match=r"no run has a score to report: .*half: not finished"):
+        collect([half])
+
+
+def test_one_run_twice_is_no_second_seed(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / name, 1.0) for name in ("a", "b")]
+    with pytest.raises(UserError, match="are one run: same configuration, same seed 1"):
+        collect(runs)
+
+
+def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", 1.0)
+    run.evaluation_file.write_text("{}")
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
+        collect([run])
+
+
+def test_seconds_of_an_episode_lie_between_the_rows_around_it(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", 1.0, curve=[(250, 1.0), (1_000, 1.0)], seconds_per_step=0.02)
+    cells, _ = collect([run])
+    (sample,) = cells["CartPole-v1"]["dqn"]
+    np.testing.assert_allclose(sample.seconds, [5.0, 20.0])
+    assert sample.minutes == pytest.approx(20 / 60)

@@ -1,0 +1,86 @@
+"""Measures of speed: counts by hand, shares that add up, and what is refused."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from q2pi.cli import main
+from q2pi.envs import EnvSpec
+from q2pi.errors import UserError
+from q2pi.runs import benchmark as bench
+
+
+@pytest.mark.parametrize(("double", "passes"), [(True, 5), (False, 4)])
+def test_the_work_of_one_update_by_hand(double: bool, passes: int) -> None:
+    """Multiplications of one forward pass, a sample: the three convolutions, two layers of 512 and 6 units.
+
+    Two networks (without Double one) see the next observations and one the observations; backward costs two passes
+    more, without the gradient of the pixels. Two operations a multiplication.
+    """
+    first, second, third = 20 * 20 * 32 * 8 * 8 * 4, 9 * 9 * 64 * 4 * 4 * 32, 7 * 7 * 64 * 3 * 3 * 64
+    forward = first + second + third + 3136 * 512 + 512 * 6
+    measures = bench.update(bench.base_config({"threads": 1, "precision": "fp32"}, double), repetitions=1)
+    assert measures["gflop"] == pytest.approx(2 * 32 * (passes * forward - first) / 1e9)
+    assert measures["gflop_per_second"] == pytest.approx(1e3 * measures["gflop"] / measures["ms"])
+    assert 0 < measures["fraction_of_machine"] < 1.5
+
+
+def test_a_machine_multiplies() -> None:
+    assert bench.matrix_rate("fp32", torch.device("cpu")) > 1e8
+
+
+def test_shares_of_training_add_up() -> None:
+    measures = bench.training(bench.base_config({"threads": 1, "num_envs": 4}), steps=10)
+    assert measures["agent_steps"] == 8
+    assert sum(measures["share"].values()) == pytest.approx(1)
+    assert {"act", "learn", "environment", "observe", "other"} <= set(measures["share"])
+    assert 1 < measures["steps_per_second"] < 10_000
+
+
+def test_compressed_frames_take_far_less_than_raw_ones() -> None:
+    raw, compressed = (bench.replay(4_000, codec, draws=5) for codec in ("raw", "zstd"))
+    assert 7_000 < raw["bytes_per_transition"] < 8_500
+    assert 100 < compressed["bytes_per_transition"] < 1_500
+    assert raw["sample_ms"] > 0
+    assert raw["checkpoint_megabytes"] < raw["megabytes"] / 10, "a checkpoint is compressed"
+    assert 0 < raw["checkpoint_seconds"] < 60
+
+
+def test_a_replay_is_filled_by_the_player_of_its_game() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def fire(observation: Any, generator: np.random.Generator) -> Any:
+        seen.append(observation.shape)
+        return np.ones(len(observation), np.int64)
+
+    measures = bench.replay(1_000, "raw", draws=1, env=EnvSpec("Pong", protocol="nature"), act=fire)
+    assert (measures["env_id"], measures["play"]) == ("Pong", "trained")
+    assert seen == [(8, 4, 84, 84)] * 125
+    assert bench.replay(1_000, "raw", draws=1)["play"] == "random"
+
+
+@pytest.mark.parametrize("rules", [{"resize": (42, 42)}, {"grayscale": False}])
+def test_a_replay_of_other_frames_is_not_measured(rules: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="gray frames of 84 x 84"):
+        bench.replay(1_000, "raw", env=EnvSpec("Pong", **rules))
+
+
+def test_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "replay", "--transitions", "1000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["transitions"] > 900
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["replay", "--transitions", "10"], "--transitions 10 is out of range: it must be at least 1000"),
+        (["update", "--repetitions", "0"], "--repetitions 0 is out of range: it must be at least 1"),
+        (["all"], "bench --help"),
+    ],
+)
+def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    assert message in capsys.readouterr().err

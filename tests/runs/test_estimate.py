@@ -1,0 +1,191 @@
+"""What a run will take: counts by hand, the memory that the replay really has, and refusals."""
+
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from rich.console import Console
+from small_runs import cartpole, invaders
+
+from q2pi.algorithms import registry
+from q2pi.algorithms.registry import build_agent, default_config, setting_of
+from q2pi.commands.terminal import explain
+from q2pi.config import RunConfig, override
+from q2pi.envs import make_games
+from q2pi.errors import UserError
+from q2pi.runs import estimate as forecast
+from q2pi.training.events import Progress
+from q2pi.training.loop import prepare
+
+
+def test_counts_of_a_run_by_hand() -> None:
+    """600 agent steps of 4 frames; an update every 4 steps after the first 100."""
+    needs = forecast.forecast(invaders())
+    assert (needs.steps, needs.frames, needs.updates) == (600, 2_400, 125)
+    needs = forecast.forecast(cartpole())
+    assert (needs.steps, needs.frames, needs.updates) == (400, 400, 84)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [cartpole(), cartpole(num_envs=1, n_step=3), invaders(), invaders(num_envs=1, buffer_size=7, batch_size=2)],
+)
+def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1_000))
+    monkeypatch.setattr(forecast.psutil, "Process", lambda: process)
+    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    config = prepare(config)
+    games = make_games(config.env, config.num_envs, config.seed)
+    agent: Any = build_agent(config, games)
+    needed = registry.find("dqn").memory_needed(config.hyper, setting_of(config, games))
+    games.close()
+    assert needed == agent.replay.nbytes
+    needs = forecast.forecast(config)
+    assert needs.storage == min(needed, whole_budget(config))
+    assert needs.memory_available == 1_000 + 10**9
+
+
+def whole_budget(config: RunConfig[Any]) -> int:
+    """Return the bytes of a replay that holds every step of the run."""
+    return forecast.forecast(replace(config, hyper=replace(config.hyper, buffer_size=config.total_timesteps))).storage
+
+
+def test_a_replay_that_the_budget_never_fills_counts_for_what_it_will_hold() -> None:
+    full, part = forecast.forecast(cartpole(buffer_size=400)), forecast.forecast(cartpole(buffer_size=100_000))
+    assert part.storage == full.storage
+
+
+def test_peak_memory_grows_with_what_is_touched() -> None:
+    """50 MB beyond what this process, or the one that it came from, ever had at once."""
+    before = forecast.peak_memory()
+    touched = np.ones(before - psutil.Process().memory_info().rss + (50 << 20), np.uint8)
+    assert 45 << 20 < forecast.peak_memory() - before < 60 << 20
+    assert touched.all()
+
+
+def test_a_million_atari_frames_take_seven_gigabytes() -> None:
+    """84 * 84 = 7056 bytes a frame, and 21 beside it: action 8, reward 4, continuation 4, age 4, final 1."""
+    config = prepare(invaders(resize=(84, 84), num_envs=8))
+    games = make_games(config.env, 1, 1)
+    setting = replace(setting_of(config, games), num_envs=8)
+    games.close()
+    hyper = replace(config.hyper, buffer_size=1_000_000)
+    rows = 8 * (125_000 + 3 + 1)
+    assert registry.find("dqn").memory_needed(hyper, setting) == rows * (7056 + 21)
+
+
+def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^--buffer-size 1000000000 needs \d+\.\d+ GB, more than the \d+\.\d+ GB"):
+        forecast.forecast(invaders(buffer_size=10**9))
+    needed = 1_000 * 1296  # less than the replay needs
+    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
+    with pytest.raises(UserError, match="--buffer-size 1000"):
+        forecast.forecast(invaders())
+
+
+def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() -> None:
+    config = override(default_config("pqn"), {"env_id": "SpaceInvaders", "num_envs": 8, "window": 10**6})
+    with pytest.raises(UserError, match=r"^--num-envs 8 with --window 1000000 needs [\d.]+ GB, more than"):
+        forecast.forecast(prepare(config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [cartpole(), cartpole(num_envs=400), cartpole(total_timesteps=5, num_envs=1, learning_starts=0)],
+    ids=["usual", "one step of all games", "five steps"],
+)
+def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
+    assert 0 < forecast.try_out(prepare(config)).seconds < 60
+
+
+PEAK = """
+import sys
+from small_runs import cartpole
+from q2pi.runs import estimate as forecast
+from q2pi.runs.execute import execute
+from q2pi.training.loop import prepare
+
+config = prepare(cartpole(hidden=(1500, 1500)))
+expected = forecast.try_out(config).memory + forecast.forecast(config).storage
+for _ in execute(config, sys.argv[1]):
+    pass
+print(expected, forecast.peak_memory())
+"""
+
+
+def test_the_peak_of_a_run_is_that_of_its_forecast(tmp_path: Path) -> None:
+    """In a process of its own. To write 2.3 million weights and their moments takes 70 MB more than to hold them."""
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "run")]
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=tests)
+    expected, peak = map(int, output.stdout.split())
+    assert expected == pytest.approx(peak, rel=0.1)
+
+
+def test_more_steps_take_more_time() -> None:
+    config = prepare(cartpole())
+    assert forecast.try_out(replace(config, total_timesteps=400_000)).seconds > 10 * forecast.try_out(config).seconds
+
+
+def test_each_part_is_forecast_by_the_row_in_which_it_was_quickest() -> None:
+    """By hand: 400 agent steps of 2 ms, 84 updates of 100 ms. The first row builds emulators, the third is slow."""
+    rows = [
+        Progress(300, {"updates": 10}, {"act": 2.0, "environment": 4.0, "learn": 9.0}),
+        Progress(600, {"updates": 10}, {"act": 0.2, "environment": 0.4, "learn": 1.0}),
+        Progress(900, {"updates": 0}, {"act": 0.5, "environment": 0.5, "learn": 0.0}),
+    ]
+    assert forecast._seconds(prepare(cartpole()), rows) == pytest.approx(0.8 + 8.4)
+    assert np.isnan(forecast._seconds(prepare(cartpole()), rows[2:])), "no update, no telling"
+
+
+def explained(config: RunConfig[Any], brief: bool) -> str:
+    text = io.StringIO()
+    explain(prepare(config), "classic", Console(file=text, width=120), brief)
+    return text.getvalue()
+
+
+def test_it_is_explained() -> None:
+    full, brief = explained(cartpole(), False), explained(cartpole(), True)
+    for line in ("classic", "400 (4 games side by side)", "84", "about"):
+        assert line in brief
+    assert "target_network_frequency" in full
+    assert "target_network_frequency" not in brief
+
+
+def test_a_trial_that_diverges_is_no_failure() -> None:
+    assert "unknown time, as a short trial diverged or was too slow" in explained(cartpole(learning_rate=1e30), True)
+
+
+def test_bytes_for_people() -> None:
+    assert forecast.gigabytes(7_056_000_000) == "7.06 GB"
+    assert forecast.gigabytes(1_500_000) == "1.5 MB"
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory", "codec"),
+    [
+        ({"buffer_size": 1_000_000}, 22 * 10**9, "raw"),  # 7.06 GB of frames
+        ({"buffer_size": 1_000_000}, 21 * 10**9, "zstd"),
+        ({"buffer_size": 1_000_000, "grayscale": False}, 22 * 10**9, "zstd"),
+        ({"buffer_size": 1_000_000, "replay_codec": "raw"}, 10**9, "raw"),
+        ({"buffer_size": 500, "replay_codec": "zstd"}, 22 * 10**9, "zstd"),
+    ],
+)
+def test_frames_are_compressed_where_raw_ones_take_over_a_third_of_the_memory(
+    changes: dict[str, Any], memory: int, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("q2pi.training.loop.virtual_memory", lambda: SimpleNamespace(total=memory))
+    assert prepare(invaders(resize=(84, 84), **changes)).hyper.replay_codec == codec
+
+
+def test_vectors_are_kept_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("q2pi.training.loop.virtual_memory", lambda: SimpleNamespace(total=1_000))
+    assert prepare(cartpole()).hyper.replay_codec == "raw"

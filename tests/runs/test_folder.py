@@ -1,0 +1,191 @@
+"""Run folders: what `record` writes, what a resumed run cuts off, and who may write."""
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import cartpole
+
+from q2pi.envs.vector import Episode
+from q2pi.errors import UserError
+from q2pi.evaluation.evaluate import Evaluation
+from q2pi.runs import checkpoint
+from q2pi.runs import folder as rundir
+from q2pi.runs.folder import RunDir
+from q2pi.runs.recorder import record
+from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress, Started
+
+
+def started(step: int = 0) -> Event:
+    return Started(step, cartpole(), None)  # type: ignore[arg-type]
+
+
+def ended(step: int, score: float, number: int = 0) -> Event:
+    return EpisodeEnded(step, Episode(0, number, 1000 + number, np.array([1, 0, 1]), score, 3))
+
+
+def saved(step: int) -> Event:
+    return Checkpoint(step, {"step": step})
+
+
+def write(run: RunDir, events: Iterable[Event]) -> None:
+    for _ in record(iter(list(events)), run):
+        pass
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path / "run", cartpole())
+
+
+def scores(run: RunDir, file: str) -> list[float]:
+    return [entry["return"] for entry in json.loads((run.episodes / file).read_text())]
+
+
+def test_a_new_run_holds_its_config(run: RunDir) -> None:
+    assert [path.name for path in run.path.iterdir()] == ["config.toml"]
+    assert RunDir.open(run.path).config() == cartpole()
+
+
+def test_an_empty_folder_can_become_a_run(tmp_path: Path) -> None:
+    assert RunDir.create(tmp_path, cartpole()).config_file.is_file()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(UserError, match="exists already"):
+        RunDir.create(tmp_path, cartpole())
+    with pytest.raises(UserError, match="exists already"):
+        RunDir.create(tmp_path / "precious", cartpole())
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_no_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"--run-dir .*file is no folder"):
+        RunDir.create(tmp_path / "file" / "a" / "b", cartpole())
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    with pytest.raises(UserError, match=r"^--run-dir /proc/none/run cannot be made: "):
+        RunDir.create("/proc/none/run", cartpole())
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run folder"):
+        RunDir.open(tmp_path)
+
+
+def test_rows_are_written_by_kind(run: RunDir) -> None:
+    evaluation = Evaluation(8, (Episode(0, 0, 5, np.array([1]), 7.0, 1),), {"env": {"env_id": "CartPole-v1"}})
+    seconds = {"act": 1.0, "learn": 2.0, "evaluate": 4.0}
+    progress = Progress(8, {"loss": 0.5}, seconds)
+    write(run, [started(), ended(4, 9.0), Evaluated(8, evaluation), progress, saved(8), Finished(8, {})])
+    (episode,) = run.rows("episode")
+    assert episode == {"kind": "episode", "step": 4, "return": 9.0, "length": 3, "game": 0, "number": 0, "seed": 1000}
+    (train,) = run.rows("train")
+    assert (train["step"], train["loss"], train["seconds"]) == (8, 0.5, seconds)
+    assert train["spent"] == 3.0, "training, without the evaluation"
+    (judged,) = run.rows("evaluation")
+    assert (judged["step"], judged["scores"], judged["statistics"]["mean"]) == (8, [7.0], 7.0)
+    assert json.loads(run.evaluation_file.read_text())["protocol"] == {"env": {"env_id": "CartPole-v1"}}
+    assert checkpoint.steps(run.checkpoints) == [8]
+
+
+def test_the_best_and_the_newest_episodes_are_kept(run: RunDir) -> None:
+    """Of twelve episodes, the best four in order (the first of equals stays first), and the newest eight."""
+    played = [3, 9, 1, 7, 9, 2, 8, 5, 7, 0, 4, 6]
+    write(run, [started(), *[ended(4 * n, score, n) for n, score in enumerate(played)], saved(48)])
+    assert scores(run, "best.json") == [9, 9, 8, 7]
+    assert [entry["number"] for entry in json.loads((run.episodes / "best.json").read_text())] == [1, 4, 6, 3]
+    assert scores(run, "newest.json") == played[4:]
+    first = json.loads((run.episodes / "best.json").read_text())[0]
+    assert (first["seed"], first["actions"], first["step"]) == (1001, [1, 0, 1], 4)
+
+
+def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunDir) -> None:
+    """Killed between the writing of the episodes and of the checkpoint at step 8: it continues from step 4."""
+    write(run, [started(), ended(2, 5.0, 0), ended(4, 3.0, 1), saved(4)])
+    before = {name: scores(run, name) for name in ("best.json", "newest.json")}
+    write(run, [started(4), *[ended(6, 9.0, n) for n in range(2, 12)], Finished(8, {})])
+    with run.metrics_file.open("a") as file:
+        file.write('{"kind": "episode", "st')
+    assert scores(run, "best.json") == [9, 9, 9, 9]
+    write(run, [started(4), Finished(4, {})])
+    assert {name: scores(run, name) for name in ("best.json", "newest.json")} == before
+    assert [row["number"] for row in run.rows("episode")] == [0, 1]
+
+
+def test_a_torn_last_line_is_no_row(run: RunDir) -> None:
+    write(run, [started(), ended(2, 5.0, 0), Finished(4, {})])
+    with run.metrics_file.open("a") as file:
+        file.write('{"kind": "episode", "step": 3, "return": 1')
+    assert len(run.rows("episode")) == 1
+
+
+def test_a_run_without_metrics_has_no_rows(run: RunDir) -> None:
+    assert run.rows("train") == []
+
+
+def test_a_second_process_is_kept_out(run: RunDir) -> None:
+    first = record(iter([started(), Finished(4, {})]), run)
+    next(first)
+    with pytest.raises(UserError, match="is in use"):
+        next(record(iter([started()]), run))
+    first.close()
+    write(run, [started()])
+
+
+def test_time_before_a_resume_counts(run: RunDir) -> None:
+    for _ in record(iter([started(), saved(4)]), run, seconds_before=100.0):
+        pass
+    assert 100 <= checkpoint.notes(run.checkpoints, 4)["seconds"] < 160
+
+
+def tensorboard(run: RunDir) -> list[tuple[int, Any]]:
+    """Return (step, name and value, or the mark that later steps are void) of each event, file by file."""
+    from tensorboardX.proto.event_pb2 import Event as BoardEvent
+
+    found: list[tuple[int, Any]] = []
+    for path in sorted(run.tensorboard.iterdir()):
+        data, position = path.read_bytes(), 0
+        while position < len(data):
+            (length,) = struct.unpack_from("<Q", data, position)
+            event = BoardEvent.FromString(data[position + 12 : position + 12 + length])
+            position += 16 + length
+            if event.HasField("session_log"):
+                found.append((event.step, "void"))
+            found += [(event.step, (value.tag, value.simple_value)) for value in event.summary.value]
+    return found
+
+
+def test_tensorboard_gets_the_same_numbers(run: RunDir) -> None:
+    write(run, [started(), ended(2, 5.0), Progress(4, {"loss": 0.5}, {}), Finished(4, {})])
+    write(run, [started(2), Progress(4, {"loss": 0.25}, {}), Finished(4, {})])
+    assert tensorboard(run) == [
+        (2, ("episode/return", 5.0)),
+        (4, ("train/loss", 0.5)),
+        (3, "void"),
+        (4, ("train/loss", 0.25)),
+    ]
+
+
+@pytest.mark.parametrize("text", ["total_timesteps = ", b"\xff\xfe", "seed = 1"], ids=["torn", "binary", "nameless"])
+def test_a_config_that_cannot_be_read(run: RunDir, text: str | bytes) -> None:
+    run.config_file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=r"config\.toml") as caught:
+        run.config()
+    assert "\n" not in str(caught.value)
+
+
+def test_small_files_are_replaced_whole(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = run.path / "small.json"
+    rundir._replace(path, "old")
+    monkeypatch.setattr(rundir.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        rundir._replace(path, "new")
+    assert path.read_text() == "old"

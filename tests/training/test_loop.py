@@ -1,0 +1,252 @@
+"""The loop: what it calls and when, what it yields and when, with an agent that only takes notes."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import small_runs  # noqa: F401  registers the worlds
+import torch
+
+from q2pi.algorithms import registry
+from q2pi.config import RunConfig
+from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import VectorGames
+from q2pi.errors import UserError
+from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Finished, Interrupted, Progress, Started
+from q2pi.training.loop import Clock, device_of, run
+
+
+@dataclass(frozen=True)
+class Hyper:
+    overlap: bool = True
+    loss: float = 2.0
+    weight: float = 1.0
+    """Becomes the weight of the network in the first update."""
+
+
+class Notes:
+    """An agent that writes down what it is asked, and learns nothing."""
+
+    evaluation_policy = "the first action"
+
+    def __init__(self, hyper: Hyper, setting: Any) -> None:
+        self.hyper, self.overlap = hyper, hyper.overlap
+        self.calls: list[Any] = []
+        self.network = torch.nn.Linear(1, 1)
+
+    def begin(self, observation: Any) -> None:
+        self.calls.append("begin")
+
+    def act(self, observation: Any, step: int) -> Any:
+        self.calls.append(("act", step))
+        return np.zeros(len(observation), np.int64)
+
+    def observe(self, action: Any, result: Any) -> None:
+        self.calls.append("observe")
+
+    def learn(self, step: int) -> list[dict[str, float]]:
+        self.calls.append(("learn", step))
+        if not step:
+            return []
+        torch.nn.init.constant_(self.network.weight, self.hyper.weight)
+        return [{"loss": self.hyper.loss}, {"loss": 2 * self.hyper.loss + step}]
+
+    def evaluation_act(self, observation: Any, noise: Any) -> Any:
+        return np.zeros(len(observation), np.int64)
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        return {"main": self.network}
+
+    def state(self) -> dict[str, Any]:
+        return {"calls": len(self.calls)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.calls.append(("load", state["calls"]))
+
+
+@pytest.fixture(autouse=True)
+def notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make "notes" the name of an algorithm."""
+    module = SimpleNamespace(check=lambda run: None, check_spaces=lambda setting: None, Agent=Notes)
+    monkeypatch.setattr(registry, "find", lambda name: module)
+
+
+def config(**changes: Any) -> RunConfig[Any]:
+    """Two games of two steps each, 12 agent steps."""
+    hyper = Hyper(**{name: changes.pop(name) for name in ("overlap", "loss", "weight") if name in changes})
+    base = RunConfig(
+        algorithm="notes",
+        total_timesteps=12,
+        num_envs=2,
+        threads=1,
+        device="cpu",
+        checkpoint_frequency=0,
+        evaluation_episodes=0,
+        env=EnvSpec("Truncated-v0"),
+        hyper=hyper,
+    )
+    return replace(base, **changes)
+
+
+def agent_after(config: RunConfig[Any], state: Any = None) -> Notes:
+    first, *_ = list(run(config, state))
+    assert isinstance(first, Started)
+    assert isinstance(first.agent, Notes)
+    return first.agent
+
+
+def steps_of(kind: type, config: RunConfig[Any]) -> list[int]:
+    return [event.step for event in run(config) if isinstance(event, kind)]
+
+
+def test_learning_overlaps_with_the_emulators_and_catches_up_at_the_end() -> None:
+    assert agent_after(config(total_timesteps=4)).calls == [
+        *["begin", ("act", 0), ("learn", 0), "observe"],
+        *[("act", 2), ("learn", 2), "observe", ("learn", 4)],
+    ]
+
+
+def test_or_it_comes_after_what_was_observed() -> None:
+    assert agent_after(config(total_timesteps=4, overlap=False)).calls == [
+        *["begin", ("act", 0), "observe", ("learn", 2)],
+        *[("act", 2), "observe", ("learn", 4)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("games", "frequency", "expected"),
+    [
+        (2, 5, [6, 10, 12]),
+        (2, 4, [4, 8, 12]),
+        (1, 5, [5, 10, 12]),
+        (4, 5, [8, 12]),  # 4 -> 8 passes 5, 8 -> 12 passes 10
+        (2, 1, [2, 4, 6, 8, 10, 12]),
+        (2, 0, [12]),
+        (2, 100, [12]),
+        (5, 100, [15]),  # whole steps of the games
+    ],
+)
+def test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed(
+    games: int, frequency: int, expected: list[int]
+) -> None:
+    assert steps_of(Checkpoint, config(num_envs=games, checkpoint_frequency=frequency)) == expected
+
+
+def test_evaluations_are_due_and_there_is_one_at_the_end() -> None:
+    assert steps_of(Evaluated, config(evaluation_frequency=5, evaluation_episodes=2)) == [6, 10, 12]
+    assert steps_of(Evaluated, config(evaluation_episodes=2)) == [12]
+    assert steps_of(Evaluated, config(evaluation_frequency=5)) == []
+
+
+def test_metrics_come_as_asked_and_before_every_checkpoint() -> None:
+    assert steps_of(Progress, config(log_frequency=4, checkpoint_frequency=5)) == [4, 6, 8, 10, 12]
+
+
+def test_events_of_one_step_in_their_order() -> None:
+    events = list(run(config(total_timesteps=2, evaluation_episodes=1, env=EnvSpec("Truncated-v0"))))
+    assert [type(event) for event in events] == [Started, Evaluated, Progress, Checkpoint, Finished]
+    kinds = [type(event) for event in run(config(total_timesteps=4, evaluation_episodes=1))]
+    assert kinds == [Started, EpisodeEnded, EpisodeEnded, Evaluated, Progress, Checkpoint, Finished]
+
+
+def test_metrics_are_means_since_the_last_ones() -> None:
+    """Updates at step 2 have losses 2 and 6, at step 4 they have 2 and 8, at step 6 (the end) 2 and 10."""
+    rows = [event.metrics for event in run(config(total_timesteps=6, log_frequency=4)) if isinstance(event, Progress)]
+    assert rows == [{"loss": 4.0, "updates": 2}, {"loss": 5.5, "updates": 4}]
+
+
+def test_a_step_without_updates_has_only_their_count() -> None:
+    first = next(event for event in run(config(log_frequency=1)) if isinstance(event, Progress))
+    assert (first.step, first.metrics) == (2, {"updates": 0})
+
+
+def test_asked_to_stop_it_offers_a_checkpoint_and_ends() -> None:
+    answers = iter([False, True])
+    events = list(run(config(), stop=lambda: next(answers)))
+    assert [type(event) for event in events[-3:]] == [Progress, Checkpoint, Interrupted]
+    assert events[-1].step == 4
+    assert not any(isinstance(event, Finished) for event in events)
+
+
+def test_asked_to_stop_at_the_last_step_it_is_finished() -> None:
+    events = list(run(config(total_timesteps=2), stop=lambda: True))
+    assert isinstance(events[-1], Finished)
+
+
+def test_it_goes_on_from_a_state() -> None:
+    state = next(event.state for event in run(config(checkpoint_frequency=4)) if isinstance(event, Checkpoint))
+    assert state["step"] == 4
+    saved = {"step": 4, "games": state["games"], "agent": {"calls": 99}}
+    calls = agent_after(config(total_timesteps=6), saved).calls
+    assert calls == [("load", 99), ("act", 4), ("learn", 4), "observe", ("learn", 6)]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_run(loss: float) -> None:
+    with pytest.raises(Diverged, match=f"loss is {loss} after 2 agent steps"):
+        list(run(config(loss=loss)))
+
+
+def test_a_broken_network_is_never_offered_as_a_checkpoint() -> None:
+    """Its loss was finite still: only the next update would show."""
+    broken = config(weight=float("nan"), checkpoint_frequency=2)
+    with pytest.raises(Diverged, match="a weight of network 'main' is not finite after 4 agent steps"):
+        list(run(broken))
+    offered = []
+    try:
+        for event in run(broken):
+            if isinstance(event, Checkpoint):
+                offered.append(event.step)
+    except Diverged:
+        pass
+    assert offered == [2], "before the first update the network was whole"
+
+
+def test_games_are_closed_however_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(VectorGames, "close", lambda self: closed.append(self))
+    list(run(config()))
+    abandoned = run(config())
+    next(abandoned)
+    abandoned.close()
+    with pytest.raises(Diverged):
+        list(run(config(loss=float("nan"))))
+    assert len(closed) == 3
+
+
+def test_seconds_add_up_and_name_their_part() -> None:
+    clock = Clock()
+    with clock.part("act"):
+        pass
+    first = clock.read()
+    assert set(first) == {"act", "other"}
+    assert all(value >= 0 for value in first.values())
+    second = clock.read()
+    assert set(second) == {"other"}
+    assert clock.total["other"] == first["other"] + second["other"]
+
+
+def test_a_finished_run_says_where_its_time_went() -> None:
+    *_, last = run(config(evaluation_episodes=1))
+    assert isinstance(last, Finished)
+    assert set(last.seconds) == {"act", "learn", "environment", "observe", "evaluate", "checkpoint", "other"}
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == device_of("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="--device cuda"):
+        device_of("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of("auto") == torch.device("cuda")
+
+
+def test_threads_are_those_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        list(run(config(threads=2)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

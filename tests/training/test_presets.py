@@ -1,0 +1,115 @@
+"""Presets: all of them can run, the right one is the default, and mistakes are answered."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from q2pi.acceleration import precision
+from q2pi.algorithms import registry
+from q2pi.algorithms.registry import default_config
+from q2pi.config import override
+from q2pi.errors import UserError
+from q2pi.training import loop
+from q2pi.training.loop import prepare
+from q2pi.training.presets import configure, names
+
+ALL = [(algorithm, preset) for algorithm in registry.names() for preset in names(algorithm)]
+
+
+@pytest.mark.parametrize(("algorithm", "preset"), ALL)
+def test_every_preset_can_run(algorithm: str, preset: str) -> None:
+    config, used = configure(algorithm, "CartPole-v1" if preset == "classic" else None, preset)
+    assert used == preset
+    assert prepare(config).algorithm == algorithm
+    assert config != default_config(algorithm)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "expected"),
+    [
+        (None, "quick"),
+        ("SpaceInvaders", "quick"),
+        ("ALE/Pong-v5", "quick"),
+        ("CartPole", "CartPole-v1"),
+        ("Acrobot", "classic"),
+    ],
+)
+def test_the_default_suits_the_environment(env_id: str | None, expected: str) -> None:
+    assert configure("dqn", env_id)[1] == expected
+
+
+def test_a_preset_of_that_name_for_the_environment_goes_first() -> None:
+    (pong, own), (general, name) = (configure("pqn", env_id, "laptop") for env_id in ("Pong", "SpaceInvaders"))
+    assert (own, name) == ("Pong-laptop", "laptop")
+    assert (pong.env.env_id, general.env.env_id) == ("Pong", "SpaceInvaders")
+    assert pong.hyper.gamma < general.hyper.gamma
+    assert configure("dqn", "CartPole-v1", "short")[1] == "CartPole-v1-short"
+
+
+def test_the_quick_preset_is_what_the_readme_says_of_it() -> None:
+    config, _ = configure("dqn", "space_invaders")
+    assert config.env.env_id == "SpaceInvaders"
+    assert (config.total_timesteps, config.hyper.buffer_size, config.precision) == (200_000, 100_000, "auto")
+
+
+def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('seed = 7\n[env]\nenv_id = "Pong"\n[hyper]\nbatch_size = 16\n')
+    config, used = configure("dqn", None, str(path))
+    assert (config.seed, config.env.env_id, config.hyper.batch_size, used) == (7, "Pong", 16, str(path))
+    assert configure("dqn", "Breakout", str(path))[0].env.env_id == "Breakout"
+
+
+@pytest.mark.parametrize(
+    ("preset", "fragment"),
+    [
+        ("natur", "nature, quick; did you mean 'nature'?"),
+        ("missing.toml", "nature, quick (or give the path of a .toml file)"),
+    ],
+)
+def test_unknown_presets(preset: str, fragment: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configure("dqn", None, preset)
+    assert str(caught.value).startswith(f"--preset {preset}: dqn has ")
+    assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"seed = ", "is not valid TOML"),
+        (b"\xff\xfe\x00", "is not valid TOML"),
+        (b'algorithm = "ppo"', "is for ppo, not for dqn"),
+        (b"sed = 1", "unknown option 'sed' (did you mean 'seed'?)"),
+        (b'seed = "one"', "seed = 'one': it must be of type int"),
+    ],
+    ids=["torn", "binary", "another algorithm", "unknown option", "wrong type"],
+)
+def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        configure("dqn", None, str(path))
+    assert fragment in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "pays", "found"),
+    [
+        ("Pong", {}, {"nature"}, "bf16"),
+        ("Pong", {}, {"nips"}, "fp32"),
+        ("Pong", {"network": "nips"}, {"nips"}, "bf16"),
+        ("CartPole-v1", {}, {"nature", "nips"}, "fp32"),
+    ],
+)
+def test_auto_precision_is_settled_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, env_id: str, options: dict[str, str], pays: set[str], found: str
+) -> None:
+    monkeypatch.setattr(precision, "choice", lambda network, device: "bf16" if network in pays else "fp32")
+    config, _ = configure("dqn", env_id)
+    config = loop.prepare(override(replace(config, precision="auto"), options))
+    assert config.precision == found
+    assert loop.prepare(config) == config
