@@ -16,7 +16,7 @@ import numpy as np
 from q2pi.config import override
 from q2pi.evaluation.evaluate import mean_return
 from q2pi.runs.execute import execute, is_finished
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.statistics.scores import bootstrap_interval, mean
 from q2pi.training.events import Evaluated
 from q2pi.training.presets import configure
@@ -58,7 +58,7 @@ def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
     """Return the scores of one task: each seed's mean over its episodes, and their mean with its interval."""
     reports, seconds = [], []
     for seed in seeds:
-        run = RunDir.open(folder_of(root, task, seed))
+        run = RunFolder.open(folder_of(root, task, seed))
         reports.append(json.loads(run.evaluation_file.read_text()))
         seconds.append(run.rows("train")[-1]["elapsed"])
     means = [report["statistics"]["mean"] for report in reports]

@@ -22,11 +22,11 @@ import torch
 from publish import curve, write_rows
 
 from q2pi.config import override
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.reports.learning_curves import learning_curves
 from q2pi.runs import benchmark as bench
 from q2pi.runs.execute import execute
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import Finished, Progress
 from q2pi.training.loop import run
 from q2pi.training.presets import configure
@@ -60,7 +60,7 @@ def correctness(device: str, updates: int) -> dict[str, Any]:
 def alone(device: str, games: int, steps: int) -> dict[str, Any]:
     """Return what bounds the speed: emulators that no one learns from, and updates that no one waits for."""
     config = bench.base_config({"device": device, "precision": "bf16"})
-    emulators = make_games(config.env, games, 1)
+    emulators = make_envs(config.env, games, 1)
     emulators.reset()
     actions = np.random.default_rng(0)
     began = time.perf_counter()
@@ -77,7 +77,7 @@ def peer(device: str, steps: int) -> float | None:
     """Return agent steps per second of Stable-Baselines3's DQN, one game, where it is installed."""
     if importlib.util.find_spec("stable_baselines3") is None:
         return None
-    from contenders import sb3_dqn
+    from candidates import sb3_dqn
 
     return sb3_dqn(steps, torch.get_num_threads(), device)
 
@@ -94,7 +94,7 @@ def train(device: str, games: int, precision: str, seconds: float, rate: float, 
     for event in execute(override(config, options), folder):
         if isinstance(event, Finished):
             spent = sum(event.seconds.values())
-    ran = RunDir.open(folder)
+    ran = RunFolder.open(folder)
     for file in (ran.config_file, ran.evaluation_file):
         shutil.copy(file, out / file.name)
     write_rows(out / "curve.csv", curve(ran))

@@ -35,14 +35,14 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train the preset, or what is left of it; return its minutes, steps, training returns and scores."""
     from q2pi.config import override
     from q2pi.runs.execute import execute
-    from q2pi.runs.folder import RunDir
+    from q2pi.runs.folder import RunFolder
     from q2pi.training.presets import configure
 
     config, _ = configure("pqn", game, "laptop")
-    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "evaluation_e": JUDGED_E}
+    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "eval_epsilon": JUDGED_E}
     for _ in execute(override(config, options), folder):
         pass
-    run = RunDir.open(folder)
+    run = RunFolder.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
     judging = np.cumsum([row["seconds"].get("evaluate", 0.0) for row in rows])
     training = (np.array([row["elapsed"] for row in rows]) - judging) / 60

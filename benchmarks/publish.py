@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from q2pi.reports.learning_curves import learning_curves, published_comparison
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.statistics.scores import bootstrap_interval, mean
 
 WINDOW = 10_000
@@ -43,7 +43,7 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
             writer.writerows(rows)
 
 
-def curve(run: RunDir, window: int = WINDOW) -> list[dict[str, float]]:
+def curve(run: RunFolder, window: int = WINDOW) -> list[dict[str, float]]:
     """Return one row per window: mean raw return and length of the episodes that ended in it, mean scalars."""
     episodes, updates = run.rows("episode"), run.rows("train")
     rows = []
@@ -61,7 +61,7 @@ def curve(run: RunDir, window: int = WINDOW) -> list[dict[str, float]]:
     return rows
 
 
-def training_returns(run: RunDir, width: int) -> list[dict[str, float]]:
+def training_returns(run: RunFolder, width: int) -> list[dict[str, float]]:
     """Return one row per wide window: mean raw return of its episodes and the 95 % bootstrap interval over them."""
     episodes = run.rows("episode")
     rows = []
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=250_000, help="agent steps of a wide window")
     parser.add_argument("--published", choices=sorted(PUBLISHED), help="draw the run beside these published points")
     options = parser.parse_args()
-    run, folder = RunDir.open(options.run), options.results
+    run, folder = RunFolder.open(options.run), options.results
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(run.config_file, folder / "config.toml")
     write_rows(folder / "curve.csv", curve(run))

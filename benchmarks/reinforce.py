@@ -19,7 +19,7 @@ import numpy as np
 from q2pi.config import override
 from q2pi.reports.style import COLOURS
 from q2pi.runs.execute import execute, is_finished
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import EpisodeEnded
 from q2pi.training.presets import configure
 
@@ -42,7 +42,7 @@ SAME = {("episodes", "8 per update"): ("weights", "to go, learned value")}
 def needed(folder: Path) -> tuple[int, int] | None:
     """Return (episodes, agent steps) at which the newest episodes first reached the goal; None where they did not."""
     newest: deque[float] = deque(maxlen=NEWEST)
-    for count, row in enumerate(RunDir(folder).rows("episode"), start=1):
+    for count, row in enumerate(RunFolder(folder).rows("episode"), start=1):
         newest.append(row["return"])
         if len(newest) == NEWEST and np.mean(newest) >= GOAL:
             return count, row["step"]
@@ -55,7 +55,7 @@ def train(options: dict[str, Any], seed: int, steps: int, folder: Path) -> None:
         return
     config, _ = configure("reinforce", "CartPole-v1", "classic")
     own = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
-    newest = deque((row["return"] for row in RunDir(folder).rows("episode")), maxlen=NEWEST)
+    newest = deque((row["return"] for row in RunFolder(folder).rows("episode")), maxlen=NEWEST)
     for event in execute(
         override(config, own | options), folder, lambda: len(newest) == NEWEST and float(np.mean(newest)) >= GOAL
     ):
@@ -153,7 +153,7 @@ def main() -> None:
             report["settings"][group][name] = {
                 "episodes": [episodes for episodes, _ in found],
                 "agent_steps": [steps for _, steps in found],
-                "most_episodes": max(len(RunDir(folder).rows("episode")) for folder in folders),
+                "most_episodes": max(len(RunFolder(folder).rows("episode")) for folder in folders),
             }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "episodes_needed.json").write_text(json.dumps(report, indent=1) + "\n")

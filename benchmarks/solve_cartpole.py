@@ -117,8 +117,8 @@ def main() -> None:
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.contender:
-        print(json.dumps(CONTENDERS[options.contender](options.seed)))
+    if options.candidate:
+        print(json.dumps(CONTENDERS[options.candidate](options.seed)))
         return
     solutions: dict[str, list[Solution]] = {name: [] for name in CONTENDERS}
     for seed in range(1, options.seeds + 1):

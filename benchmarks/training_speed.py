@@ -4,7 +4,7 @@
     make bench TASK=ppo                            PPO beside Stable-Baselines3
 
 All train the same algorithm: DQN with batch 32, one update per 4 agent steps, Adam, epsilon 0.05, or PPO with the RL
-Zoo's settings, the same number of threads, on the same machine (see contenders.py). Each contender runs in a process of
+Zoo's settings, the same number of threads, on the same machine (see candidates.py). Each contender runs in a process of
 its own; counted is the time between two agent-step counts after learning has begun and warmed up. Rounds alternate, so
 a drift of the machine meets all. Written: results/benchmarks/training_speed.json and .png (ppo_speed for PPO). Absolute
 numbers are of one machine; quote the ratios.
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from contenders import CONTENDERS, PEERS
+from candidates import CONTENDERS, PEERS
 
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 TASKS = {
@@ -72,18 +72,18 @@ def main() -> None:
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     file, title, steps = TASKS[options.task]
-    steps, contenders = options.steps or steps, CONTENDERS[options.task]
-    if options.contender:
-        print(contenders[options.contender](steps, options.threads))
+    steps, candidates = options.steps or steps, CONTENDERS[options.task]
+    if options.candidate:
+        print(candidates[options.candidate](steps, options.threads))
         return
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    speeds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(options.rounds):
-        for name in contenders:
+        for name in candidates:
             speeds[name].append(measure(options.task, name, options.peer_python, steps, options.threads))
             print(f"round {number + 1}  {name:<32} {speeds[name][-1]:6.1f} agent steps/s", flush=True)
-    peer = next(iter(contenders))
+    peer = next(iter(candidates))
     ratios = {
-        name: [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)] for name in contenders if name != peer
+        name: [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)] for name in candidates if name != peer
     }
     report = {
         "command": "make bench" + ("" if options.task == "dqn" else f" TASK={options.task}"),

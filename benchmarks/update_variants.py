@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from q2pi.acceleration.allocator import keep_freed
-from q2pi.acceleration.precision import Rounded
+from q2pi.acceleration.allocator import keep_freed_memory
+from q2pi.acceleration.precision import Bf16Copy
 from q2pi.algorithms.dqn import loss
 from q2pi.networks.value import QNetwork
 
@@ -92,7 +92,7 @@ def update(
 ) -> Callable[[], None]:
     """Return an update in one piece; `rounded`: the target network's weights are rounded to bf16 once."""
     target, batch = copy.deepcopy(network).requires_grad_(False), drawn()
-    target = Rounded(target, "bf16").network if rounded else target
+    target = Bf16Copy(target, "bf16").network if rounded else target
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
 
     def one() -> None:
@@ -168,12 +168,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", metavar="WORD", help="variants with this word in their names")
     options = parser.parse_args()
-    contenders = variants()
-    keep_freed()
-    rounds: dict[str, list[float]] = {name: [] for name in contenders if options.only in name}
+    candidates = variants()
+    keep_freed_memory()
+    rounds: dict[str, list[float]] = {name: [] for name in candidates if options.only in name}
     for _ in range(options.rounds):
         for name, times in rounds.items():
-            threads, work = contenders[name]
+            threads, work = candidates[name]
             torch.set_num_threads(threads)
             times.append(round(median_ms(work), 2))
     only = f" --only {options.only}" if options.only else ""

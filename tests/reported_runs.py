@@ -9,7 +9,7 @@ from typing import Any
 from q2pi.algorithms.registry import default_config
 from q2pi.config import override
 from q2pi.envs.spec import resolve
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 
 def finished_run(
@@ -22,11 +22,11 @@ def finished_run(
     seconds_per_step: float = 0.01,
     reached: int = 1_000,
     **options: Any,
-) -> RunDir:
+) -> RunFolder:
     """Write a run of 1,000 agent steps whose newest evaluation has this mean; the evaluation stands at `reached`."""
     config = override(default_config(algorithm), {"total_timesteps": 1_000, "env_id": "CartPole-v1"} | options)
     config = dataclasses.replace(config, env=resolve(config.env))
-    run = RunDir.create(path, config)
+    run = RunFolder.create(path, config)
     rows: list[dict[str, Any]] = [{"kind": "episode", "step": step, "return": value} for step, value in curve]
     half, whole = reached // 2, reached - reached // 2
     rows.append({"kind": "train", "step": half, "spent": half * seconds_per_step, "elapsed": 0.0})

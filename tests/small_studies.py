@@ -20,7 +20,7 @@ from q2pi.runs.execute import execute
 from q2pi.training.loop import prepare
 from q2pi.tuning import search
 from q2pi.tuning.objective import read_curve, value
-from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import create_study, load_study, open_storage
 from q2pi.tuning.trial import config_of
 
@@ -57,9 +57,9 @@ def plan(changes: dict[str, Any] | None = None, **options: Any) -> Plan:
     return Plan(**{"name": "tiny", "base": base, "space": SPACE, "fixed": {}, "seeds": 2, "pruner": "none"} | options)
 
 
-def begun(path: Path, made: Plan, url: str | None = None) -> tuple[StudyDir, Study]:
+def begun(path: Path, made: Plan, url: str | None = None) -> tuple[StudyFolder, Study]:
     """Return a new study in a folder."""
-    folder = StudyDir(path)
+    folder = StudyFolder(path)
     folder.write(made)
     create_study(folder, made, open_storage(folder, url))
     return folder, load_study(made, open_storage(folder, url))
@@ -79,7 +79,9 @@ def pace(made: Plan, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def work_under_fire(folder: StudyDir, url: str | None, made: Plan, wanted: int, kills: int, workers: int = 2) -> None:
+def work_under_fire(
+    folder: StudyFolder, url: str | None, made: Plan, wanted: int, kills: int, workers: int = 2
+) -> None:
     """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
 
     Every other victim is one that is at work on a trial; the others may be at anything, such as drawing or telling.
@@ -116,7 +118,7 @@ def work_under_fire(folder: StudyDir, url: str | None, made: Plan, wanted: int, 
         assert process.exitcode == 0
 
 
-def check_ended_once(folder: StudyDir, made: Plan, study: Study, wanted: int) -> None:
+def check_ended_once(folder: StudyFolder, made: Plan, study: Study, wanted: int) -> None:
     """Check that each trial ended, on values that its own runs bear out, one of them the same when run anew."""
     trials = study.get_trials()
     assert [trial.number for trial in trials] == list(range(wanted))

@@ -12,7 +12,7 @@ import q2pi
 from q2pi import api
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
@@ -37,7 +37,7 @@ def test_a_trained_agent_is_loaded_as_it_was(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_recorded_run_can_be_opened(folder: Path) -> None:
-    run = RunDir.open(folder)
+    run = RunFolder.open(folder)
     assert run.config() == prepare(api.override(configure("dqn", "CartPole-v1")[0], CARTPOLE))
     assert run.rows("train")
     assert run.newest_checkpoint()[0] == 400
@@ -51,9 +51,9 @@ def test_a_run_is_judged(folder: Path) -> None:
 
 
 def test_games_are_made() -> None:
-    games = q2pi.make_envs("CartPole-v1", 3, seed=2)
-    assert games.reset().shape == (3, 4)
-    games.close()
+    envs = q2pi.make_envs("CartPole-v1", 3, seed=2)
+    assert envs.reset().shape == (3, 4)
+    envs.close()
     with pytest.raises(UserError, match="unknown option 'stak'"):
         q2pi.make_envs("CartPole-v1", stak=2)
 

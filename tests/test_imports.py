@@ -52,8 +52,6 @@ def imported(source: str) -> set[str]:
     return found
 
 
-
-
 def test_at_most_seven_files_stand_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 7
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from q2pi import envs
 from q2pi.algorithms.base import Agent
 from q2pi.config import from_table, override
-from q2pi.envs import make_games
 from q2pi.envs.spec import EnvSpec
-from q2pi.envs.vector import VectorGames
+from q2pi.envs.vector import VectorEnv
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import evaluate_run, load_agent
 from q2pi.runs.recorder import record
 from q2pi.training.events import Started
@@ -41,7 +41,7 @@ def train(
     config = prepare(override(config, options))
     events = run(config)
     if run_dir is not None:
-        events = record(events, RunDir.create(run_dir, config))
+        events = record(events, RunFolder.create(run_dir, config))
     agent: Agent | None = None
     for event in events:
         if isinstance(event, Started):
@@ -56,7 +56,7 @@ def load(run_dir: str | Path) -> Agent:
     Raises:
         UserError: no run, no intact checkpoint, or one of another version.
     """
-    return load_agent(RunDir.open(run_dir))[0]
+    return load_agent(RunFolder.open(run_dir))[0]
 
 
 def evaluate(run_dir: str | Path, *, episodes: int = 30, seed: int = EVALUATION_SEED) -> Evaluation:
@@ -64,6 +64,6 @@ def evaluate(run_dir: str | Path, *, episodes: int = 30, seed: int = EVALUATION_
     return evaluate_run(run_dir, episodes, seed)
 
 
-def make_envs(env_id: str = "SpaceInvaders", num_envs: int = 1, *, seed: int = 1, **options: Any) -> VectorGames:
+def make_envs(env_id: str = "SpaceInvaders", num_envs: int = 1, *, seed: int = 1, **options: Any) -> VectorEnv:
     """Return a vector of seeded games, preprocessed as for training; options are the fields of `EnvSpec`."""
-    return make_games(from_table(EnvSpec(), {"env_id": env_id, **options}, "make_envs"), num_envs, seed)
+    return envs.make_envs(from_table(EnvSpec(), {"env_id": env_id, **options}, "make_envs"), num_envs, seed)

@@ -13,14 +13,14 @@ from q2pi.training import loop
 SCRIPT = """
 import resource, sys
 import numpy as np
-from q2pi.acceleration.allocator import keep_freed
+from q2pi.acceleration.allocator import keep_freed_memory
 
 def use():
     for array in [np.empty(6 << 20, np.uint8) for _ in range(4)]:
         array[::4096] = 1
 
 if sys.argv[1] == "keep":
-    assert keep_freed()
+    assert keep_freed_memory()
 use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
@@ -43,14 +43,14 @@ def test_what_is_freed_is_not_asked_of_the_system_again() -> None:
 
 def test_a_run_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[bool] = []
-    monkeypatch.setattr(loop, "keep_freed", lambda: told.append(True))
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: told.append(True))
     next(loop.run(cartpole()))
     assert told
 
 
 def test_systems_without_glibc_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert not memory.keep_freed()
+    assert not memory.keep_freed_memory()
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not memory.keep_freed()
+    assert not memory.keep_freed_memory()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from q2pi.acceleration.cuda_graph import WARM_UP, Captured
+from q2pi.acceleration.cuda_graph import WARM_UP, CudaGraph
 
 
 def test_on_the_cpu_a_call_is_a_call() -> None:
@@ -14,7 +14,7 @@ def test_on_the_cpu_a_call_is_a_call() -> None:
         calls.append((a, b))
         return a + b
 
-    captured = Captured(torch.device("cpu"))
+    captured = CudaGraph(torch.device("cpu"))
     for number in range(WARM_UP + 2):
         assert captured(function, torch.tensor(number), torch.tensor(1)).item() == number + 1
     assert len(calls) == WARM_UP + 2
@@ -35,7 +35,7 @@ def test_a_replayed_update_is_the_update() -> None:
             optimizer.step()
             return loss.detach()
 
-        captured = Captured(torch.device("cuda"))
+        captured = CudaGraph(torch.device("cuda"))
         rows = torch.randn(20, 8, 3, generator=torch.Generator().manual_seed(1)).cuda()
         return [(captured(update, row) if captures else update(row)).item() for row in rows]
 
@@ -44,7 +44,7 @@ def test_a_replayed_update_is_the_update() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_inputs_may_lie_on_the_host_and_have_another_shape() -> None:
-    captured = Captured(torch.device("cuda"))
+    captured = CudaGraph(torch.device("cuda"))
     for rows in (5, 5, 5, 5, 5, 2, 5):
         given = torch.randn(rows, 3)
         torch.testing.assert_close(captured(torch.square, given).cpu(), given.square())

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from q2pi.algorithms import ppo
-from q2pi.algorithms.base import Setting
+from q2pi.algorithms.base import AgentSpec
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 
@@ -17,11 +17,11 @@ BOX = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.floa
 DISCRETE = spaces.Discrete(3)
 
 
-def agent(space: Any = DISCRETE, shape: tuple[int, ...] = (3,), **changes: Any) -> ppo.Agent:
+def make_agent(space: Any = DISCRETE, shape: tuple[int, ...] = (3,), **changes: Any) -> ppo.Agent:
     """Return an agent for 2 games with rollouts of 8 steps."""
     options = {"num_steps": 8, "num_minibatches": 2, "hidden": (16,)} | changes
     dtype = np.dtype(np.uint8 if len(shape) == 3 else np.float32)
-    setting = Setting(
+    spec = AgentSpec(
         env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
         num_envs=GAMES,
         frame_shape=shape,
@@ -34,7 +34,7 @@ def agent(space: Any = DISCRETE, shape: tuple[int, ...] = (3,), **changes: Any) 
         device=torch.device("cpu"),
         precision="fp32",
     )
-    return ppo.Agent(ppo.Config(**options), setting)
+    return ppo.Agent(ppo.Config(**options), spec)
 
 
 def observations(shape: tuple[int, ...], now: int) -> np.ndarray:
@@ -58,11 +58,11 @@ def step(now: int, shape: tuple[int, ...], truncated: bool = False, reward: floa
     )
 
 
-def fill(player: ppo.Agent, start: int = 0, moved: Callable[[int], None] = lambda now: None) -> list[np.ndarray]:
+def fill(agent: ppo.Agent, start: int = 0, moved: Callable[[int], None] = lambda now: None) -> list[np.ndarray]:
     """Play a rollout on random observations; return the actions sent. `moved` is called after each step."""
-    shape, sent = player.setting.observation_shape, []
-    for now in range(start, start + player.rollout.steps):
-        sent.append(player.act(observations(shape, now), now * GAMES))
-        player.observe(sent[-1], step(now, shape, truncated=now % 5 == 4, reward=float(now)))
+    shape, sent = agent.spec.observation_shape, []
+    for now in range(start, start + agent.rollout.steps):
+        sent.append(agent.act(observations(shape, now), now * GAMES))
+        agent.observe(sent[-1], step(now, shape, truncated=now % 5 == 4, reward=float(now)))
         moved(now)
     return sent

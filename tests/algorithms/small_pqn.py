@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from q2pi.algorithms import pqn
-from q2pi.algorithms.base import Setting
+from q2pi.algorithms.base import AgentSpec
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 
@@ -22,7 +22,7 @@ def agent_of(
     **hyper: Any,
 ) -> pqn.Agent:
     """Return an agent with a budget of 100 agent steps and one minibatch per rollout."""
-    setting = Setting(
+    spec = AgentSpec(
         env=env or EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
         num_envs=num_envs,
         frame_shape=shape,
@@ -36,7 +36,7 @@ def agent_of(
         precision=precision,
     )
     options = {"num_minibatches": 1, "hidden": (8,), "gamma": 0.5, "q_lambda": 0.5}
-    return pqn.Agent(pqn.Config(**(options | hyper)), setting)
+    return pqn.Agent(pqn.Config(**(options | hyper)), spec)
 
 
 class Seen(nn.Module):
@@ -51,9 +51,9 @@ class Seen(nn.Module):
 
 def scripted(**options: Any) -> pqn.Agent:
     """Return an agent whose Q-values are the numbers of its observations."""
-    player = agent_of(**options)
-    player.main = Seen()  # type: ignore[assignment]
-    return player
+    agent = agent_of(**options)
+    agent.main = Seen()  # type: ignore[assignment]
+    return agent
 
 
 FIRST = 99.0
@@ -65,19 +65,19 @@ def seen(*best: float) -> np.ndarray:
     return np.array([[value - 50, value] for value in best], np.float32)
 
 
-def observe(player: pqn.Agent, reward: list[float], following: list[float], ending: list[str] | None = None) -> None:
+def observe(agent: pqn.Agent, reward: list[float], following: list[float], ending: list[str] | None = None) -> None:
     """Take in one step of every game after `act`; `following` is max_a Q of the true next observation."""
     ends = ending or [""] * len(reward)
     flags = [np.array([name == kind for name in ends]) for kind in ("terminated", "truncated", "life_lost")]
     first = [FIRST if name in ("terminated", "truncated") else best for name, best in zip(ends, following, strict=True)]
     result = Step(seen(*following), seen(*first), np.array(reward, np.float32), *flags, ())
-    player.observe(np.zeros(len(reward)), result)
+    agent.observe(np.zeros(len(reward)), result)
 
 
-def play(player: pqn.Agent, values: list[float], rewards: list[float], endings: dict[int, str] | None = None) -> None:
+def play(agent: pqn.Agent, values: list[float], rewards: list[float], endings: dict[int, str] | None = None) -> None:
     """Play one game: step t pays rewards[t] and leads from values[t] to values[t + 1]; FIRST follows an ending."""
     endings = endings or {}
     for t, reward in enumerate(rewards):
         fresh = endings.get(t - 1) in ("terminated", "truncated")
-        player.act(seen(FIRST if fresh else values[t]), t)
-        observe(player, [reward], [values[t + 1]], [endings.get(t, "")])
+        agent.act(seen(FIRST if fresh else values[t]), t)
+        observe(agent, [reward], [values[t + 1]], [endings.get(t, "")])

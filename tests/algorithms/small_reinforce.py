@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 
 from q2pi.algorithms import reinforce
-from q2pi.algorithms.base import Setting
+from q2pi.algorithms.base import AgentSpec
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 from q2pi.equations.exact import MDP, chain
@@ -15,8 +15,8 @@ from q2pi.equations.exact import MDP, chain
 EPISODES = 4
 
 
-def setting(states: int, actions: int, num_envs: int = 1) -> Setting:
-    return Setting(
+def spec(states: int, actions: int, num_envs: int = 1) -> AgentSpec:
+    return AgentSpec(
         env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
         num_envs=num_envs,
         frame_shape=(states,),
@@ -83,7 +83,7 @@ def linear_agent(name: str, num_envs: int = 2, **changes: Any) -> reinforce.Agen
         "gamma": mdp.gamma,
         "discount_states": True,
     }
-    agent = reinforce.Agent(reinforce.Config(**(options | changes)), setting(mdp.states, mdp.actions, num_envs))
+    agent = reinforce.Agent(reinforce.Config(**(options | changes)), spec(mdp.states, mdp.actions, num_envs))
     with torch.no_grad():
         agent.head.logits.weight.copy_(torch.from_numpy(theta.T))
     return agent

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import nn
 
 from q2pi.algorithms import a2c
-from q2pi.algorithms.base import Setting
+from q2pi.algorithms.base import AgentSpec
 from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
@@ -24,9 +24,9 @@ from q2pi.training import loop
 from q2pi.training.presets import configure
 
 
-def agent(num_envs: int = 1, space: Any = None, **changes: Any) -> a2c.Agent:
+def make_agent(num_envs: int = 1, space: Any = None, **changes: Any) -> a2c.Agent:
     """Return an agent whose V(s) is the first of the two numbers of s."""
-    setting = Setting(
+    spec = AgentSpec(
         env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
         num_envs=num_envs,
         frame_shape=(2,),
@@ -39,23 +39,23 @@ def agent(num_envs: int = 1, space: Any = None, **changes: Any) -> a2c.Agent:
         device=torch.device("cpu"),
         precision="fp32",
     )
-    player = a2c.Agent(a2c.Config(**({"hidden": (8,), "gamma": 0.1} | changes)), setting)
+    agent = a2c.Agent(a2c.Config(**({"hidden": (8,), "gamma": 0.1} | changes)), spec)
 
     class FirstNumber(nn.Module):
         def forward(self, observation: torch.Tensor) -> torch.Tensor:
             return observation[:, 0]
 
-    player.network.critic = FirstNumber()
-    return player
+    agent.network.critic = FirstNumber()
+    return agent
 
 
-def observe(player: a2c.Agent, seen: float, reward: float, following: float, ending: str = "") -> None:
+def observe(agent: a2c.Agent, seen: float, reward: float, following: float, ending: str = "") -> None:
     """One step of the only game: V is `seen` before and `following` after; 99 is the next episode's first value."""
-    player.act(np.array([[seen, 0]], np.float32), 0)
+    agent.act(np.array([[seen, 0]], np.float32), 0)
     after = np.array([[following, 0]], np.float32)
     first = np.array([[99, 0]], np.float32) if ending in ("terminated", "truncated") else after
     flags = [np.array([ending == name]) for name in ("terminated", "truncated", "life_lost")]
-    player.observe(np.zeros(1), Step(after, first, np.array([reward], np.float32), *flags, ()))
+    agent.observe(np.zeros(1), Step(after, first, np.array([reward], np.float32), *flags, ()))
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def observe(player: a2c.Agent, seen: float, reward: float, following: float, end
     ],
 )
 def test_targets_are_n_step_returns_to_the_end_of_the_rollout(ending: str, targets: list[float]) -> None:
-    player = agent(num_steps=4)
-    observe(player, 10, 1, 20)
-    observe(player, 20, 2, 7 if ending else 30, ending)
-    observe(player, 99 if ending else 30, 3, 40)
-    observe(player, 40, 4, 5)
-    batch = player._batch()
+    agent = make_agent(num_steps=4)
+    observe(agent, 10, 1, 20)
+    observe(agent, 20, 2, 7 if ending else 30, ending)
+    observe(agent, 99 if ending else 30, 3, 40)
+    observe(agent, 40, 4, 5)
+    batch = agent._batch()
     torch.testing.assert_close(batch.target, torch.tensor(targets))
     expected = np.array(targets) - [10, 20, 99 if ending else 30, 40]
     torch.testing.assert_close(batch.advantage, torch.tensor(expected, dtype=torch.float32))
@@ -81,40 +81,40 @@ def test_targets_are_n_step_returns_to_the_end_of_the_rollout(ending: str, targe
 def test_a_lost_life_cuts_the_return_and_keeps_the_episode() -> None:
     targets = {}
     for rule in (True, False):
-        player = agent(num_steps=2)
-        env = dataclasses.replace(player.setting.env, life_loss_discount=rule)
-        player.setting = dataclasses.replace(player.setting, env=env)
-        observe(player, 10, 1, 20, "life_lost")
-        observe(player, 20, 2, 30)
-        targets[rule] = player._batch().target.tolist()
+        agent = make_agent(num_steps=2)
+        env = dataclasses.replace(agent.spec.env, life_loss_discount=rule)
+        agent.spec = dataclasses.replace(agent.spec, env=env)
+        observe(agent, 10, 1, 20, "life_lost")
+        observe(agent, 20, 2, 30)
+        targets[rule] = agent._batch().target.tolist()
     assert targets[True] == pytest.approx([1.0, 5.0])
     assert targets[False] == pytest.approx([1.5, 5.0])
 
 
 def test_lambda_below_one_trusts_values_sooner() -> None:
     """lambda 0: one reward, then the value of what follows."""
-    player = agent(num_steps=3, gae_lambda=0.0)
-    observe(player, 10, 1, 20)
-    observe(player, 20, 2, 30)
-    observe(player, 30, 3, 40)
-    torch.testing.assert_close(player._batch().target, torch.tensor([3.0, 5.0, 7.0]))
+    agent = make_agent(num_steps=3, gae_lambda=0.0)
+    observe(agent, 10, 1, 20)
+    observe(agent, 20, 2, 30)
+    observe(agent, 30, 3, 40)
+    torch.testing.assert_close(agent._batch().target, torch.tensor([3.0, 5.0, 7.0]))
 
 
 def test_rewards_are_scaled_by_one_number_for_the_whole_rollout() -> None:
-    player = agent(num_steps=3, gamma=0.0, normalize_rewards=True)
+    agent = make_agent(num_steps=3, gamma=0.0, normalize_rewards=True)
     for reward in (2, 4, 6):
-        observe(player, 0, reward, 0)
-    np.testing.assert_allclose(player._batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
+        observe(agent, 0, reward, 0)
+    np.testing.assert_allclose(agent._batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
 
 
 def test_statistics_of_observations_take_a_rollout_in_after_its_update() -> None:
-    player = agent(num_steps=3, normalize_observations=True)
-    assert player.observations is not None
-    moments = player.observations.moments
+    agent = make_agent(num_steps=3, normalize_observations=True)
+    assert agent.observations is not None
+    moments = agent.observations.moments
     for seen in (1, 2, 6):
-        observe(player, seen, 1, 99)
+        observe(agent, seen, 1, 99)
     assert moments.count == 0
-    player.learn(3)
+    agent.learn(3)
     assert moments.count == 3
     np.testing.assert_allclose(moments.mean, [3, 0])
 
@@ -161,34 +161,34 @@ def test_advantages_are_left_alone_unless_asked() -> None:
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
 def test_one_update_for_each_rollout(optimizer: str) -> None:
-    player = agent(num_steps=3, optimizer=optimizer)
-    run_config = RunConfig(algorithm="a2c", num_envs=1, hyper=player.config)
-    before = [parameter.clone() for parameter in player.network.parameters()]
+    agent = make_agent(num_steps=3, optimizer=optimizer)
+    run_config = RunConfig(algorithm="a2c", num_envs=1, hyper=agent.config)
+    before = [parameter.clone() for parameter in agent.network.parameters()]
     for step in range(1, 10):
-        observe(player, 1, 1, 1)
-        assert len(player.learn(step)) == (step % 3 == 0)
-        assert a2c.updates_owed(run_config, step) == player.rollouts
-    assert any(not torch.equal(old, new) for old, new in zip(before, player.network.parameters(), strict=True))
+        observe(agent, 1, 1, 1)
+        assert len(agent.learn(step)) == (step % 3 == 0)
+        assert a2c.updates_due(run_config, step) == agent.rollouts
+    assert any(not torch.equal(old, new) for old, new in zip(before, agent.network.parameters(), strict=True))
 
 
 def test_the_gradient_is_bounded() -> None:
     for bound, expected in ((0.5, 0.5), (0.0, 3e3)):
-        player = agent(num_steps=2, max_grad_norm=bound)
-        observe(player, 1, 1e6, 1)
-        observe(player, 1, -1e6, 1)
-        player.learn(2)
-        gradients = [parameter.grad.norm() for parameter in player.network.parameters() if parameter.grad is not None]
+        agent = make_agent(num_steps=2, max_grad_norm=bound)
+        observe(agent, 1, 1e6, 1)
+        observe(agent, 1, -1e6, 1)
+        agent.learn(2)
+        gradients = [parameter.grad.norm() for parameter in agent.network.parameters() if parameter.grad is not None]
         norm = torch.stack(gradients).norm().item()
         assert norm == pytest.approx(expected, rel=1e-3) if bound else norm > expected
 
 
 def test_evaluation_leaves_no_trace() -> None:
-    player = agent(num_envs=1, num_steps=3, normalize_observations=True)
-    observe(player, 1, 1, 2)
-    before = checkpoint.digest(player.state())
-    player.evaluation_act(np.random.default_rng(1).normal(size=(8, 2)).astype(np.float32), np.random.default_rng(1))
-    player.predict(np.zeros(2, np.float32), deterministic=False)
-    assert checkpoint.digest(player.state()) == before
+    agent = make_agent(num_envs=1, num_steps=3, normalize_observations=True)
+    observe(agent, 1, 1, 2)
+    before = checkpoint.digest(agent.state())
+    agent.evaluation_act(np.random.default_rng(1).normal(size=(8, 2)).astype(np.float32), np.random.default_rng(1))
+    agent.predict(np.zeros(2, np.float32), deterministic=False)
+    assert checkpoint.digest(agent.state()) == before
 
 
 def config(env_id: str = "CartPole-v1", **hyper: Any) -> RunConfig[a2c.Config]:
@@ -225,7 +225,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
     assert final_digest(run, saved) == expected
     for lost in ("rollout", "observations", "rewards", "optimizer"):
         _, damaged, _, _ = checkpoint.load_newest(tmp_path)
-        fresh = agent(3, spaces.Box(-2, 2, (1,)), normalize_observations=True, normalize_rewards=True).state()
+        fresh = make_agent(3, spaces.Box(-2, 2, (1,)), normalize_observations=True, normalize_rewards=True).state()
         if lost == "rollout":
             damaged["agent"]["rollout"]["value"][:] = 7
         elif lost == "optimizer":
@@ -255,9 +255,9 @@ def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str
 
 
 def test_spaces_it_cannot_serve() -> None:
-    setting = dataclasses.replace(agent().setting, action_space=spaces.MultiDiscrete([2, 3]))
+    spec = dataclasses.replace(make_agent().spec, action_space=spaces.MultiDiscrete([2, 3]))
     with pytest.raises(UserError, match="a2c needs Discrete or Box"):
-        a2c.check_spaces(setting)
+        a2c.check_spaces(spec)
 
 
 @pytest.mark.learning

@@ -19,11 +19,11 @@ from q2pi.algorithms import registry
 from q2pi.algorithms.common.search_space import Choice, Int, PowerOfTwo, Range, ends
 from q2pi.algorithms.registry import build_agent, default_config
 from q2pi.config import RunConfig, from_table, override, to_table
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import evaluate
 from q2pi.runs import checkpoint
-from q2pi.runs import estimate as forecast
+from q2pi.runs import estimate as estimate
 from q2pi.runs.checkpoint import digest
 from q2pi.training.events import Checkpoint, Started
 from q2pi.training.loop import prepare, run
@@ -51,8 +51,8 @@ def small(name: str, **changes: Any) -> RunConfig[Any]:
 
 def built(config: RunConfig[Any]) -> tuple[Any, Any]:
     """Return (games, agent) of a run that has not begun."""
-    games = make_games(config.env, config.num_envs, config.seed)
-    return games, build_agent(config, games)
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    return envs, build_agent(config, envs)
 
 
 def middle(config: RunConfig[Any]) -> Any:
@@ -81,7 +81,7 @@ def test_every_file_has_settings(name: str) -> None:
 
 
 def test_the_module_holds_what_the_contract_lists(module: ModuleType) -> None:
-    for function in ("settle", "check", "check_spaces", "updates_owed", "memory_needed", "calibration"):
+    for function in ("settle", "check", "check_spaces", "updates_due", "memory_needed", "timing_config"):
         assert inspect.getdoc(getattr(module, function)), f"{function} has a docstring"
     assert isinstance(module.OBSERVATIONS, str)
     assert isinstance(module.ACTIONS, str)
@@ -185,8 +185,8 @@ def test_it_learns_something_from_the_seed_alone(name: str) -> None:
     first, second = digests(small(name)), digests(small(name, seed=2))
     assert first[400] != second[400]
     config = small(name)
-    games, fresh = built(config)
-    games.close()
+    envs, fresh = built(config)
+    envs.close()
     before, after = fresh.state(), middle(config).state()
     unlearned = {key: value for key, value in before.items() if digest({key: value}) != digest({key: after.get(key)})}
     assert unlearned, "200 agent steps changed something"
@@ -194,8 +194,8 @@ def test_it_learns_something_from_the_seed_alone(name: str) -> None:
 
 def test_actions_are_those_of_the_game(name: str) -> None:
     config = small(name)
-    games, agent = built(config)
-    observation = games.reset()
+    envs, agent = built(config)
+    observation = envs.reset()
     agent.begin(observation)
     for step in range(0, 40, config.num_envs):
         action = agent.act(observation, step)
@@ -207,13 +207,13 @@ def test_actions_are_those_of_the_game(name: str) -> None:
             agent.predict(observation, deterministic=False)[0],
         ):
             assert len(taken) == config.num_envs
-            assert all(games.action_space.contains(np.asarray(one, games.action_space.dtype)) for one in taken)
-        games.send(action)
-        result = games.recv()
+            assert all(envs.action_space.contains(np.asarray(one, envs.action_space.dtype)) for one in taken)
+        envs.send(action)
+        result = envs.recv()
         agent.observe(action, result)
         agent.learn(step + config.num_envs)
         observation = result.observation
-    games.close()
+    envs.close()
 
 
 def test_evaluation_leaves_no_trace(name: str) -> None:
@@ -231,22 +231,22 @@ def test_a_run_that_is_evaluated_on_the_way_ends_in_the_same_state(name: str) ->
 
 
 def test_predict_takes_one_observation_or_many(name: str) -> None:
-    games, agent = built(small(name))
-    observation = games.reset()
-    games.close()
+    envs, agent = built(small(name))
+    observation = envs.reset()
+    envs.close()
     many, state = agent.predict(observation)
     assert state is None
-    assert np.shape(many) == (4, *games.action_space.shape)
+    assert np.shape(many) == (4, *envs.action_space.shape)
     for index in range(4):
         one, state = agent.predict(observation[index], None, None, True)
         assert state is None
-        assert np.shape(one) == games.action_space.shape
+        assert np.shape(one) == envs.action_space.shape
         np.testing.assert_allclose(one, many[index], rtol=1e-5)
 
 
 def test_predict_refuses_other_shapes(name: str) -> None:
-    games, agent = built(small(name))
-    games.close()
+    envs, agent = built(small(name))
+    envs.close()
     with pytest.raises(ValueError, match="expected"):
         agent.predict(np.zeros((4, 77), np.float32))
 
@@ -254,11 +254,11 @@ def test_predict_refuses_other_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_IMAGES)
 def test_predict_takes_images_with_the_channels_last(name: str) -> None:
     """Stable-Baselines3 stacks frames along the last axis."""
-    games, agent = built(small(name, env_id="SpaceInvaders", resize=(36, 36)))
-    games.reset()
-    games.send(np.arange(4))
-    observation = games.recv().observation
-    games.close()
+    envs, agent = built(small(name, env_id="SpaceInvaders", resize=(36, 36)))
+    envs.reset()
+    envs.send(np.arange(4))
+    observation = envs.recv().observation
+    envs.close()
     expected = agent.predict(observation)[0].tolist()
     assert agent.predict(np.moveaxis(observation, 1, -1))[0].tolist() == expected
     assert agent.predict(np.moveaxis(observation[2], 0, -1))[0] == expected[2]
@@ -274,9 +274,9 @@ def test_worlds_that_it_cannot_serve_are_refused(name: str, module: ModuleType) 
 
 def test_its_work_can_be_forecast(name: str) -> None:
     config = small(name, total_timesteps=10_000)
-    needs = forecast.forecast(config)
+    needs = estimate.estimate(config)
     assert needs.updates > 0
-    assert forecast.try_out(config).seconds > 0
+    assert estimate.time_run(config).seconds > 0
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names() if name != "q_learning"])
@@ -288,8 +288,8 @@ def test_numbers_of_states_are_refused_by_networks(name: str) -> None:
 
 def test_an_agent_is_freed_without_the_garbage_collector(name: str) -> None:
     """A replay of gigabytes must not wait for a cycle to be found."""
-    games, agent = built(small(name))
-    agent.begin(games.reset())
+    envs, agent = built(small(name))
+    agent.begin(envs.reset())
     gc.collect()
     gc.disable()
     try:
@@ -298,4 +298,4 @@ def test_an_agent_is_freed_without_the_garbage_collector(name: str) -> None:
         assert gone() is None
     finally:
         gc.enable()
-        games.close()
+        envs.close()

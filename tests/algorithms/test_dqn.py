@@ -23,31 +23,31 @@ from q2pi.equations import exact
 from q2pi.errors import UserError
 from q2pi.rng import stream
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import Diverged, Progress, Started
 from q2pi.training.loop import prepare, run
 
 
 def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
     """Fill an agent's replay with `steps` random steps of each game, some of which end in one way or the other."""
-    generator, games = np.random.default_rng(0), agent.setting.num_envs
+    generator, envs = np.random.default_rng(0), agent.spec.num_envs
 
     def seen() -> Any:
-        return generator.normal(size=(games, 2)).astype(np.float32)
+        return generator.normal(size=(envs, 2)).astype(np.float32)
 
     agent.begin(seen())
     for _ in range(steps):
-        ends = generator.random(games)
+        ends = generator.random(envs)
         result = Step(
             next_observation=seen(),
             observation=seen(),
-            reward=generator.normal(size=games).astype(np.float32),
+            reward=generator.normal(size=envs).astype(np.float32),
             terminated=ends < 0.2,
             truncated=ends > 0.8,
-            life_lost=np.zeros(games, np.bool_),
+            life_lost=np.zeros(envs, np.bool_),
             episodes=(),
         )
-        agent.observe(generator.integers(2, size=games), result)
+        agent.observe(generator.integers(2, size=envs), result)
     return agent
 
 
@@ -80,8 +80,8 @@ def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
                 q_of(free, batch.next_observation[b]).tolist(),
                 q_of(fixed, batch.next_observation[b]).tolist(),
             )
-            chooser = ahead if double else judge
-            best = chooser.index(max(chooser))
+            selector = ahead if double else judge
+            best = selector.index(max(selector))
             goal = float(batch.reward[b]) + float(batch.discount[b]) * judge[best]
             error = abs(goal - q_of(free, batch.observation[b])[int(batch.action[b])])
             if config.loss == "huber":
@@ -89,7 +89,7 @@ def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
             else:
                 total = total + error**2
         (total / config.batch_size).backward()
-        total_steps = agent.setting.total_timesteps
+        total_steps = agent.spec.total_timesteps
         rate = config.learning_rate * (1 - number / total_steps if config.anneal_learning_rate else 1)
         for name in names:
             gradient = free[name].grad
@@ -143,7 +143,7 @@ def test_layers_are_normalised_where_asked(layer_norm: bool) -> None:
 @pytest.mark.parametrize("double", [False, True])
 def test_one_forward_for_both_observations_gives_the_same_gradient(double: bool) -> None:
     agent = prepared(double=double)
-    slots = np.flatnonzero(agent.replay.can_sample(np.arange(agent.replay.rows * agent.setting.num_envs)))[:8]
+    slots = np.flatnonzero(agent.replay.can_sample(np.arange(agent.replay.rows * agent.spec.num_envs)))[:8]
     batch = agent.replay.sample(slots)
     columns = (batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
     tensors = [torch.as_tensor(column) for column in columns]
@@ -188,10 +188,10 @@ def test_a_target_network_rounded_once_trains_as_one_that_autocast_rounds(
 ) -> None:
     config = cartpole(precision="bf16", target_network_frequency=40, tau=tau)
     expected = digests(config)
-    monkeypatch.setattr(dqn.Rounded, "refresh", lambda self: None)
+    monkeypatch.setattr(dqn.Bf16Copy, "refresh", lambda self: None)
     assert digests(config) != expected, "the twin: weights of the first target network for ever"
     monkeypatch.setattr(
-        dqn, "Rounded", lambda network, precision: SimpleNamespace(network=network, refresh=lambda: None)
+        dqn, "Bf16Copy", lambda network, precision: SimpleNamespace(network=network, refresh=lambda: None)
     )
     assert digests(config) == expected
 
@@ -205,12 +205,12 @@ def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.M
 # ---- counters in agent steps -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("games", [1, 8])
+@pytest.mark.parametrize("envs", [1, 8])
 @pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_the_target_network_moves_at_its_agent_steps(games: int, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_target_network_moves_at_its_agent_steps(envs: int, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Updates belong to agent steps 14, 18, 22, ...: those at 22, 42 and 62 enter a new period of 20 steps."""
-    agent = agent_of(games, learning_starts=10, train_frequency=4, target_network_frequency=20, tau=tau)
-    played(agent, 40 // games + 1)
+    agent = agent_of(envs, learning_starts=10, train_frequency=4, target_network_frequency=20, tau=tau)
+    played(agent, 40 // envs + 1)
     moved = []
     update = agent._update
 
@@ -224,25 +224,25 @@ def test_the_target_network_moves_at_its_agent_steps(games: int, tau: float, mon
         return metrics
 
     monkeypatch.setattr(agent, "_update", watched)
-    for step in range(0, 80, games):
+    for step in range(0, 80, envs):
         agent.learn(step)
     assert moved == [22, 42, 62]
 
 
-@pytest.mark.parametrize("games", [1, 3, 8])
-def test_updates_per_agent_step_do_not_depend_on_the_number_of_games(games: int) -> None:
+@pytest.mark.parametrize("envs", [1, 3, 8])
+def test_updates_per_agent_step_do_not_depend_on_the_number_of_games(envs: int) -> None:
     """(240 - 40) / 4 = 50 updates."""
-    config = cartpole(num_envs=games, total_timesteps=240, learning_starts=40, train_frequency=4)
+    config = cartpole(num_envs=envs, total_timesteps=240, learning_starts=40, train_frequency=4)
     rows = [event for event in run(config) if isinstance(event, Progress)]
     assert sum(row.metrics["updates"] for row in rows) == 50
 
 
 @pytest.mark.parametrize(
-    ("step", "owed"), [(0, 0), (40, 0), (43, 0), (44, 1), (47, 1), (48, 2), (240, 50)], ids=lambda value: str(value)
+    ("step", "due"), [(0, 0), (40, 0), (43, 0), (44, 1), (47, 1), (48, 2), (240, 50)], ids=lambda value: str(value)
 )
-def test_updates_owed(step: int, owed: int) -> None:
+def test_updates_owed(step: int, due: int) -> None:
     config = RunConfig(algorithm="dqn", hyper=dqn.Config(learning_starts=40, train_frequency=4))
-    assert dqn.updates_owed(config, step) == owed
+    assert dqn.updates_due(config, step) == due
 
 
 # ---- worlds with known values ----------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_it_learns_the_values_of_a_chain(double: bool, n_step: int) -> None:
     _, expected = exact.optimal_values(Chain.mdp)
     assert np.abs(q - expected).max() < 0.05
     assert q.argmax(axis=1).tolist() == [1] * 5
-    fresh = dqn.Agent(agent.config, agent.setting)
+    fresh = dqn.Agent(agent.config, agent.spec)
     assert np.abs(fresh.main(torch.eye(5)).detach().numpy() - expected).max() > 0.3, "the values were learned"
 
 
@@ -337,11 +337,11 @@ def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys:
     more = {"learning_rate": 1e30, "checkpoint_frequency": 20, "threads": 1, "device": "cpu", "run_dir": path}
     assert cli.main(["train", "dqn", *flags(options | more)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    step = checkpoint.steps(RunDir(path).checkpoints)[-1]
+    step = checkpoint.steps(RunFolder(path).checkpoints)[-1]
     assert line.startswith("q2pi: training diverged: ")
     assert f"{path}/checkpoints/{step:012d}" in line
     assert "--learning-rate" in line
-    _, state, _, warnings = RunDir(path).newest_checkpoint()
+    _, state, _, warnings = RunFolder(path).newest_checkpoint()
     assert not warnings
     assert all(weight.isfinite().all() for weight in state["agent"]["main"].values())
 
@@ -369,11 +369,11 @@ def test_bounds(change: dict[str, Any], line: str) -> None:
     assert str(caught.value).startswith(line)
 
 
-@pytest.mark.parametrize(("games", "n_step"), [(1, 1), (4, 1), (4, 3), (8, 10), (3, 7)])
-def test_the_least_learning_starts_leave_time_for_one_transition(games: int, n_step: int) -> None:
+@pytest.mark.parametrize(("envs", "n_step"), [(1, 1), (4, 1), (4, 3), (8, 10), (3, 7)])
+def test_the_least_learning_starts_leave_time_for_one_transition(envs: int, n_step: int) -> None:
     """In a world whose episodes never end, a chain of n rewards takes n steps of each game."""
-    least = max(0, (n_step - 1) * games - 4 + 1)
-    options = {"num_envs": games, "n_step": n_step, "total_timesteps": 160, "batch_size": 1, "env_id": "Chain-v0"}
+    least = max(0, (n_step - 1) * envs - 4 + 1)
+    options = {"num_envs": envs, "n_step": n_step, "total_timesteps": 160, "batch_size": 1, "env_id": "Chain-v0"}
     assert list(run(cartpole(learning_starts=least, **options)))
     if least:
         with pytest.raises(UserError, match=f"it must be at least {least} "):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small_ppo import BOX, DISCRETE, GAMES, agent, fill, observations
+from small_ppo import BOX, DISCRETE, GAMES, fill, make_agent, observations
 from torch import nn
 
 from q2pi.algorithms import ppo
-from q2pi.algorithms.base import Setting
+from q2pi.algorithms.base import AgentSpec
 from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
@@ -24,9 +24,9 @@ from q2pi.training import loop
 from q2pi.training.presets import configure
 
 
-def ratio(player: ppo.Agent, batch: Batch) -> torch.Tensor:
+def ratio(agent: ppo.Agent, batch: Batch) -> torch.Tensor:
     with torch.inference_mode():
-        policy, _ = player.network(batch.observation)
+        policy, _ = agent.network(batch.observation)
         return (policy.log_prob(batch.action) - batch.log_prob).exp()
 
 
@@ -42,37 +42,37 @@ CASES = [
 @pytest.mark.parametrize(("space", "shape", "changes"), CASES)
 def test_the_ratio_is_one_before_the_first_update(space: Any, shape: tuple[int, ...], changes: dict[str, Any]) -> None:
     """In the second rollout, so that statistics and weights have moved since the start."""
-    player = agent(space, shape, log_std=1.0, **changes)
+    agent = make_agent(space, shape, log_std=1.0, **changes)
     for rollout in range(2):
-        fill(player, rollout * player.rollout.steps)
-        batch = player._batch()
-        for row in range(player.rollout.steps):  # rows as they were acted on: the same arithmetic, so the same bits
+        fill(agent, rollout * agent.rollout.steps)
+        batch = agent._batch()
+        for row in range(agent.rollout.steps):  # rows as they were acted on: the same arithmetic, so the same bits
             acted = batch.select(torch.arange(row * GAMES, (row + 1) * GAMES))
-            assert torch.equal(ratio(player, acted), torch.ones(GAMES))
-        shuffled = batch.select(player._minibatches(0)[0])
-        torch.testing.assert_close(ratio(player, shuffled), torch.ones(len(shuffled.action)), atol=1e-5, rtol=0)
-        first = player.learn((rollout + 1) * player.rollout.steps * GAMES)[0]
+            assert torch.equal(ratio(agent, acted), torch.ones(GAMES))
+        shuffled = batch.select(agent._minibatches(0)[0])
+        torch.testing.assert_close(ratio(agent, shuffled), torch.ones(len(shuffled.action)), atol=1e-5, rtol=0)
+        first = agent.learn((rollout + 1) * agent.rollout.steps * GAMES)[0]
         assert first["approx_kl"] == pytest.approx(0, abs=1e-6)
         assert first["clip_fraction"] == 0
     torch.manual_seed(0)
-    assert (ratio(player, batch) - 1).abs().max() > 1e-3  # after the updates it is not
+    assert (ratio(agent, batch) - 1).abs().max() > 1e-3  # after the updates it is not
 
 
 def test_the_ratio_is_not_one_if_statistics_move_within_a_rollout() -> None:
-    player = agent(normalize_observations=True)
-    fill(player)
-    player.learn(16)
-    assert player.observations is not None
-    normalizer = player.observations
-    fill(player, 8, moved=lambda now: normalizer.update(observations((3,), now)))
-    assert (ratio(player, player._batch()) - 1).abs().max() > 1e-5
+    agent = make_agent(normalize_observations=True)
+    fill(agent)
+    agent.learn(16)
+    assert agent.observations is not None
+    normalizer = agent.observations
+    fill(agent, 8, moved=lambda now: normalizer.update(observations((3,), now)))
+    assert (ratio(agent, agent._batch()) - 1).abs().max() > 1e-5
 
 
 def test_the_ratio_is_not_one_if_clipped_actions_are_stored() -> None:
-    player = agent(BOX, log_std=1.0)
-    sent = fill(player)
-    batch = dataclasses.replace(player._batch(), action=torch.from_numpy(np.concatenate(sent)))
-    assert (ratio(player, batch) - 1).abs().max() > 0.1
+    agent = make_agent(BOX, log_std=1.0)
+    sent = fill(agent)
+    batch = dataclasses.replace(agent._batch(), action=torch.from_numpy(np.concatenate(sent)))
+    assert (ratio(agent, batch) - 1).abs().max() > 0.1
 
 
 class Bandit(nn.Module):
@@ -150,42 +150,42 @@ def test_advantages_are_normalised_in_each_minibatch() -> None:
 
 
 def test_minibatches_part_the_rollout_anew_in_each_epoch() -> None:
-    player = agent(num_minibatches=4)
-    epochs = [torch.cat(player._minibatches(epoch)).tolist() for epoch in range(3)]
-    assert [len(part) for part in player._minibatches(0)] == [4] * 4
+    agent = make_agent(num_minibatches=4)
+    epochs = [torch.cat(agent._minibatches(epoch)).tolist() for epoch in range(3)]
+    assert [len(part) for part in agent._minibatches(0)] == [4] * 4
     assert all(sorted(order) == list(range(16)) for order in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert torch.cat(player._minibatches(0)).tolist() == epochs[0]
-    player.rollouts += 1
-    assert torch.cat(player._minibatches(0)).tolist() != epochs[0]
+    assert torch.cat(agent._minibatches(0)).tolist() == epochs[0]
+    agent.rollouts += 1
+    assert torch.cat(agent._minibatches(0)).tolist() != epochs[0]
 
 
 def test_every_step_is_learned_from_as_often_as_epochs_say() -> None:
-    player = agent(update_epochs=3, num_minibatches=4)
-    fill(player)
-    assert player.learn(12) and player.rollout.length == 0  # noqa: PT018
-    fill(player, 8)
-    owed = ppo.updates_owed(RunConfig(algorithm="ppo", num_envs=GAMES, hyper=player.config), 16)
-    assert len(player.learn(32)) == 12 == owed
-    assert player.learn(32) == []
+    agent = make_agent(update_epochs=3, num_minibatches=4)
+    fill(agent)
+    assert agent.learn(12) and agent.rollout.length == 0  # noqa: PT018
+    fill(agent, 8)
+    due = ppo.updates_due(RunConfig(algorithm="ppo", num_envs=GAMES, hyper=agent.config), 16)
+    assert len(agent.learn(32)) == 12 == due
+    assert agent.learn(32) == []
 
 
 def test_epochs_stop_at_the_target_kl() -> None:
-    eager = agent(learning_rate=0.1, target_kl=1e-4, update_epochs=5)
+    eager = make_agent(learning_rate=0.1, target_kl=1e-4, update_epochs=5)
     fill(eager)
     assert len(eager.learn(16)) < 10
-    patient = agent(learning_rate=0.1, update_epochs=5)
+    patient = make_agent(learning_rate=0.1, update_epochs=5)
     fill(patient)
     assert len(patient.learn(16)) == 10
 
 
 def test_steps_and_clip_fall_linearly() -> None:
     """Budget 160: the rollout that began at 40 learns at three quarters of the rate."""
-    player = agent(learning_rate=1e-3, clip_coefficient=0.2, anneal_clip_coefficient=True)
-    fill(player)
-    assert [row["learning_rate"] for row in player.learn(56)] == pytest.approx([7.5e-4] * 8)
-    assert player._clip(40) == pytest.approx(0.15)
-    constant = agent(learning_rate=1e-3, anneal_learning_rate=False, clip_coefficient=0.2)
+    agent = make_agent(learning_rate=1e-3, clip_coefficient=0.2, anneal_clip_coefficient=True)
+    fill(agent)
+    assert [row["learning_rate"] for row in agent.learn(56)] == pytest.approx([7.5e-4] * 8)
+    assert agent._clip(40) == pytest.approx(0.15)
+    constant = make_agent(learning_rate=1e-3, anneal_learning_rate=False, clip_coefficient=0.2)
     fill(constant)
     assert {row["learning_rate"] for row in constant.learn(56)} == {1e-3}
     assert constant._clip(40) == 0.2
@@ -269,23 +269,23 @@ def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str
 
 
 def test_spaces_it_cannot_serve() -> None:
-    def setting(space: Any) -> Setting:
-        return dataclasses.replace(agent().setting, action_space=space)
+    def spec(space: Any) -> AgentSpec:
+        return dataclasses.replace(make_agent().spec, action_space=space)
 
     with pytest.raises(
         UserError, match=r"--env-id CartPole-v1 has actions MultiBinary\(3\): ppo needs Discrete or Box"
     ):
-        ppo.check_spaces(setting(spaces.MultiBinary(3)))
+        ppo.check_spaces(spec(spaces.MultiBinary(3)))
     with pytest.raises(UserError, match="ppo needs Discrete or Box"):
-        ppo.check_spaces(setting(spaces.Box(0, 255, (2,), np.uint8)))
-    ppo.check_spaces(setting(DISCRETE))
-    ppo.check_spaces(setting(BOX))
+        ppo.check_spaces(spec(spaces.Box(0, 255, (2,), np.uint8)))
+    ppo.check_spaces(spec(DISCRETE))
+    ppo.check_spaces(spec(BOX))
     with pytest.raises(UserError, match="--squash needs actions with finite bounds"):
-        agent(spaces.Box(-np.inf, np.inf, (2,)), squash=True)
+        make_agent(spaces.Box(-np.inf, np.inf, (2,)), squash=True)
     with pytest.raises(UserError, match=r"--squash is for Box actions, not for Discrete\(3\)"):
-        agent(squash=True)
+        make_agent(squash=True)
     with pytest.raises(UserError, match="--normalize-observations is for vectors"):
-        agent(shape=(1, 36, 36), normalize_observations=True)
+        make_agent(shape=(1, 36, 36), normalize_observations=True)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_calibration_has_whole_rollouts_of_the_same_minibatches(name: str) -> 
     run, preset = configure("ppo", name)
     assert preset == name
     ppo.check(run)
-    trial = ppo.calibration(dataclasses.replace(run, total_timesteps=1_200))
+    trial = ppo.timing_config(dataclasses.replace(run, total_timesteps=1_200))
     ppo.check(trial)
 
     def minibatch(of: RunConfig[ppo.Config]) -> float:
@@ -307,8 +307,8 @@ def test_a_calibration_has_whole_rollouts_of_the_same_minibatches(name: str) -> 
 
 
 def test_memory_needed_is_what_a_rollout_takes_twice() -> None:
-    for player in (agent(), agent(BOX), agent(shape=(1, 36, 36))):
-        assert ppo.memory_needed(player.config, player.setting) == pytest.approx(2 * player.rollout.nbytes, rel=0.1)
+    for agent in (make_agent(), make_agent(BOX), make_agent(shape=(1, 36, 36))):
+        assert ppo.memory_needed(agent.config, agent.spec) == pytest.approx(2 * agent.rollout.nbytes, rel=0.1)
 
 
 @pytest.mark.learning

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small_ppo import BOX, GAMES, agent, fill, observations, step
+from small_ppo import BOX, GAMES, fill, make_agent, observations, step
 from torch import nn
 
 from q2pi.algorithms import ppo
@@ -15,35 +15,35 @@ from q2pi.equations.distributions import SquashedGaussian
 from q2pi.runs import checkpoint
 
 
-def with_value_of_first_number(player: ppo.Agent) -> ppo.Agent:
+def with_value_of_first_number(agent: ppo.Agent) -> ppo.Agent:
     """Let V(s) be the first number of s."""
-    network = player.network
+    network = agent.network
 
     class Known(nn.Module):
         def forward(self, observation: torch.Tensor) -> torch.Tensor:
             return observation[:, 0]
 
     network.critic = Known()
-    return player
+    return agent
 
 
 def test_values_of_final_observations_and_of_the_end_of_the_rollout() -> None:
     """gamma 0.1, V the first number: game 0 goes on, game 1 runs out of time at the first step."""
-    player = with_value_of_first_number(agent(num_steps=2, num_minibatches=1, gamma=0.1, gae_lambda=1.0))
+    agent = with_value_of_first_number(make_agent(num_steps=2, num_minibatches=1, gamma=0.1, gae_lambda=1.0))
     nothing = np.zeros(2, np.bool_)
 
     def seen(*values: float) -> np.ndarray:
         return np.array([[value, 0, 0] for value in values], np.float32)
 
-    player.act(seen(10, 20), 0)
+    agent.act(seen(10, 20), 0)
     first = Step(
         seen(30, 40), seen(30, 99), np.array([1, 2], np.float32), nothing, ~nothing & [False, True], nothing, ()
     )
-    player.observe(np.zeros(2), first)
-    player.act(seen(30, 99), 2)
+    agent.observe(np.zeros(2), first)
+    agent.act(seen(30, 99), 2)
     last = Step(seen(50, 60), seen(50, 60), np.array([3, 4], np.float32), nothing, nothing, nothing, ())
-    player.observe(np.zeros(2), last)
-    batch = player._batch()
+    agent.observe(np.zeros(2), last)
+    batch = agent._batch()
     # returns: game 0: 1 + 0.1 * (3 + 0.1 * 50) and 3 + 0.1 * 50; game 1: 2 + 0.1 * 40 and 4 + 0.1 * 60
     torch.testing.assert_close(batch.target, torch.tensor([1.8, 6.0, 8.0, 10.0]))
     torch.testing.assert_close(batch.advantage, torch.tensor([1.8 - 10, 6.0 - 20, 8.0 - 30, 10.0 - 99]))
@@ -53,15 +53,15 @@ def test_values_of_final_observations_and_of_the_end_of_the_rollout() -> None:
 def test_time_running_out_is_no_end_of_the_world(truncation: bool) -> None:
     """Reward 1 forever is worth 1 / (1 - 0.9) = 10 everywhere. Cut every third step, nothing is better or worse than
     expected; were the cuts ends of the world, everything would be worse."""
-    player = with_value_of_first_number(agent(gamma=0.9))
+    agent = with_value_of_first_number(make_agent(gamma=0.9))
     ten = np.full((GAMES, 3), 10, np.float32)
     nothing = np.zeros(GAMES, np.bool_)
-    for now in range(player.rollout.steps):
-        player.act(ten, now)
+    for now in range(agent.rollout.steps):
+        agent.act(ten, now)
         cut = np.full(GAMES, now % 3 == 2)
         ends = (nothing, cut) if truncation else (cut, nothing)
-        player.observe(np.zeros(GAMES), Step(ten, ten, np.ones(GAMES, np.float32), *ends, nothing, ()))
-    advantage = player._batch().advantage
+        agent.observe(np.zeros(GAMES), Step(ten, ten, np.ones(GAMES, np.float32), *ends, nothing, ()))
+    advantage = agent._batch().advantage
     if truncation:
         torch.testing.assert_close(advantage, torch.zeros(16), atol=1e-5, rtol=0)
     else:
@@ -70,47 +70,45 @@ def test_time_running_out_is_no_end_of_the_world(truncation: bool) -> None:
 
 def test_a_lost_life_ends_the_return_where_the_rules_say_so() -> None:
     for rule, expected in ((True, 0.0), (False, 0.99)):
-        player = agent()
-        env = dataclasses.replace(player.setting.env, life_loss_discount=rule)
-        player.setting = dataclasses.replace(player.setting, env=env)
-        player.act(observations((3,), 0), 0)
-        player.observe(np.zeros(GAMES), dataclasses.replace(step(0, (3,)), life_lost=np.array([True, False])))
-        np.testing.assert_allclose(player.rollout.discount[0], [expected, 0.99], rtol=1e-6)
+        agent = make_agent()
+        env = dataclasses.replace(agent.spec.env, life_loss_discount=rule)
+        agent.spec = dataclasses.replace(agent.spec, env=env)
+        agent.act(observations((3,), 0), 0)
+        agent.observe(np.zeros(GAMES), dataclasses.replace(step(0, (3,)), life_lost=np.array([True, False])))
+        np.testing.assert_allclose(agent.rollout.discount[0], [expected, 0.99], rtol=1e-6)
 
 
 def test_rewards_are_clipped_where_the_rules_say_so() -> None:
     for rule, expected in ((True, 1.0), (False, 7.0)):
-        player = agent()
-        player.setting = dataclasses.replace(
-            player.setting, env=dataclasses.replace(player.setting.env, clip_rewards=rule)
-        )
-        player.act(observations((3,), 0), 0)
-        player.observe(np.zeros(GAMES), step(0, (3,), reward=7.0))
-        assert player.rollout.reward[0].tolist() == [expected] * GAMES
+        agent = make_agent()
+        agent.spec = dataclasses.replace(agent.spec, env=dataclasses.replace(agent.spec.env, clip_rewards=rule))
+        agent.act(observations((3,), 0), 0)
+        agent.observe(np.zeros(GAMES), step(0, (3,), reward=7.0))
+        assert agent.rollout.reward[0].tolist() == [expected] * GAMES
 
 
 def test_box_actions_are_sent_clipped_and_stored_unclipped() -> None:
-    player = agent(BOX, log_std=1.5)
-    sent, stored = np.stack(fill(player)), player.rollout.action
+    agent = make_agent(BOX, log_std=1.5)
+    sent, stored = np.stack(fill(agent)), agent.rollout.action
     assert (sent == np.clip(stored, BOX.low, BOX.high)).all()
     assert (sent != stored).any()
 
 
 def test_squashed_actions_lie_within_their_bounds_and_have_the_right_density() -> None:
     """Stored is x; ratios and gradients must be those of the density of the action itself."""
-    player = agent(BOX, squash=True, log_std=-0.5)
-    sent = torch.from_numpy(np.concatenate(fill(player)))
+    agent = make_agent(BOX, squash=True, log_std=-0.5)
+    sent = torch.from_numpy(np.concatenate(fill(agent)))
     assert BOX.contains(sent[0].numpy())
-    batch = player._batch()
+    batch = agent._batch()
     low, high = torch.from_numpy(BOX.low), torch.from_numpy(BOX.high)
-    policy, _ = player.network(batch.observation)
+    policy, _ = agent.network(batch.observation)
     torch.testing.assert_close(sent, low + (high - low) * (1 + torch.tanh(batch.action)) / 2)
     action_policy = SquashedGaussian(policy.mean, policy.log_std, low, high)
     shifted = SquashedGaussian(policy.mean + 0.3, policy.log_std - 0.2, low, high)
     ratio = policy.log_prob(batch.action) - shifted.base.log_prob(batch.action)
     expected = action_policy.log_prob(sent) - shifted.log_prob(sent)
     torch.testing.assert_close(ratio, expected, atol=2e-4, rtol=1e-4)
-    parameters = list(player.network.policy.parameters())
+    parameters = list(agent.network.policy.parameters())
     mine = torch.autograd.grad(policy.log_prob(batch.action).sum(), parameters, retain_graph=True)
     theirs = torch.autograd.grad(action_policy.log_prob(sent).sum(), parameters, retain_graph=True)
     for one, other in zip(mine, theirs, strict=True):
@@ -120,47 +118,47 @@ def test_squashed_actions_lie_within_their_bounds_and_have_the_right_density() -
 
 
 def test_actions_that_count_from_elsewhere() -> None:
-    player = agent(spaces.Discrete(3, start=-1))
-    sent = np.concatenate(fill(player))
+    agent = make_agent(spaces.Discrete(3, start=-1))
+    sent = np.concatenate(fill(agent))
     assert set(sent) == {-1, 0, 1}
-    assert player.rollout.action.min() == 0
+    assert agent.rollout.action.min() == 0
 
 
 def test_weights_are_orthogonal_and_the_first_policy_nearly_uniform() -> None:
-    player = agent(shape=(1, 36, 36))
-    convolution = player.network.policy.torso.convolutions[2].weight.detach().reshape(64, -1)
+    agent = make_agent(shape=(1, 36, 36))
+    convolution = agent.network.policy.torso.convolutions[2].weight.detach().reshape(64, -1)
     torch.testing.assert_close(convolution @ convolution.T, 2 * torch.eye(64), atol=1e-4, rtol=0)
-    policy, _ = player.network(torch.from_numpy(observations((1, 36, 36), 0)))
+    policy, _ = agent.network(torch.from_numpy(observations((1, 36, 36), 0)))
     assert (policy.log_probs.exp() - 1 / 3).abs().max() < 0.02
 
 
 def test_an_image_torso_serves_both_and_learns_from_both() -> None:
-    assert "critic.torso.layers.0.weight" in agent().network.state_dict()
-    player = agent(shape=(1, 36, 36))
-    assert not any("critic.torso" in name for name in player.network.state_dict())
-    before = player.network.policy.torso.linear.weight.clone()
-    fill(player)
-    player.learn(16)
-    assert not torch.equal(before, player.network.policy.torso.linear.weight)
+    assert "critic.torso.layers.0.weight" in make_agent().network.state_dict()
+    agent = make_agent(shape=(1, 36, 36))
+    assert not any("critic.torso" in name for name in agent.network.state_dict())
+    before = agent.network.policy.torso.linear.weight.clone()
+    fill(agent)
+    agent.learn(16)
+    assert not torch.equal(before, agent.network.policy.torso.linear.weight)
 
 
 def test_evaluation_leaves_no_trace_and_says_what_it_plays() -> None:
-    player = agent(normalize_observations=True, normalize_rewards=True)
-    fill(player)
-    player.learn(16)
-    player.act(observations((3,), 3), 16)
-    player.observe(np.zeros(GAMES), step(3, (3,)))
-    before = checkpoint.digest(player.state())
+    agent = make_agent(normalize_observations=True, normalize_rewards=True)
+    fill(agent)
+    agent.learn(16)
+    agent.act(observations((3,), 3), 16)
+    agent.observe(np.zeros(GAMES), step(3, (3,)))
+    before = checkpoint.digest(agent.state())
     many = np.concatenate([observations((3,), now) for now in range(200)])
-    mode = player.evaluation_act(many, np.random.default_rng(1))
-    assert mode.tolist() == player.evaluation_act(many, np.random.default_rng(2)).tolist()
-    assert mode.tolist() == player.predict(many)[0].tolist()
-    assert player.predict(many[0])[0] == mode[0]
-    drawn = player.predict(many, deterministic=False)[0]
+    mode = agent.evaluation_act(many, np.random.default_rng(1))
+    assert mode.tolist() == agent.evaluation_act(many, np.random.default_rng(2)).tolist()
+    assert mode.tolist() == agent.predict(many)[0].tolist()
+    assert agent.predict(many[0])[0] == mode[0]
+    drawn = agent.predict(many, deterministic=False)[0]
     assert drawn.tolist() != mode.tolist()
-    assert checkpoint.digest(player.state()) == before
-    assert player.evaluation_policy == "the policy's mode"
-    sampler = agent(evaluation_deterministic=False)
+    assert checkpoint.digest(agent.state()) == before
+    assert agent.evaluation_policy == "the policy's mode"
+    sampler = make_agent(evaluation_deterministic=False)
     first, again, other = (sampler.evaluation_act(many, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
     assert first == again != other
     assert sampler.evaluation_policy == "drawn from the policy"

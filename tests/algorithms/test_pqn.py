@@ -27,20 +27,20 @@ from q2pi.training.presets import configure
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 
-def filled(player: pqn.Agent, rollout: int = 0) -> pqn.Agent:
+def filled(agent: pqn.Agent, rollout: int = 0) -> pqn.Agent:
     """Return the agent after a rollout of random observations."""
     draw = stream(rollout, "observations")
-    games, shape = player.setting.num_envs, player.setting.observation_shape
-    nothing = np.zeros(games, np.bool_)
-    for t in range(player.rollout.steps):
+    envs, shape = agent.spec.num_envs, agent.spec.observation_shape
+    nothing = np.zeros(envs, np.bool_)
+    for t in range(agent.rollout.steps):
         if len(shape) == 3:
-            observation = draw.integers(0, 256, (games, *shape), dtype=np.uint8)
+            observation = draw.integers(0, 256, (envs, *shape), dtype=np.uint8)
         else:
-            observation = draw.normal(size=(games, *shape)).astype(np.float32)
-        player.act(observation, t)
-        reward = draw.normal(size=games).astype(np.float32)
-        player.observe(np.zeros(games), Step(observation, observation, reward, nothing, nothing, nothing, ()))
-    return player
+            observation = draw.normal(size=(envs, *shape)).astype(np.float32)
+        agent.act(observation, t)
+        reward = draw.normal(size=envs).astype(np.float32)
+        agent.observe(np.zeros(envs), Step(observation, observation, reward, nothing, nothing, nothing, ()))
+    return agent
 
 
 def test_loss_and_gradient_by_hand() -> None:
@@ -59,54 +59,54 @@ def test_loss_and_gradient_by_hand() -> None:
 
 
 def test_each_epoch_goes_over_every_step_once_in_an_order_of_its_own() -> None:
-    player = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2)
-    epochs = torch.stack(player._minibatches()).split(3)
+    agent = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2)
+    epochs = torch.stack(agent._minibatches()).split(3)
     assert [sorted(epoch.flatten().tolist()) for epoch in epochs] == [list(range(12))] * 2
     assert epochs[0].shape == (3, 4)
     assert not torch.equal(*epochs)
-    player.rollouts = 1
-    assert not torch.equal(torch.stack(player._minibatches()[:3]), epochs[0])
+    agent.rollouts = 1
+    assert not torch.equal(torch.stack(agent._minibatches()[:3]), epochs[0])
 
 
 def test_minibatches_come_from_all_rollouts_of_the_window() -> None:
     """Six rows a rollout, twice: all of one, all of two, then twelve of the eighteen of three."""
-    player = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2, window=3)
+    agent = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2, window=3)
     for rollout, rows in enumerate((12, 24, 36, 36)):
-        drawn = torch.cat(player._minibatches())
+        drawn = torch.cat(agent._minibatches())
         assert len(drawn) == 24
         assert drawn.max() < rows
         assert len(drawn.unique()) == min(rows, 24)
-        filled(player, rollout).learn(12 * (rollout + 1))
-    assert player.rollouts == 4
+        filled(agent, rollout).learn(12 * (rollout + 1))
+    assert agent.rollouts == 4
 
 
 def test_older_steps_are_learned_from_with_the_targets_they_had() -> None:
     """The targets of rollout 0 are still there after rollout 1, though the network that gave its values has moved."""
-    player = agent_of(num_steps=3, update_epochs=20, learning_rate=0.1, window=2)
-    filled(player, 0).learn(3)
-    first = player.window.target[:3].clone()
-    filled(player, 1).learn(6)
-    assert torch.equal(player.window.target[:3], first)
-    player.rollouts = 0
-    filled(player, 0)
-    assert not torch.allclose(player._targets().flatten(), first), "worked out anew they would be others"
+    agent = agent_of(num_steps=3, update_epochs=20, learning_rate=0.1, window=2)
+    filled(agent, 0).learn(3)
+    first = agent.window.target[:3].clone()
+    filled(agent, 1).learn(6)
+    assert torch.equal(agent.window.target[:3], first)
+    agent.rollouts = 0
+    filled(agent, 0)
+    assert not torch.allclose(agent._targets().flatten(), first), "worked out anew they would be others"
 
 
 def test_updates_come_with_full_rollouts_alone() -> None:
-    player = agent_of(num_envs=2, num_steps=3, num_minibatches=2, update_epochs=4)
-    config = RunConfig(algorithm="pqn", num_envs=2, hyper=player.config)
-    assert player.learn(0) == []
-    rows = filled(player).learn(6)
-    assert len(rows) == 8 == pqn.updates_owed(config, 6)
-    assert pqn.updates_owed(config, 5) == 0
+    agent = agent_of(num_envs=2, num_steps=3, num_minibatches=2, update_epochs=4)
+    config = RunConfig(algorithm="pqn", num_envs=2, hyper=agent.config)
+    assert agent.learn(0) == []
+    rows = filled(agent).learn(6)
+    assert len(rows) == 8 == pqn.updates_due(config, 6)
+    assert pqn.updates_due(config, 5) == 0
     assert set(rows[0]) == {"loss", "q", "epsilon", "learning_rate"}
-    assert player.rollout.length == 0
-    assert player.learn(6) == []
+    assert agent.rollout.length == 0
+    assert agent.learn(6) == []
 
 
 def test_its_optimizer_moves_as_radam_after_five_updates() -> None:
     """The same gradients to both, over orders of magnitude; torch's takes five plain steps first, ours stands still."""
-    player = agent_of(num_steps=1, learning_rate=0.01)
+    agent = agent_of(num_steps=1, learning_rate=0.01)
     ours, theirs = nn.Parameter(torch.zeros(7)), nn.Parameter(torch.zeros(7))
     adam = torch.optim.Adam([ours], betas=pqn.BETAS, fused=True)
     radam = torch.optim.RAdam([theirs], lr=0.01, betas=pqn.BETAS)
@@ -114,7 +114,7 @@ def test_its_optimizer_moves_as_radam_after_five_updates() -> None:
     for update in range(1, 60):
         ours.grad = torch.randn(7, generator=draw) * torch.logspace(-3, 3, 7)
         theirs.grad = ours.grad.clone()
-        adam.param_groups[0]["lr"] = player.learning_rate(0, update)
+        adam.param_groups[0]["lr"] = agent.learning_rate(0, update)
         adam.step()
         radam.step()
         if update == 5:
@@ -134,57 +134,57 @@ def test_the_learning_rate_falls_to_nothing_where_asked() -> None:
 
 def test_the_gradient_is_bounded() -> None:
     for bound in (0.01, 0.0):
-        player = agent_of(num_steps=4, max_grad_norm=bound)
-        filled(player).learn(4)
-        gradients = [parameter.grad.norm() for parameter in player.main.parameters() if parameter.grad is not None]
+        agent = agent_of(num_steps=4, max_grad_norm=bound)
+        filled(agent).learn(4)
+        gradients = [parameter.grad.norm() for parameter in agent.main.parameters() if parameter.grad is not None]
         norm = torch.stack(gradients).norm().item()
         assert norm == pytest.approx(0.01, rel=1e-3) if bound else norm > 0.1
 
 
 def test_the_running_average_follows_the_trained_weights_and_plays() -> None:
     """After each update average = 3/4 average + 1/4 newest; the values of a rollout are the average's."""
-    player = agent_of(num_steps=3, update_epochs=1, learning_rate=0.1, ema_decay=0.75)
-    expected = [weight.clone() for weight in player.main.parameters()]
+    agent = agent_of(num_steps=3, update_epochs=1, learning_rate=0.1, ema_decay=0.75)
+    expected = [weight.clone() for weight in agent.main.parameters()]
     for rollout in range(12):
-        filled(player, rollout).learn(3 * (rollout + 1))
-        newest = zip(expected, player.main.parameters(), strict=True)
+        filled(agent, rollout).learn(3 * (rollout + 1))
+        newest = zip(expected, agent.main.parameters(), strict=True)
         expected = [0.75 * old + 0.25 * new.detach() for old, new in newest]
-    torch.testing.assert_close(list(player.player.parameters()), expected)
-    observed = torch.from_numpy(filled(player, 12).rollout.observation[:, 0])
+    torch.testing.assert_close(list(agent.acting_network.parameters()), expected)
+    observed = torch.from_numpy(filled(agent, 12).rollout.observation[:, 0])
     with torch.no_grad():
-        averaged, newest = (network(observed).amax(dim=1).numpy() for network in (player.player, player.main))
-    np.testing.assert_allclose(player.rollout.value[:, 0], averaged, rtol=1e-6)
+        averaged, newest = (network(observed).amax(dim=1).numpy() for network in (agent.acting_network, agent.main))
+    np.testing.assert_allclose(agent.rollout.value[:, 0], averaged, rtol=1e-6)
     assert np.abs(averaged - newest).max() > 1e-3, "else the test could not tell them apart"
     plain = agent_of()
-    assert plain.player is plain.main
+    assert plain.acting_network is plain.main
 
 
 def test_each_game_explores_at_its_rung_of_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ape-X's epsilon^(1 + alpha * i / (N - 1)): of 0.5, with alpha 2 and 3 games, 1/2, 1/4 and 1/8."""
     wanted = {"num_envs": 3, "start_e": 0.5, "end_e": 0.5}
     for ladder, rates in ((2.0, [0.5, 0.25, 0.125]), (0.0, [0.5, 0.5, 0.5])):
-        player = agent_of(**wanted, exploration_ladder=ladder)
-        best = np.zeros((3, player.actions), np.float32)
+        agent = agent_of(**wanted, apex_alpha=ladder)
+        best = np.zeros((3, agent.actions), np.float32)
         best[:, 0] = 1
-        monkeypatch.setattr(player, "_q", lambda _, best=best: best)
-        observation = np.zeros((3, *player.setting.observation_shape), np.float32)
-        explored = np.mean([player.act(observation, step) != player.first_action for step in range(4_000)], axis=0)
-        share = 1 - 1 / player.actions
+        monkeypatch.setattr(agent, "_q", lambda _, best=best: best)
+        observation = np.zeros((3, *agent.spec.observation_shape), np.float32)
+        explored = np.mean([agent.act(observation, step) != agent.first_action for step in range(4_000)], axis=0)
+        share = 1 - 1 / agent.actions
         np.testing.assert_allclose(explored / share, rates, atol=0.04)
-    agent_of(num_envs=1, exploration_ladder=2.0).act(np.zeros((1, *player.setting.observation_shape), np.float32), 0)
+    agent_of(num_envs=1, apex_alpha=2.0).act(np.zeros((1, *agent.spec.observation_shape), np.float32), 0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_images_are_read_with_their_channels_last(precision: str) -> None:
-    player = agent_of(num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision)
-    before = [parameter.clone() for parameter in player.main.parameters()]
+    agent = agent_of(num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision)
+    before = [parameter.clone() for parameter in agent.main.parameters()]
     for rollout in range(4):
-        filled(player, rollout).learn(6 * (rollout + 1))
-        observation, _, _ = player.window.take(torch.tensor([4, 1]))
+        filled(agent, rollout).learn(6 * (rollout + 1))
+        observation, _, _ = agent.window.take(torch.tensor([4, 1]))
         assert observation.is_contiguous(memory_format=torch.channels_last)
-        expected = player.rollout.observation.reshape(6, 4, 36, 36)[[4, 1]]
+        expected = agent.rollout.observation.reshape(6, 4, 36, 36)[[4, 1]]
         np.testing.assert_array_equal(observation.numpy(), expected)
-    moved = [not torch.equal(old, new) for old, new in zip(before, player.main.parameters(), strict=True)]
+    moved = [not torch.equal(old, new) for old, new in zip(before, agent.main.parameters(), strict=True)]
     assert all(moved)
 
 
@@ -259,7 +259,7 @@ def test_one_step_targets_learn_the_best_values_from_random_play() -> None:
     _, expected = exact.optimal_values(Chain.mdp)
     agent = learned("Chain-v0", gamma=0.9, q_lambda=0.0)
     assert np.abs(chain_values(agent) - expected).max() < 0.05
-    assert np.abs(chain_values(pqn.Agent(agent.config, agent.setting)) - expected).max() > 0.3, "they were learned"
+    assert np.abs(chain_values(pqn.Agent(agent.config, agent.spec)) - expected).max() > 0.3, "they were learned"
     uncut = chain_values(learned("Chain-v0", gamma=0.9, q_lambda=0.95))
     assert (uncut.max(axis=1) < expected.max(axis=1) - 0.05)[:4].all()
 
@@ -314,7 +314,7 @@ def test_pqn_solves_cart_pole() -> None:
         ({"q_lambda": math.nan}, "--q-lambda nan is out of range"),
         ({"end_e": 2.0}, "--end-e 2.0"),
         ({"max_grad_norm": -1.0}, "--max-grad-norm -1.0"),
-        ({"exploration_ladder": -1.0}, "--exploration-ladder -1.0 is out of range"),
+        ({"apex_alpha": -1.0}, "--apex-alpha -1.0 is out of range"),
         ({"window": 0}, "--window 0 is out of range"),
         ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
         ({"ema_decay": 1.0}, "--ema-decay 1.0 is out of range: it must be below 1"),
@@ -339,7 +339,7 @@ def test_worlds_it_cannot_serve(env_id: str, reason: str) -> None:
 @pytest.mark.parametrize("steps", [32, 4_096, 10**6])
 def test_a_trial_has_the_minibatches_of_the_run(steps: int) -> None:
     config = small(total_timesteps=10**6, num_envs=32, num_steps=32, num_minibatches=8, window=16)
-    trial = pqn.calibration(replace(config, total_timesteps=steps))
+    trial = pqn.timing_config(replace(config, total_timesteps=steps))
     assert trial.hyper.num_steps * 32 / trial.hyper.num_minibatches == 128
     assert trial.hyper.num_steps * 32 <= max(steps, 128)
     assert trial.hyper.window == 1, "a window that is not filled would be subtracted from memory that it never took"

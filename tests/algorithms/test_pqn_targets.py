@@ -12,13 +12,13 @@ from q2pi.algorithms import pqn
 from q2pi.envs.spec import EnvSpec
 
 
-def with_the_published_slip(player: pqn.Agent) -> list[float]:
+def with_the_published_slip(agent: pqn.Agent) -> list[float]:
     """Return the targets of a game as six files of the paper's code have them.
 
     Going backwards, the second-last step is given the value of what follows the last step, in the place of the value of
     what follows itself.
     """
-    rollout, mix = player.rollout, player.config.q_lambda
+    rollout, mix = agent.rollout, agent.config.q_lambda
     after_the_rollout = rollout.final_value[-1, 0] if not rollout.ended[-1, 0] else 0.0
     following = [*rollout.value[1:-1, 0], after_the_rollout]
     goal = rollout.reward[-1, 0] + rollout.discount[-1, 0] * after_the_rollout
@@ -34,18 +34,18 @@ def test_the_second_last_target_is_not_off_by_one() -> None:
 
     The slip takes 16, the value beyond the rollout, for the 6 of the observation between the last two steps.
     """
-    player = scripted(num_steps=3)
-    play(player, values=[8, 2, 6, 16], rewards=[1, 2, 4])
-    assert player._targets()[:, 0].tolist() == [3.125, 6.5, 12]
-    assert with_the_published_slip(player) == [3.75, 9, 12], "2 + (16 + 12)/4 = 9 and 1 + (2 + 9)/4 = 3.75"
+    agent = scripted(num_steps=3)
+    play(agent, values=[8, 2, 6, 16], rewards=[1, 2, 4])
+    assert agent._targets()[:, 0].tolist() == [3.125, 6.5, 12]
+    assert with_the_published_slip(agent) == [3.75, 9, 12], "2 + (16 + 12)/4 = 9 and 1 + (2 + 9)/4 = 3.75"
 
 
 def test_nor_is_it_where_the_episode_ends_with_the_rollout() -> None:
     """Second-last: 2 + (6 + 4)/4 = 4.5; the slip forgets that the last state was worth 6 to the network."""
-    player = scripted(num_steps=3)
-    play(player, [8, 2, 6, 16], [1, 2, 4], {2: "terminated"})
-    assert player._targets()[1:, 0].tolist() == [4.5, 4]
-    assert with_the_published_slip(player)[1:] == [3, 4]
+    agent = scripted(num_steps=3)
+    play(agent, [8, 2, 6, 16], [1, 2, 4], {2: "terminated"})
+    assert agent._targets()[1:, 0].tolist() == [4.5, 4]
+    assert with_the_published_slip(agent)[1:] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -62,28 +62,28 @@ def test_an_ending_cuts_the_return(ending: str, targets: list[float]) -> None:
     The last two targets are 8 + 32/2 = 24 and 4 + (6 + 24)/4 = 11.5, whatever came before.
     """
     env = EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=True)
-    player = scripted(num_steps=4, env=env)
-    play(player, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending})
-    assert player._targets()[:, 0].tolist() == [*targets, 11.5, 24]
+    agent = scripted(num_steps=4, env=env)
+    play(agent, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending})
+    assert agent._targets()[:, 0].tolist() == [*targets, 11.5, 24]
     plain = scripted(num_steps=4)
     play(plain, [8, 2, 40, 6, 32], [1, 2, 4, 8])
     assert plain._targets()[1, 0] == 2 + (40 + 11.5) / 4, "the twin: without an ending the return goes on"
 
 
 def test_a_lost_life_counts_only_under_the_rule() -> None:
-    player = scripted(num_steps=2)
-    play(player, [8, 2, 6], [1, 2], {0: "life_lost"})
-    assert player._targets()[:, 0].tolist() == [1 + (2 + 5) / 4, 5]
+    agent = scripted(num_steps=2)
+    play(agent, [8, 2, 6], [1, 2], {0: "life_lost"})
+    assert agent._targets()[:, 0].tolist() == [1 + (2 + 5) / 4, 5]
 
 
-def slow_target(player: pqn.Agent, history: list[dict[str, Any]], t: int) -> float:
+def slow_target(agent: pqn.Agent, history: list[dict[str, Any]], t: int) -> float:
     """Return a target as the weighted mean of n-step returns, each summed forwards from what was played."""
-    mix = player.config.q_lambda
+    mix = agent.config.q_lambda
 
     def n_step(n: int) -> float:
         total, weight = 0.0, 1.0
         for row in history[t : t + n]:
-            total, weight = total + weight * row["reward"], weight * player.config.gamma
+            total, weight = total + weight * row["reward"], weight * agent.config.gamma
             if row["ending"] == "terminated":
                 return total
         return total + weight * row["following"]
@@ -98,72 +98,72 @@ def slow_target(player: pqn.Agent, history: list[dict[str, Any]], t: int) -> flo
 @pytest.mark.parametrize("q_lambda", [0.0, 0.65, 1.0])
 def test_targets_of_random_play_against_a_slow_oracle(q_lambda: float) -> None:
     draw = np.random.default_rng(3)
-    games, steps = 3, 12
-    player = scripted(num_envs=games, num_steps=steps, q_lambda=q_lambda, gamma=0.9)
-    value = draw.normal(size=games)
-    history: list[list[dict[str, Any]]] = [[] for _ in range(games)]
+    envs, steps = 3, 12
+    agent = scripted(num_envs=envs, num_steps=steps, q_lambda=q_lambda, gamma=0.9)
+    value = draw.normal(size=envs)
+    history: list[list[dict[str, Any]]] = [[] for _ in range(envs)]
     for t in range(steps):
-        player.act(seen(*value), t)
-        reward, following = draw.normal(size=games), draw.normal(size=games)
-        ending = [str(draw.choice(["terminated", "truncated", "", "", ""])) for _ in range(games)]
-        observe(player, list(reward), list(following), ending)
+        agent.act(seen(*value), t)
+        reward, following = draw.normal(size=envs), draw.normal(size=envs)
+        ending = [str(draw.choice(["terminated", "truncated", "", "", ""])) for _ in range(envs)]
+        observe(agent, list(reward), list(following), ending)
         for game, rows in enumerate(history):
             rows.append({"reward": reward[game], "following": following[game], "ending": ending[game]})
         value = np.where([bool(name) for name in ending], FIRST, following)
     endings = {row["ending"] for rows in history for row in rows}
     assert endings == {"terminated", "truncated", ""}
-    expected = [[slow_target(player, rows, t) for rows in history] for t in range(steps)]
-    np.testing.assert_allclose(player._targets().numpy(), expected, rtol=1e-4, atol=1e-4)
+    expected = [[slow_target(agent, rows, t) for rows in history] for t in range(steps)]
+    np.testing.assert_allclose(agent._targets().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_no_forward_is_made_twice() -> None:
     """4 steps of 2 games, a truncation in one, and the 2 observations after the rollout: 8 + 1 + 2."""
-    player = scripted(num_envs=2, num_steps=4)
+    agent = scripted(num_envs=2, num_steps=4)
     for t in range(4):
-        player.act(seen(t, t), t)
-        observe(player, [0, 0], [t + 1, t + 1], ["truncated" if t == 1 else "", "terminated" if t == 2 else ""])
-    player._targets()
-    assert player.main.rows == 11
+        agent.act(seen(t, t), t)
+        observe(agent, [0, 0], [t + 1, t + 1], ["truncated" if t == 1 else "", "terminated" if t == 2 else ""])
+    agent._targets()
+    assert agent.main.rows == 11
 
 
 def test_rewards_are_clipped_where_the_rules_say_so() -> None:
     for clips, expected in ((True, [1, -1, 0]), (False, [5, -0.5, 0])):
-        player = scripted(num_steps=3, env=EnvSpec("Two-v0", clip_rewards=clips, life_loss_discount=False))
-        play(player, [0, 0, 0, 0], [5, -0.5, 0])
-        assert player.rollout.reward[:, 0].tolist() == expected
+        agent = scripted(num_steps=3, env=EnvSpec("Two-v0", clip_rewards=clips, life_loss_discount=False))
+        play(agent, [0, 0, 0, 0], [5, -0.5, 0])
+        assert agent.rollout.reward[:, 0].tolist() == expected
 
 
 # ---- acting ----------------------------------------------------------------------------------------------------------
 
 
 def test_each_game_has_a_coin_of_its_own() -> None:
-    player = scripted(num_envs=2_000, num_steps=1, start_e=0.5, end_e=0.5)
-    action = player.act(seen(*np.ones(2_000)), 0)
+    agent = scripted(num_envs=2_000, num_steps=1, start_e=0.5, end_e=0.5)
+    action = agent.act(seen(*np.ones(2_000)), 0)
     assert (action == 0).mean() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 2_000))
-    assert np.array_equal(player.act(seen(*np.ones(2_000)), 0), action), "a function of the step"
-    assert not np.array_equal(player.act(seen(*np.ones(2_000)), 2_000), action)
+    assert np.array_equal(agent.act(seen(*np.ones(2_000)), 0), action), "a function of the step"
+    assert not np.array_equal(agent.act(seen(*np.ones(2_000)), 2_000), action)
 
 
 def test_an_exploring_step_still_stores_the_best_value() -> None:
-    player = scripted(num_envs=50, num_steps=1, start_e=1.0, end_e=1.0)
+    agent = scripted(num_envs=50, num_steps=1, start_e=1.0, end_e=1.0)
     observation = seen(*np.arange(50.0))
-    action = player.act(observation, 0)
+    action = agent.act(observation, 0)
     assert set(action) == {0, 1}
-    observe(player, [0] * 50, [0] * 50)
-    assert player.rollout.value[0].tolist() == list(range(50))
-    assert player.rollout.action[0].tolist() == action.tolist()
+    observe(agent, [0] * 50, [0] * 50)
+    assert agent.rollout.value[0].tolist() == list(range(50))
+    assert agent.rollout.action[0].tolist() == action.tolist()
 
 
 def test_epsilon_falls_over_the_budget_and_evaluation_has_its_own() -> None:
-    player = scripted(num_steps=1, start_e=1.0, end_e=0.2, exploration_fraction=0.5, evaluation_e=0.0)
-    assert [player.epsilon(step) for step in (0, 25, 50, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
-    assert player.evaluation_act(seen(*np.ones(200)), np.random.default_rng(1)).tolist() == [1] * 200
-    assert player.evaluation_policy == "epsilon-greedy, epsilon 0.0"
+    agent = scripted(num_steps=1, start_e=1.0, end_e=0.2, exploration_fraction=0.5, eval_epsilon=0.0)
+    assert [agent.epsilon(step) for step in (0, 25, 50, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert agent.evaluation_act(seen(*np.ones(200)), np.random.default_rng(1)).tolist() == [1] * 200
+    assert agent.evaluation_policy == "epsilon-greedy, epsilon 0.0"
 
 
 def test_actions_count_from_where_the_space_begins() -> None:
-    player = scripted(num_steps=1, space=spaces.Discrete(2, start=5), start_e=0.0, end_e=0.0)
-    assert player.act(seen(1), 0).tolist() == [6]
-    assert player.predict(seen(1)[0])[0] == 6
-    observe(player, [0], [0])
-    assert player.rollout.action.tolist() == [[1]], "stored as the network counts"
+    agent = scripted(num_steps=1, space=spaces.Discrete(2, start=5), start_e=0.0, end_e=0.0)
+    assert agent.act(seen(1), 0).tolist() == [6]
+    assert agent.predict(seen(1)[0])[0] == 6
+    observe(agent, [0], [0])
+    assert agent.rollout.action.tolist() == [[1]], "stored as the network counts"

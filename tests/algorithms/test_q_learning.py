@@ -10,16 +10,16 @@ import pytest
 
 from q2pi import api
 from q2pi.algorithms.q_learning import Agent, Config, memory_needed
-from q2pi.algorithms.registry import build_agent, setting_of
+from q2pi.algorithms.registry import agent_spec, build_agent
 from q2pi.config import RunConfig
-from q2pi.envs import EnvSpec, make_games
+from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum
 from q2pi.envs.vector import Step
 from q2pi.equations.exact import optimal_values, policy_value
 from q2pi.equations.tabular import Target, epsilon_greedy
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest
-from q2pi.runs.estimate import forecast
+from q2pi.runs.estimate import estimate
 from q2pi.training.events import Checkpoint, Finished, Started
 from q2pi.training.loop import prepare, run
 from q2pi.training.presets import configure, names
@@ -46,11 +46,11 @@ def config_for(env_id: str, *, num_envs: int = 1, steps: int = 1000, seed: int =
 
 def agent_for(env_id: str = LAKE, **options: Any) -> Agent:
     config = prepare(config_for(env_id, **options))
-    games = make_games(config.env, config.num_envs, config.seed)
-    agent = build_agent(config, games)
-    games.close()
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    agent = build_agent(config, envs)
+    envs.close()
     assert isinstance(agent, Agent)
-    agent.begin(np.zeros((config.num_envs, *agent.setting.observation_shape), np.int64))
+    agent.begin(np.zeros((config.num_envs, *agent.spec.observation_shape), np.int64))
     return agent
 
 
@@ -185,20 +185,20 @@ def test_exploration_has_a_coin_for_each_game_and_falls_with_the_steps() -> None
     agent = agent_for(steps=1000, start_e=1.0, end_e=0.2, exploration_fraction=0.5)
     agent.q[0, 0] = [0, 1, 0, 0]
     assert [agent.epsilon(step) for step in (0, 250, 500, 900)] == [1.0, pytest.approx(0.6), 0.2, 0.2]
-    games = np.zeros((4000, 1), np.int64)
+    envs = np.zeros((4000, 1), np.int64)
     for step, share in ((0, 0.25), (250, 0.55), (900, 0.85)):
-        actions = agent.act(games, step)
+        actions = agent.act(envs, step)
         assert np.mean(actions == 1) == pytest.approx(share, abs=4 * np.sqrt(0.25 / 4000))
-        np.testing.assert_array_equal(actions, agent.act(games, step))
-    assert (agent.act(games, 900) != agent.act(games, 901)).any()
+        np.testing.assert_array_equal(actions, agent.act(envs, step))
+    assert (agent.act(envs, 900) != agent.act(envs, 901)).any()
 
 
 def test_equals_are_drawn_while_training_and_the_first_is_taken_in_evaluation() -> None:
     agent = agent_for(start_e=0.0, end_e=0.0)
     agent.q[0, 0] = [0, 5, 5, 1]
-    games = np.zeros((400, 1), np.int64)
-    assert set(agent.act(games, 0)) == {1, 2}
-    assert set(agent.evaluation_act(games, np.random.default_rng(0))) == {1}
+    envs = np.zeros((400, 1), np.int64)
+    assert set(agent.act(envs, 0)) == {1, 2}
+    assert set(agent.evaluation_act(envs, np.random.default_rng(0))) == {1}
     assert agent.evaluation_policy == "greedy, the first of equals"
 
 
@@ -215,8 +215,8 @@ def test_learning_reads_the_sign_of_rewards_where_they_are_clipped() -> None:
     config = prepare(config_for("CliffWalking-v1", learning_rate=1.0))
     clipped = prepare(replace(config, env=EnvSpec("CliffWalking-v1", clip_rewards=True)))
     for chosen, expected in ((config, -100.0), (clipped, -1.0)):
-        games = make_games(chosen.env, 1, 1)
-        agent = build_agent(chosen, games)
+        envs = make_envs(chosen.env, 1, 1)
+        agent = build_agent(chosen, envs)
         agent.begin(np.array([[36]]))
         agent.observe(np.array([1]), result(36, -100.0))
         agent.learn(1)
@@ -316,9 +316,9 @@ def test_a_run_is_recorded_loaded_and_judged(tmp_path: Path) -> None:
 def test_memory_and_updates_are_foretold() -> None:
     for target, tables in (("q_learning", 1), ("double_q", 2)):
         config = prepare(config_for(LAKE, target=target))
-        games = make_games(config.env, 1, 1)
-        assert memory_needed(config.hyper, setting_of(config, games)) == tables * 16 * 4 * 8
-        assert forecast(config).updates == 1000
+        envs = make_envs(config.env, 1, 1)
+        assert memory_needed(config.hyper, agent_spec(config, envs)) == tables * 16 * 4 * 8
+        assert estimate(config).updates == 1000
 
 
 @pytest.mark.parametrize(
@@ -344,9 +344,9 @@ def test_what_cannot_be_served_is_said_in_one_line(options: dict[str, Any], mess
 
 def test_a_table_beyond_memory_is_refused_before_it_is_made() -> None:
     config = prepare(replace(config_for("Blackjack-v1"), env=EnvSpec("Blackjack-v1", stack=4)))
-    games = make_games(config.env, 1, 1)
+    envs = make_envs(config.env, 1, 1)
     with pytest.raises(UserError, match=r"--env-id Blackjack-v1 with --stack 4 has 2.46e\+11 states"):
-        build_agent(config, games)
+        build_agent(config, envs)
 
 
 @pytest.mark.parametrize("name", names("q_learning"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small_reinforce import EPISODES, WORLDS, World, linear_agent, setting
+from small_reinforce import EPISODES, WORLDS, World, linear_agent, spec
 
 from q2pi.algorithms import reinforce
 from q2pi.algorithms.reinforce import Credit, credit_of, weights
@@ -126,12 +126,12 @@ def test_the_value_network_moves_towards_the_returns_after_the_weights_were_comp
 
 def until_learned(agent: reinforce.Agent, name: str = "chain") -> int:
     """Play until the first update; return the steps of all games."""
-    world = World(WORLDS[name][0], agent.setting.num_envs, seed=1)
+    world = World(WORLDS[name][0], agent.spec.num_envs, seed=1)
     step = 0
     while True:
         action = agent.act(world.observation, step)
         agent.observe(action, world.step(action))
-        step += agent.setting.num_envs
+        step += agent.spec.num_envs
         if agent.learn(step):
             return step
 
@@ -151,8 +151,8 @@ def test_rewards_are_clipped_where_the_rules_say_so() -> None:
     """The chain's only reward, at its end, is 1; told to the agent as 7 it is still 1 with the rule."""
     for rule, expected in ((True, 1.0), (False, 7.0)):
         agent = linear_agent("chain", num_envs=1)
-        env = dataclasses.replace(agent.setting.env, clip_rewards=rule)
-        agent.setting = dataclasses.replace(agent.setting, env=env)
+        env = dataclasses.replace(agent.spec.env, clip_rewards=rule)
+        agent.spec = dataclasses.replace(agent.spec, env=env)
         agent.act(np.eye(3, dtype=np.float32)[:1], 0)
         yes, no = np.ones(1, np.bool_), np.zeros(1, np.bool_)
         seen = np.zeros((1, 3), np.float32)
@@ -235,19 +235,19 @@ def test_a_mean_over_other_episodes_needs_others() -> None:
     run = dataclasses.replace(config(episodes_per_update=1, baseline="batch_mean"), num_envs=1)
     with pytest.raises(UserError, match=r"--baseline batch_mean .* must be at least 2"):
         loop.prepare(run)
-    assert reinforce.calibration(dataclasses.replace(run, num_envs=3)).hyper.episodes_per_update == 3
-    assert reinforce.calibration(run).hyper.episodes_per_update == 2
+    assert reinforce.timing_config(dataclasses.replace(run, num_envs=3)).hyper.episodes_per_update == 3
+    assert reinforce.timing_config(run).hyper.episodes_per_update == 2
 
 
 def test_spaces_it_cannot_serve() -> None:
     with pytest.raises(UserError, match="reinforce needs Discrete or Box"):
-        reinforce.check_spaces(dataclasses.replace(setting(3, 2), action_space=spaces.MultiBinary(3)))
+        reinforce.check_spaces(dataclasses.replace(spec(3, 2), action_space=spaces.MultiBinary(3)))
 
 
 def test_padding_has_no_weight_of_its_own() -> None:
     """A step that nobody played changes no mean: the credit of a lone long episode is its own return."""
-    played = torch.tensor([[True, True], [True, False]])
-    credit = Credit(torch.tensor([[5.0, 7.0], [3.0, 99.0]]), torch.zeros(2, 2), played)
+    valid = torch.tensor([[True, True], [True, False]])
+    credit = Credit(torch.tensor([[5.0, 7.0], [3.0, 99.0]]), torch.zeros(2, 2), valid)
     found = weights(credit, reinforce.Config(baseline="batch_mean"))
     assert found[:, 0].tolist() == [-2.0, 3.0]
 

@@ -19,7 +19,7 @@ VARIANTS = [(kind, baseline) for kind in ("whole", "to_go") for baseline in ("no
 
 
 @functools.cache
-def played(name: str) -> list[list[Trajectory]]:
+def valid(name: str) -> list[list[Trajectory]]:
     """Return batches of whole episodes of the world's softmax policy."""
     mdp, theta = WORLDS[name]
     world, pi = World(mdp, 1, seed=3), softmax_policy(theta).cumsum(-1)
@@ -41,10 +41,10 @@ def played(name: str) -> list[list[Trajectory]]:
 def credits_of(name: str) -> list[Credit]:
     """Return the credit of each batch, with a value that is just some function of the state."""
     value, final = torch.tensor([3.0, -1.0, 2.0]), [torch.zeros(())] * EPISODES
-    states = [[episode.observation.argmax(-1) for episode in batch] for batch in played(name)]
+    states = [[episode.observation.argmax(-1) for episode in batch] for batch in valid(name)]
     return [
         credit_of(batch, [value[torch.from_numpy(state)] for state in seen], final, WORLDS[name][0].gamma)
-        for batch, seen in zip(played(name), states, strict=True)
+        for batch, seen in zip(valid(name), states, strict=True)
     ]
 
 
@@ -56,8 +56,8 @@ def sampled_gradients(name: str, config: reinforce.Config, action_baseline: floa
         config: the variant.
         action_baseline: subtracted from the weight of action 0 alone, which no baseline may do.
     """
-    weight = torch.cat([weights(credit, config).T[credit.played.T] for credit in credits_of(name)])
-    everything = [episode for batch in played(name) for episode in batch]
+    weight = torch.cat([weights(credit, config).T[credit.valid.T] for credit in credits_of(name)])
+    everything = [episode for batch in valid(name) for episode in batch]
     action = torch.from_numpy(np.concatenate([episode.action for episode in everything]))
     state = torch.from_numpy(np.concatenate([episode.observation.argmax(-1) for episode in everything]))
     lengths = torch.tensor([len(episode.reward) for episode in everything])
@@ -102,7 +102,7 @@ def test_returns_to_go_need_gamma_to_the_t_to_be_unbiased() -> None:
 
 
 def test_a_mean_with_the_episode_itself_in_it_shrinks_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mean_of_all(gain: torch.Tensor, played: torch.Tensor) -> torch.Tensor:
+    def mean_of_all(gain: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         return gain.mean(dim=1, keepdim=True).expand_as(gain)
 
     monkeypatch.setattr(reinforce, "_mean_of_others", mean_of_all)

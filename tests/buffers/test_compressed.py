@@ -13,7 +13,7 @@ from small_runs import invaders
 
 from q2pi.buffers.frames import CHUNK, ZSTD_RATIO, CompressedFrames, FrameStore, RawFrames, make_store, store_bytes
 from q2pi.buffers.replay import Replay, bytes_needed
-from q2pi.envs import EnvSpec, make_games
+from q2pi.envs import EnvSpec, make_envs
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training.events import Checkpoint
@@ -262,14 +262,14 @@ def test_training_is_the_same_with_either_codec_and_resumes_exactly(tmp_path: Pa
 def test_space_invaders_takes_less_than_the_forecast_says() -> None:
     """Random play; the bytes of all chunks that are sealed, with what their keeping takes."""
     generator, shape = np.random.default_rng(0), (1, 84, 84)
-    games = make_games(EnvSpec("SpaceInvaders"), 8, 1)
+    envs = make_envs(EnvSpec("SpaceInvaders"), 8, 1)
     store = store_of(8 * 32, shape)
-    frames = games.reset()[:, -1:]
+    frames = envs.reset()[:, -1:]
     for row in range(32):
         store.write(np.arange(8) * 32 + row, frames)
-        games.send(generator.integers(games.action_space.n, size=8))
-        frames = games.recv().next_observation[:, -1:]
-    games.close()
+        envs.send(generator.integers(envs.action_space.n, size=8))
+        frames = envs.recv().next_observation[:, -1:]
+    envs.close()
     assert len(store.state()["frames_open"]) == 0
     assert store.state()["frames_sealed"].nbytes < store.nbytes < 8 * 32 * 84 * 84 / ZSTD_RATIO
 

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from q2pi.buffers.recent_rollouts import Window
+from q2pi.buffers.recent_rollouts import RecentRollouts
 
 ROWS, SHAPE = 3, (1, 2, 2)
 
 
-def window_of(rollouts: int, added: int) -> Window:
+def window_of(rollouts: int, added: int) -> RecentRollouts:
     """Return a window after `added` rollouts; all numbers of rollout k are k."""
-    window = Window(rollouts, ROWS, SHAPE, np.dtype(np.uint8), torch.device("cpu"))
+    window = RecentRollouts(rollouts, ROWS, SHAPE, np.dtype(np.uint8), torch.device("cpu"))
     for number in range(added):
         add(window, number)
     return window
 
 
-def add(window: Window, number: int) -> None:
+def add(window: RecentRollouts, number: int) -> None:
     observation = torch.full((ROWS, *SHAPE), number, dtype=torch.uint8)
     window.add(number, observation, torch.full((ROWS,), number), torch.full((ROWS,), float(number)))
 
@@ -37,7 +37,7 @@ def test_the_newest_take_the_place_of_the_oldest(rollouts: int, added: int, held
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (3,)])
 def test_rows_are_taken_as_they_were_added_images_with_channels_last(shape: tuple[int, ...]) -> None:
-    window = Window(2, 8, shape, np.dtype(np.uint8), torch.device("cpu"))
+    window = RecentRollouts(2, 8, shape, np.dtype(np.uint8), torch.device("cpu"))
     observation = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
     window.add(1, observation, torch.arange(8), torch.arange(8) / 2)
     rows = torch.tensor([15, 8, 8, 10])

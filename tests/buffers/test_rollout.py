@@ -19,14 +19,14 @@ def rollout(steps: int = 4, num_envs: int = 1) -> Rollout:
 
 
 def append(into: Rollout, value: list[float], final: list[float], ended: list[bool]) -> None:
-    games = len(value)
+    envs = len(value)
     into.append(
-        observation=np.full((games, 2), into.length, np.float32),
-        action=np.full(games, 10 + into.length),
-        log_prob=np.zeros(games),
+        observation=np.full((envs, 2), into.length, np.float32),
+        action=np.full(envs, 10 + into.length),
+        log_prob=np.zeros(envs),
         value=np.array(value),
-        reward=np.ones(games),
-        discount=np.full(games, 0.9),
+        reward=np.ones(envs),
+        discount=np.full(envs, 0.9),
         ended=np.array(ended),
         final_value=np.array(final),
     )
@@ -159,21 +159,21 @@ def test_several_episodes_of_one_game() -> None:
 def test_short_episodes_are_not_preferred() -> None:
     """Lengths 1 and 9, a coin each: 5 on average. The first two to finish, of whichever game, are shorter."""
     coin = np.random.default_rng(5)
-    games = 2
-    kept, lengths, hurried, batch = episodes(games, share=1), [], [], []
-    left = np.where(coin.random(games) < 0.5, 1, 9)
-    begun, updated, now = np.zeros(games), 0.0, 0
+    envs = 2
+    kept, lengths, hurried, batch = episodes(envs, share=1), [], [], []
+    left = np.where(coin.random(envs) < 0.5, 1, 9)
+    begun, updated, now = np.zeros(envs), 0.0, 0
     while len(lengths) < 1_500:
         left -= 1
         ended = left == 0
         play(kept, now, list(ended))
         batch += [now + 1 - begun[game] for game in np.flatnonzero(ended) if begun[game] >= updated]
-        if len(batch) >= games:
-            hurried += batch[:games]
+        if len(batch) >= envs:
+            hurried += batch[:envs]
             batch, updated = [], now + 1
         now += 1
         begun[ended] = now
-        left = np.where(ended, np.where(coin.random(games) < 0.5, 1, 9), left)
+        left = np.where(ended, np.where(coin.random(envs) < 0.5, 1, 9), left)
         if kept.complete:
             lengths += [len(episode.reward) for episode in kept.take()]
     error = 4 / np.sqrt(len(lengths))

@@ -14,7 +14,7 @@ from small_runs import CARTPOLE, flags
 import q2pi
 from q2pi import cli
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 SMALL = flags({name: value for name, value in CARTPOLE.items() if name != "env_id"})
 TRAIN = ["train", "dqn", "--env-id", "CartPole-v1", *SMALL]
@@ -228,7 +228,7 @@ def test_a_full_disk(
     assert contents(folder / "checkpoints") == before
     monkeypatch.setattr(checkpoint, "_write", write)
     assert cli.main(["resume", str(folder)]) == 0
-    assert RunDir.open(folder).newest_checkpoint()[0] == 800
+    assert RunFolder.open(folder).newest_checkpoint()[0] == 800
 
 
 def test_a_damaged_checkpoint_is_a_warning(capfd: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -14,7 +14,7 @@ from small_runs import CARTPOLE
 from q2pi import cli
 from q2pi.runs.checkpoint import digest, steps
 from q2pi.runs.execute import execute
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.sweep import read_sweep
 
 FILE = """
@@ -51,11 +51,11 @@ def test_a_sweep_is_listed_done_skipped_and_reported(tmp_path: Path, capfd: pyte
     assert "2 runs in" in said.out
     assert "finished  CartPole-v1/dqn/seed-1  mean" in said.out
     assert "done 2 of 2, failed 0" in said.out
-    before = digest(RunDir(runs / "CartPole-v1/dqn/seed-1").newest_checkpoint()[1])
+    before = digest(RunFolder(runs / "CartPole-v1/dqn/seed-1").newest_checkpoint()[1])
 
     assert cli.main(command) == 0
     assert "2 of them done" in capfd.readouterr().out
-    assert digest(RunDir(runs / "CartPole-v1/dqn/seed-1").newest_checkpoint()[1]) == before
+    assert digest(RunFolder(runs / "CartPole-v1/dqn/seed-1").newest_checkpoint()[1]) == before
 
     assert cli.main(["report", str(runs), "--out", str(out)]) == 0
     assert "CartPole-v1, raw scores" in capfd.readouterr().out
@@ -81,7 +81,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(
     file, runs = write(tmp_path / "long.toml", 1, **options), tmp_path / "runs"
     command = [sys.executable, "-m", "q2pi.cli", "sweep", str(file), "--runs", str(runs)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    folder = RunDir(runs / "CartPole-v1/dqn/seed-1")
+    folder = RunFolder(runs / "CartPole-v1/dqn/seed-1")
     deadline = time.monotonic() + 60
     while not (folder.metrics_file.is_file() and folder.metrics_file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -94,7 +94,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(
     assert cli.main(["sweep", str(file), "--runs", str(runs)]) == 0
     (job,) = read_sweep(file, tmp_path / "again").jobs
     list(execute(job.config, job.path))
-    assert digest(folder.newest_checkpoint()[1]) == digest(RunDir(job.path).newest_checkpoint()[1])
+    assert digest(folder.newest_checkpoint()[1]) == digest(RunFolder(job.path).newest_checkpoint()[1])
 
 
 def test_a_killed_parent_leaves_no_run_behind_that_goes_on(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_killed_parent_leaves_no_run_behind_that_goes_on(tmp_path: Path) -> No
     file, runs = write(tmp_path / "long.toml", 1, **options), tmp_path / "runs"
     command = [sys.executable, "-m", "q2pi.cli", "sweep", str(file), "--runs", str(runs)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    folder = RunDir(runs / "CartPole-v1/dqn/seed-1")
+    folder = RunFolder(runs / "CartPole-v1/dqn/seed-1")
     deadline = time.monotonic() + 60
     while not folder.metrics_file.is_file() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -17,7 +17,7 @@ from small_runs import flags
 from small_studies import TINY
 
 from q2pi import cli
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.presets import configure
 
 SMALL = flags({name: value for name, value in TINY.items() if name not in ("env_id", "device", "threads")})
@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of three trials whose best was run on two fresh seeds."""
     path = tmp_path_factory.mktemp("tune") / "study"
-    final = ["--top", "1", "--fresh-seeds", "2", "--judge-episodes", "2", "--export", str(path.parent / "best.toml")]
+    final = ["--top", "1", "--held-out-seeds", "2", "--final-episodes", "2", "--export", str(path.parent / "best.toml")]
     assert cli.main([*TUNE, "--study", str(path), "--trials", "3", *final]) == 0
     return path
 
@@ -41,7 +41,7 @@ def test_a_study_ends_in_a_report_and_a_preset(study: Path) -> None:
     assert (study / "report/report.html").is_file()
     assert (study / "report/result.json").is_file()
     assert sorted(path.name for path in (study / "trials").iterdir()) == ["0000", "0001", "0002"]
-    run = RunDir.open(study / "trials/0001/seed-1")
+    run = RunFolder.open(study / "trials/0001/seed-1")
     assert [row["step"] for row in run.rows("evaluation")] == [100, 200, 300]
     assert len(list((study / "final").glob("*/seed-*/judgement.json"))) == 4
     config, _ = configure("reinforce", preset=str(study.parent / "best.toml"))

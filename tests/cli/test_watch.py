@@ -16,7 +16,7 @@ from q2pi.config import RunConfig, to_table
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.recorder import record
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
@@ -44,8 +44,8 @@ def events(last: int) -> Iterator[Event]:
         yield Finished(100, {"act": 1.0})
 
 
-def run_of(path: Path, last: int, **changes: Any) -> RunDir:
-    run = RunDir.create(path, config_of(**changes))
+def run_of(path: Path, last: int, **changes: Any) -> RunFolder:
+    run = RunFolder.create(path, config_of(**changes))
     for _ in record(events(last), run):
         pass
     return run
@@ -134,7 +134,7 @@ def test_plot_prints_the_path_of_its_picture(
 
 def test_plot_answers_mistakes_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = str(run_of(tmp_path / "good", 60).path)
-    bare = str(RunDir.create(tmp_path / "bare", config_of(seed=2)).path)
+    bare = str(RunFolder.create(tmp_path / "bare", config_of(seed=2)).path)
     for arguments, message in (
         ([], "at least one run"),
         ([str(tmp_path)], "is not a run folder"),

@@ -22,7 +22,7 @@ from q2pi.envs.aliased_vacuum import (
     expected_steps,
     solutions,
 )
-from q2pi.envs.registration import register_worlds
+from q2pi.envs.registration import register_envs
 from q2pi.equations.exact import (
     MDP,
     best_memoryless_deterministic,
@@ -45,7 +45,7 @@ WORLDS = [(5, None), (4, 1), (7, 2), (8, 6)]
 
 @pytest.fixture(autouse=True)
 def _registered() -> None:
-    register_worlds()
+    register_envs()
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_registering_again_changes_nothing() -> None:
     before = dict(gymnasium.registry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        register_worlds()
+        register_envs()
     assert dict(gymnasium.registry) == before
 
 

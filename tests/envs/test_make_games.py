@@ -7,33 +7,33 @@ import pytest
 from ale_py.vector_env import AtariVectorEnv
 
 from q2pi import rng
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec
-from q2pi.envs.vector import Episode, Step, VectorGames
+from q2pi.envs.vector import Episode, Step, VectorEnv
 from q2pi.errors import UserError
 
 BREAKOUT_STEPS = 210
 """Agent steps after which at least two games of Breakout have ended, where two actions of three are FIRE."""
 
 
-def random_actions(games: VectorGames, steps: int, seed: int = 0) -> list[Any]:
-    games.action_space.seed(seed)
-    actions = [np.stack([games.action_space.sample() for _ in range(games.num_envs)]) for _ in range(steps)]
-    if games.spec.env_id == "Breakout":
-        fires = np.random.default_rng(seed).random((steps, games.num_envs)) < 2 / 3
+def random_actions(envs: VectorEnv, steps: int, seed: int = 0) -> list[Any]:
+    envs.action_space.seed(seed)
+    actions = [np.stack([envs.action_space.sample() for _ in range(envs.num_envs)]) for _ in range(steps)]
+    if envs.spec.env_id == "Breakout":
+        fires = np.random.default_rng(seed).random((steps, envs.num_envs)) < 2 / 3
         return list(np.where(fires, 1, actions))
     return actions
 
 
-def play(games: VectorGames, actions: list[Any]) -> list[Step]:
+def play(envs: VectorEnv, actions: list[Any]) -> list[Step]:
     steps = []
     for action in actions:
-        games.send(action)
-        steps.append(games.recv())
+        envs.send(action)
+        steps.append(envs.recv())
     return steps
 
 
-def again(alone: VectorGames, episode: Episode) -> tuple[list[Any], Episode | None]:
+def again(alone: VectorEnv, episode: Episode) -> tuple[list[Any], Episode | None]:
     """Play an episode again in a game of its own: its observations, and itself where it ended."""
     alone.seed_of = lambda game, number: episode.seed
     observations = [alone.reset()[0]]
@@ -57,10 +57,10 @@ def again(alone: VectorGames, episode: Episode) -> tuple[list[Any], Episode | No
 def test_every_episode_can_be_created_again(spec: EnvSpec, num_envs: int, steps: int) -> None:
     if spec.env_id.startswith("LunarLander"):
         pytest.importorskip("Box2D")
-    games, alone = make_games(spec, num_envs, 7), make_games(spec, 1, 0)
-    seen = [[observation] for observation in games.reset()]
+    envs, alone = make_envs(spec, num_envs, 7), make_envs(spec, 1, 0)
+    seen = [[observation] for observation in envs.reset()]
     count = 0
-    for step in play(games, random_actions(games, steps)):
+    for step in play(envs, random_actions(envs, steps)):
         for game in range(num_envs):
             seen[game].append(step.next_observation[game])
         for episode in step.episodes:
@@ -71,50 +71,50 @@ def test_every_episode_can_be_created_again(spec: EnvSpec, num_envs: int, steps:
             assert (ended.episode_return, ended.length) == (episode.episode_return, episode.length)
             seen[episode.game] = [step.observation[episode.game]]
     assert count >= 2
-    games.close()
+    envs.close()
     alone.close()
 
 
 def test_the_step_in_which_the_engine_resets_itself_is_never_taken() -> None:
     """After an ending the next action acts; the negative twin, the engine left to itself, drops it."""
-    games = make_games(EnvSpec("Breakout", protocol="nature"), 1, 7)
-    games.reset()
-    actions = random_actions(games, 400)
+    envs = make_envs(EnvSpec("Breakout", protocol="nature"), 1, 7)
+    envs.reset()
+    actions = random_actions(envs, 400)
     left = AtariVectorEnv("breakout", 1, stack_num=1, reward_clipping=False)
     left.reset(seed=np.array([rng.derive(7, "episode", 0, 0)]))
     for action in actions:
-        (step,) = play(games, [action])
+        (step,) = play(envs, [action])
         received = left.step(action)
         np.testing.assert_array_equal(step.next_observation[0, -1], received[0][0, 0])
         if step.terminated[0]:
             break
     assert step.terminated[0]
-    games.send(np.array([1]))
-    frame = games.recv().next_observation[0]
+    envs.send(np.array([1]))
+    frame = envs.recv().next_observation[0]
     assert frame[-2].any()
     assert (frame[-2] != frame[-1]).any()
     # The engine's next step, whatever its action, is the first frame of an episode of a seed that nobody knows.
     _, _, terminated, _, info = left.step(np.array([1]))
     assert not terminated[0]
     assert info["episode_frame_number"][0] < 31
-    games.close()
+    envs.close()
 
 
 def test_seeds_derive_from_the_run_the_game_and_the_number() -> None:
-    games = make_games(EnvSpec("CartPole-v1"), 3, 5)
-    games.reset()
-    episodes = [episode for step in play(games, random_actions(games, 80)) for episode in step.episodes]
+    envs = make_envs(EnvSpec("CartPole-v1"), 3, 5)
+    envs.reset()
+    episodes = [episode for step in play(envs, random_actions(envs, 80)) for episode in step.episodes]
     assert len(episodes) > 6
     assert {episode.number for episode in episodes} >= {0, 1, 2}
     for episode in episodes:
         assert episode.seed == rng.derive(5, "episode", episode.game, episode.number)
     assert len({episode.seed for episode in episodes}) == len(episodes)
-    other = make_games(EnvSpec("CartPole-v1"), 3, 5, stream="evaluation").reset()
-    assert (other != make_games(EnvSpec("CartPole-v1"), 3, 5).reset()).any()
+    other = make_envs(EnvSpec("CartPole-v1"), 3, 5, stream="evaluation").reset()
+    assert (other != make_envs(EnvSpec("CartPole-v1"), 3, 5).reset()).any()
 
 
 def test_a_game_does_not_depend_on_how_many_play_beside_it() -> None:
-    few, many = (make_games(EnvSpec("CartPole-v1"), count, 5) for count in (1, 4))
+    few, many = (make_envs(EnvSpec("CartPole-v1"), count, 5) for count in (1, 4))
     few.reset()
     many.reset()
     actions = random_actions(many, 60)
@@ -136,26 +136,26 @@ def test_a_game_does_not_depend_on_how_many_play_beside_it() -> None:
 def test_load_is_where_state_was(spec: EnvSpec, num_envs: int, steps: int) -> None:
     if spec.env_id.startswith("LunarLander"):
         pytest.importorskip("Box2D")
-    games, restored = make_games(spec, num_envs, 3), make_games(spec, num_envs, 3)
-    games.reset()
-    play(games, random_actions(games, steps))
-    restored.load(games.state())
-    np.testing.assert_array_equal(restored.observation, games.observation)
-    future = random_actions(games, 40, seed=1)
-    for one, other in zip(play(games, future), play(restored, future), strict=True):
+    envs, restored = make_envs(spec, num_envs, 3), make_envs(spec, num_envs, 3)
+    envs.reset()
+    play(envs, random_actions(envs, steps))
+    restored.load(envs.state())
+    np.testing.assert_array_equal(restored.observation, envs.observation)
+    future = random_actions(envs, 40, seed=1)
+    for one, other in zip(play(envs, future), play(restored, future), strict=True):
         for name in ("next_observation", "observation", "reward", "terminated", "truncated", "life_lost"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert [(e.seed, e.episode_return) for e in one.episodes] == [
             (e.seed, e.episode_return) for e in other.episodes
         ]
-    games.close()
+    envs.close()
     restored.close()
 
 
 def test_lives_lost_and_raw_rewards_of_a_real_game() -> None:
-    games = make_games(EnvSpec("SpaceInvaders", protocol="nature", stack=1), 2, 1)
-    games.reset()
-    steps = play(games, random_actions(games, 420))
+    envs = make_envs(EnvSpec("SpaceInvaders", protocol="nature", stack=1), 2, 1)
+    envs.reset()
+    steps = play(envs, random_actions(envs, 420))
     lost = sum(int(step.life_lost.sum()) for step in steps)
     ended = sum(len(step.episodes) for step in steps)
     assert lost >= 2 * ended
@@ -164,9 +164,9 @@ def test_lives_lost_and_raw_rewards_of_a_real_game() -> None:
     assert rewards >= {0.0, 5.0, 10.0}
     for step in steps:
         assert not (step.life_lost & step.ended).any()
-    games.close()
+    envs.close()
 
 
 def test_no_games_are_refused() -> None:
     with pytest.raises(UserError, match="--num-envs 0 is less than 1"):
-        make_games(EnvSpec(), 0, 1)
+        make_envs(EnvSpec(), 0, 1)

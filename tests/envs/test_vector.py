@@ -1,4 +1,4 @@
-"""VectorGames on a scripted engine, where every frame says which episode and which moment it is of."""
+"""VectorEnv on a scripted engine, where every frame says which episode and which moment it is of."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from q2pi.envs.spec import EnvSpec
-from q2pi.envs.vector import Frames, VectorGames
+from q2pi.envs.vector import Frames, VectorEnv
 from q2pi.errors import UserError
 from q2pi.types import Array
 
@@ -61,7 +61,7 @@ class ScriptedEngine:
     def close(self) -> None: ...
 
 
-def build(seeds: list[list[int]], stack: int = 1, kind: type[VectorGames] = VectorGames, **script: Any) -> VectorGames:
+def build(seeds: list[list[int]], stack: int = 1, kind: type[VectorEnv] = VectorEnv, **script: Any) -> VectorEnv:
     """Return games whose episode `number` of game `n` has seed, and so length, seeds[n][number]."""
     engine = ScriptedEngine(len(seeds), **script)
     return kind(engine, EnvSpec("scripted", stack=stack), lambda game, number: seeds[game][number])
@@ -69,38 +69,38 @@ def build(seeds: list[list[int]], stack: int = 1, kind: type[VectorGames] = Vect
 
 def test_the_engine_is_told_of_the_next_episode_once_one_has_lasted() -> None:
     """Game 0 has episodes of 40 and 41 steps, game 1 of 3 and then 50: told at step 32 of each."""
-    games = build([[40, 41, 7], [3, 50, 60]])
-    engine: Any = games.engine
-    games.reset()
-    play(games, *[0] * 31)
+    envs = build([[40, 41, 7], [3, 50, 60]])
+    engine: Any = envs.engine
+    envs.reset()
+    play(envs, *[0] * 31)
     assert engine.expected == []
-    play(games, 0)
+    play(envs, 0)
     assert engine.expected == [(0, 41)]
-    play(games, *[0] * 3)
+    play(envs, *[0] * 3)
     assert engine.expected == [(0, 41), (1, 60)]
-    play(games, *[0] * (40 + 32 - 35))
+    play(envs, *[0] * (40 + 32 - 35))
     assert engine.expected[2:] == [(0, 7)]
 
 
-def play(games: VectorGames, *actions: int) -> list[Any]:
+def play(envs: VectorEnv, *actions: int) -> list[Any]:
     steps = []
     for action in actions:
-        games.send(np.full(games.num_envs, action))
-        steps.append(games.recv())
+        envs.send(np.full(envs.num_envs, action))
+        steps.append(envs.recv())
     return steps
 
 
 def test_stacks_worked_by_hand() -> None:
-    games = build([[2, 7], [9]], stack=3)
-    assert (games.observation_shape, games.frame_shape) == ((6,), (2,))
-    np.testing.assert_array_equal(games.reset(), [[0, 0, 0, 0, 2, 0], [0, 0, 0, 0, 9, 0]])
-    first, second, third = play(games, 0, 0, 0)
+    envs = build([[2, 7], [9]], stack=3)
+    assert (envs.observation_shape, envs.frame_shape) == ((6,), (2,))
+    np.testing.assert_array_equal(envs.reset(), [[0, 0, 0, 0, 2, 0], [0, 0, 0, 0, 9, 0]])
+    first, second, third = play(envs, 0, 0, 0)
     np.testing.assert_array_equal(first.next_observation, [[0, 0, 2, 0, 2, 1], [0, 0, 9, 0, 9, 1]])
     assert first.observation is first.next_observation
     np.testing.assert_array_equal(second.next_observation, [[2, 0, 2, 1, 2, 2], [9, 0, 9, 1, 9, 2]])
     np.testing.assert_array_equal(second.observation, [[0, 0, 0, 0, 7, 0], [9, 0, 9, 1, 9, 2]])
     np.testing.assert_array_equal(third.observation, [[0, 0, 7, 0, 7, 1], [9, 1, 9, 2, 9, 3]])
-    np.testing.assert_array_equal(games.observation, third.observation)
+    np.testing.assert_array_equal(envs.observation, third.observation)
 
 
 def episodes_in_a_stack(observation: Array) -> int:
@@ -108,7 +108,7 @@ def episodes_in_a_stack(observation: Array) -> int:
     return max(len({seed for seed in row[::2] if seed}) for row in observation)
 
 
-class Mixing(VectorGames):
+class Mixing(VectorEnv):
     """The negative twin: stacks are not emptied where an episode begins."""
 
     def _begin(self, mask: Array) -> None:
@@ -118,44 +118,44 @@ class Mixing(VectorGames):
         self.observation = np.where(mask[:, None] & emptied, before, self.observation)
 
 
-@pytest.mark.parametrize(("kind", "most"), [(VectorGames, 1), (Mixing, 2)])
-def test_no_stack_is_made_of_two_episodes(kind: type[VectorGames], most: int) -> None:
-    games = build([[3, 4, 5, 99], [5, 2, 99]], stack=3, kind=kind)
-    games.reset()
-    seen = [step.observation for step in play(games, *[0] * 20)]
+@pytest.mark.parametrize(("kind", "most"), [(VectorEnv, 1), (Mixing, 2)])
+def test_no_stack_is_made_of_two_episodes(kind: type[VectorEnv], most: int) -> None:
+    envs = build([[3, 4, 5, 99], [5, 2, 99]], stack=3, kind=kind)
+    envs.reset()
+    seen = [step.observation for step in play(envs, *[0] * 20)]
     assert max(map(episodes_in_a_stack, seen)) == most
 
 
 def test_arrays_handed_out_are_never_written_again() -> None:
-    games = build([[3, 4, 99], [5, 99]], stack=2)
+    envs = build([[3, 4, 99], [5, 99]], stack=2)
     kept: list[tuple[Array, Array]] = []
 
     def keep(*arrays: Array) -> None:
         kept.extend((array, array.copy()) for array in arrays)
 
-    keep(games.reset())
+    keep(envs.reset())
     for _ in range(12):
-        (step,) = play(games, 1)
+        (step,) = play(envs, 1)
         keep(step.next_observation, step.observation, step.reward, step.terminated, step.truncated, step.life_lost)
-        keep(games.observation, *games.state()["actions"].values(), *(episode.actions for episode in step.episodes))
+        keep(envs.observation, *envs.state()["actions"].values(), *(episode.actions for episode in step.episodes))
     for array, copy in kept:
         np.testing.assert_array_equal(array, copy)
 
 
 def test_the_actions_sent_may_be_overwritten_by_their_owner() -> None:
-    games = build([[9]])
-    games.reset()
+    envs = build([[9]])
+    envs.reset()
     actions = np.array([3])
-    games.send(actions)
+    envs.send(actions)
     actions[:] = 0
-    games.recv()
-    assert games.state()["actions"]["0"].tolist() == [3]
+    envs.recv()
+    assert envs.state()["actions"]["0"].tolist() == [3]
 
 
 def test_episodes_are_recorded_with_raw_returns() -> None:
-    games = build([[2, 3, 9], [4, 9]])
-    games.reset()
-    steps = play(games, 1, 4, 2, 3, 1)
+    envs = build([[2, 3, 9], [4, 9]])
+    envs.reset()
+    steps = play(envs, 1, 4, 2, 3, 1)
     assert [[(e.game, e.number, e.seed, e.length) for e in step.episodes] for step in steps] == [
         [],
         [(0, 0, 2, 2)],
@@ -170,47 +170,47 @@ def test_episodes_are_recorded_with_raw_returns() -> None:
 
 
 def test_endings_are_told_apart() -> None:
-    games = build([[2, 9], [3, 9]])
-    games.reset()
-    steps = play(games, 0, 0, 0)
+    envs = build([[2, 9], [3, 9]])
+    envs.reset()
+    steps = play(envs, 0, 0, 0)
     assert [step.terminated.tolist() for step in steps] == [[False, False], [True, False], [False, False]]
     assert [step.truncated.tolist() for step in steps] == [[False, False], [False, False], [False, True]]
     assert [step.ended.tolist() for step in steps] == [[False, False], [True, False], [False, True]]
 
 
 def test_termination_wins_over_truncation() -> None:
-    games = build([[2, 9]], both=True)
-    games.reset()
-    last = play(games, 0, 0)[-1]
+    envs = build([[2, 9]], both=True)
+    envs.reset()
+    last = play(envs, 0, 0)[-1]
     assert (last.terminated.tolist(), last.truncated.tolist()) == ([True], [False])
 
 
 def test_a_life_lost_is_reported_where_the_game_goes_on() -> None:
-    games = build([[4, 9]], lives=(3, 2, 2, 1, 0, 0))
-    games.reset()
-    steps = play(games, 0, 0, 0, 0, 0)
+    envs = build([[4, 9]], lives=(3, 2, 2, 1, 0, 0))
+    envs.reset()
+    steps = play(envs, 0, 0, 0, 0, 0)
     # The last life goes with the episode, and the next episode begins with lives of its own.
     assert [bool(step.life_lost[0]) for step in steps] == [True, False, True, False, True]
     assert bool(steps[3].terminated[0])
 
 
 def test_reset_begins_again_at_episode_zero() -> None:
-    games = build([[2, 7]], stack=2)
-    first = games.reset()
-    play(games, 0, 0, 0)
-    games.send(np.array([1]))
-    np.testing.assert_array_equal(games.reset(), first)
-    assert [e.number for step in play(games, 0, 0) for e in step.episodes] == [0]
+    envs = build([[2, 7]], stack=2)
+    first = envs.reset()
+    play(envs, 0, 0, 0)
+    envs.send(np.array([1]))
+    np.testing.assert_array_equal(envs.reset(), first)
+    assert [e.number for step in play(envs, 0, 0) for e in step.episodes] == [0]
 
 
 def test_actions_of_another_shape_are_refused() -> None:
-    games = build([[9], [9]])
-    games.reset()
+    envs = build([[9], [9]])
+    envs.reset()
     with pytest.raises(ValueError, match=r"shape \(1,\), expected \(2,\)"):
-        games.send(np.array([0]))
+        envs.send(np.array([0]))
 
 
-def same_future(one: VectorGames, other: VectorGames, actions: list[int]) -> None:
+def same_future(one: VectorEnv, other: VectorEnv, actions: list[int]) -> None:
     np.testing.assert_array_equal(one.observation, other.observation)
     for left, right in zip(play(one, *actions), play(other, *actions), strict=True):
         for name in ("next_observation", "observation", "reward", "terminated", "truncated", "life_lost"):
@@ -225,37 +225,37 @@ def test_load_is_where_state_was(steps: int) -> None:
     # Lengths differ, so while the long episode is played again the short games idle, and end while idling.
     seeds = [[2, 3, 2, 3, 9, 9], [30], [4, 9, 9], [1] * 30]
     lives = tuple(range(40, 0, -1))
-    games = build(seeds, stack=3, lives=lives)
-    games.reset()
+    envs = build(seeds, stack=3, lives=lives)
+    envs.reset()
     rng = np.random.default_rng(steps)
     for _ in range(steps):
-        games.send(rng.integers(5, size=4))
-        games.recv()
+        envs.send(rng.integers(5, size=4))
+        envs.recv()
     restored = build(seeds, stack=3, lives=lives)
-    restored.load(games.state())
-    same_future(games, restored, [1, 2, 3, 4, 0, 1, 2, 3, 4])
+    restored.load(envs.state())
+    same_future(envs, restored, [1, 2, 3, 4, 0, 1, 2, 3, 4])
 
 
 def test_a_step_under_way_is_not_in_the_state() -> None:
-    games, restored = build([[9], [9]]), build([[9], [9]])
-    games.reset()
-    play(games, 1, 2)
-    observation = games.observation
-    games.send(np.array([3, 3]))
-    state = games.state()
+    envs, restored = build([[9], [9]]), build([[9], [9]])
+    envs.reset()
+    play(envs, 1, 2)
+    observation = envs.observation
+    envs.send(np.array([3, 3]))
+    state = envs.state()
     assert state["actions"]["0"].tolist() == [1, 2]
     restored.load(state)
     np.testing.assert_array_equal(restored.observation, observation)
     # Loading into games that have a step under way lets it go.
-    games.load(state)
-    same_future(games, restored, [1, 2])
+    envs.load(state)
+    same_future(envs, restored, [1, 2])
 
 
 def test_a_state_holds_arrays_only() -> None:
-    games = build([[9], [9]])
-    games.reset()
-    play(games, 3)
-    state = games.state()
+    envs = build([[9], [9]])
+    envs.reset()
+    play(envs, 3)
+    state = envs.state()
     assert state["numbers"].tolist() == [0, 0]
     assert state["returns"].tolist() == [30.0, 30.0]
     assert {key: value.tolist() for key, value in state["actions"].items()} == {"0": [3], "1": [3]}
@@ -263,10 +263,10 @@ def test_a_state_holds_arrays_only() -> None:
 
 
 def test_a_state_that_does_not_fit_is_refused() -> None:
-    games = build([[5], [5]])
-    games.reset()
-    play(games, 1, 2)
-    state = games.state()
+    envs = build([[5], [5]])
+    envs.reset()
+    play(envs, 1, 2)
+    state = envs.state()
     with pytest.raises(UserError, match="--num-envs 1 differs from the 2 games of the checkpoint"):
         build([[5]]).load(state)
     unpaid = build([[5], [5]])

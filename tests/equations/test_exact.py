@@ -98,17 +98,17 @@ def test_policy_value_is_the_sum_of_discounted_rewards() -> None:
 def test_expected_return_against_played_episodes() -> None:
     mdp, pi = random_mdp(2), random_policy(2)
     generator = stream(0, "played-episodes")
-    games = 20_000
-    state = generator.choice(mdp.states, size=games, p=mdp.start)
-    alive, returns = np.ones(games, dtype=bool), np.zeros(games)
+    envs = 20_000
+    state = generator.choice(mdp.states, size=envs, p=mdp.start)
+    alive, returns = np.ones(envs, dtype=bool), np.zeros(envs)
     for step in range(60):  # 0.8^60 is 1.5e-6
-        action = (generator.random((games, 1)) > pi[state].cumsum(-1)).sum(-1).clip(max=mdp.actions - 1)
+        action = (generator.random((envs, 1)) > pi[state].cumsum(-1)).sum(-1).clip(max=mdp.actions - 1)
         returns += alive * mdp.gamma**step * mdp.reward[state, action]
         cumulative = mdp.transition[state, action].cumsum(-1)
-        arrival = (generator.random((games, 1)) > cumulative).sum(-1)
+        arrival = (generator.random((envs, 1)) > cumulative).sum(-1)
         alive &= arrival < mdp.states
         state = arrival.clip(max=mdp.states - 1)
-    error = returns.std() / np.sqrt(games)
+    error = returns.std() / np.sqrt(envs)
     assert abs(returns.mean() - expected_return(mdp, pi)) < 4 * error
     assert abs(returns.mean() - optimal_values(mdp)[0] @ mdp.start) > 4 * error  # the test can tell policies apart
 

@@ -24,14 +24,14 @@ class Rollout:
         return self.reward, self.discount, self.next_value, self.ended
 
 
-def random_rollout(seed: int, length: int = 23, games: int = 6) -> Rollout:
+def random_rollout(seed: int, length: int = 23, envs: int = 6) -> Rollout:
     """Return random rewards and values with terminations, truncations and lives lost (discount 0, not ended)."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal() -> Tensor:
-        return torch.randn(length, games, generator=generator, dtype=torch.float64)
+        return torch.randn(length, envs, generator=generator, dtype=torch.float64)
 
-    event = torch.randint(8, (length, games), generator=generator)
+    event = torch.randint(8, (length, envs), generator=generator)
     terminated, truncated, life_lost = event == 0, event == 1, event == 2
     discount = torch.where(terminated | life_lost, 0.0, 0.9).to(torch.float64)
     value, final_value = normal(), normal()
@@ -76,9 +76,9 @@ def slow_advantage(rollout: Rollout, t: int, game: int, lambda_: float) -> float
 
 def table(rollout: Rollout, oracle: object, argument: float) -> Tensor:
     """Return an oracle's answers for every step of every game."""
-    length, games = rollout.reward.shape
+    length, envs = rollout.reward.shape
     assert callable(oracle)
-    rows = [[oracle(rollout, t, game, argument) for game in range(games)] for t in range(length)]
+    rows = [[oracle(rollout, t, game, argument) for game in range(envs)] for t in range(length)]
     return torch.tensor(rows, dtype=torch.float64)
 
 

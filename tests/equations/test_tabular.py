@@ -29,7 +29,7 @@ def test_targets_by_hand(target: Target, expected: float) -> None:
 
 
 def test_double_chooses_by_one_table_and_values_by_the_other() -> None:
-    assert tabular_target("double_q", 1.0, 0.1, Q_NEXT, q_chooser=Q_CHOOSER) == pytest.approx(1 + 0.1 * 7)
+    assert tabular_target("double_q", 1.0, 0.1, Q_NEXT, q_selector=Q_CHOOSER) == pytest.approx(1 + 0.1 * 7)
 
 
 def test_sarsa_without_a_next_action_takes_the_mean_over_its_policy() -> None:
@@ -45,14 +45,14 @@ def test_no_bootstrap_where_the_world_ended(target: Target) -> None:
 def test_double_removes_the_bias_of_the_maximum() -> None:
     """All true values are 0: the maximum of a noisy estimate is positive, another estimate at its place is not."""
     first, second = np.random.default_rng(0).normal(size=(2, 5_000, 4))
-    double = [tabular_target("double_q", 0, 1, b, q_chooser=a) for a, b in zip(first, second, strict=True)]
+    double = [tabular_target("double_q", 0, 1, b, q_selector=a) for a, b in zip(first, second, strict=True)]
     single = [tabular_target("q_learning", 0, 1, a) for a in first]
     assert abs(np.mean(double)) < 0.06  # four standard errors
     # The expected maximum of four standard normals is 1.0294 (order statistics).
     assert np.mean(single) == pytest.approx(1.0294, abs=0.04)
 
 
-@pytest.mark.parametrize(("target", "chooser"), [("double_q", None), ("q_learning", Q_CHOOSER), ("sarsa", Q_CHOOSER)])
-def test_the_other_table_belongs_to_double_alone(target: Target, chooser: np.ndarray | None) -> None:
+@pytest.mark.parametrize(("target", "selector"), [("double_q", None), ("q_learning", Q_CHOOSER), ("sarsa", Q_CHOOSER)])
+def test_the_other_table_belongs_to_double_alone(target: Target, selector: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match=f"target is {target}"):
-        tabular_target(target, 0.0, 1.0, Q_NEXT, q_chooser=chooser)
+        tabular_target(target, 0.0, 1.0, Q_NEXT, q_selector=selector)

@@ -9,9 +9,9 @@ from small_runs import cartpole
 
 from q2pi.algorithms.registry import build_agent, default_config
 from q2pi.config import RunConfig, override
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.evaluation import background as judging
-from q2pi.evaluation.background import AtOnce, Beside, judge_of
+from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator, make_evaluator
 from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs.checkpoint import digest
 from q2pi.training import loop
@@ -50,7 +50,7 @@ class Held:
         self.released = threading.Semaphore(0)
         monkeypatch.setattr(judging, "_ask", self._answer)
         monkeypatch.setattr(judging, "_start", lambda: None)
-        monkeypatch.setattr(loop, "judge_of", Beside)
+        monkeypatch.setattr(loop, "make_evaluator", BackgroundEvaluator)
 
     def _answer(self, process: Any, header: dict[str, Any], weights: bytes) -> Evaluation:
         self.released.acquire()
@@ -66,10 +66,12 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
 
 
 def test_who_is_judged_beside_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(judge_of(game()), AtOnce)
+    assert isinstance(make_evaluator(game()), BlockingEvaluator)
     monkeypatch.setattr(judging, "device_of", lambda name: torch.device("cuda"))
-    assert isinstance(judge_of(game()), Beside)
-    assert isinstance(judge_of(prepare(cartpole())), AtOnce), "another process may not know a user's world"
+    assert isinstance(make_evaluator(game()), BackgroundEvaluator)
+    assert isinstance(make_evaluator(prepare(cartpole())), BlockingEvaluator), (
+        "another process may not know a user's world"
+    )
 
 
 @pytest.mark.parametrize("algorithm", SMALL)
@@ -81,7 +83,7 @@ def test_beside_training_scores_and_training_are_the_same(algorithm: str, monkey
 
     at_once = outcome()
     assert [report["step"] for report in at_once[1:]] == [90, 180, 240]
-    monkeypatch.setattr(loop, "judge_of", Beside)
+    monkeypatch.setattr(loop, "make_evaluator", BackgroundEvaluator)
     assert outcome() == at_once
 
 
@@ -132,13 +134,13 @@ def test_a_run_that_is_stopped_waits_for_its_evaluation(held: Held) -> None:
     assert (judged.step, progress.step, saved.step) == (90, 99, 99)
 
 
-def begun() -> Beside:
+def begun() -> BackgroundEvaluator:
     """Return a judge with an evaluation under way."""
     config = game()
-    games = make_games(config.env, config.num_envs, config.seed)
-    judge = Beside(config)
-    judge.begin(build_agent(config, games), 7)
-    games.close()
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    judge = BackgroundEvaluator(config)
+    judge.begin(build_agent(config, envs), 7)
+    envs.close()
     return judge
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_runs import cartpole, invaders, length_after
 
 from q2pi.algorithms.registry import build_agent
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation, evaluate, mean_return
@@ -38,8 +38,8 @@ def judged(episodes: int, seed: int = SEED, **more: Any) -> Evaluation:
 
 def expected_lengths(episodes: int) -> list[int]:
     """Return the lengths of the episodes that count: the first of each of up to 8 games, dealt out in turn."""
-    games = min(8, episodes)
-    turns = [divmod(count, games) for count in range(episodes)]
+    envs = min(8, episodes)
+    turns = [divmod(count, envs) for count in range(episodes)]
     return [length_after(derive(SEED, "evaluation", game, number)) for number, game in turns]
 
 
@@ -50,12 +50,12 @@ def test_which_episodes_count_is_settled_beforehand(episodes: int) -> None:
 
 def test_the_first_to_finish_would_favour_the_short() -> None:
     """The negative twin: of 8 games side by side, the first 8 episodes to end are mostly short ones."""
-    games = make_games(SPEC, 8, SEED, stream="evaluation")
-    games.reset()
+    envs = make_envs(SPEC, 8, SEED, stream="evaluation")
+    envs.reset()
     finished: list[Episode] = []
     while len(finished) < 8:
-        games.send(np.zeros(8, np.int64))
-        finished += games.recv().episodes
+        envs.send(np.zeros(8, np.int64))
+        finished += envs.recv().episodes
     fair = float(np.mean(expected_lengths(8)))
     assert judged(8).report()["statistics"]["mean"] == pytest.approx(fair)
     assert mean_return(finished[:8]) < fair - 3
@@ -117,9 +117,9 @@ def test_an_atari_report_names_its_rules_and_the_human_score() -> None:
 @pytest.mark.parametrize("make", [cartpole, invaders], ids=["CartPole", "Space Invaders"])
 def test_it_does_not_depend_on_how_many_games_training_plays(make: Any) -> None:
     reports = []
-    for games in (1, 5):
-        config = prepare(make(num_envs=games, evaluation_e=0.3))
-        training = make_games(config.env, games, config.seed)
+    for envs in (1, 5):
+        config = prepare(make(num_envs=envs, eval_epsilon=0.3))
+        training = make_envs(config.env, envs, config.seed)
         agent = build_agent(config, training)
         training.close()
         spec = resolve(

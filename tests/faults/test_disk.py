@@ -11,7 +11,7 @@ from small_runs import cartpole, digests
 from q2pi import cli
 from q2pi.commands import train
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 
 def mount(*arguments: str) -> bool:
@@ -52,7 +52,7 @@ def test_a_disk_that_fills_up(
 ) -> None:
     """Room runs out sooner or later after the first checkpoint, in one line; with room again, the run goes on."""
     path = disk / "run"
-    run = RunDir.create(path, CONFIG)
+    run = RunFolder.create(path, CONFIG)
     stopping = iter([False] * 100 + [True])
     for _ in train.record(train.loop.run(CONFIG, stop=lambda: next(stopping)), run):
         pass
@@ -76,7 +76,7 @@ def test_a_disk_that_fills_up(
 def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
     path = disk / "run"
     config = cartpole()
-    run = RunDir.create(path, config)
+    run = RunFolder.create(path, config)
     stopping = iter([False] * 30 + [True])
     for _ in train.record(train.loop.run(config, stop=lambda: next(stopping)), run):
         pass

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from q2pi.acceleration.precision import Rounded
+from q2pi.acceleration.precision import Bf16Copy
 from q2pi.networks.initialisation import seeded
 from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
 from q2pi.networks.value import QNetwork
@@ -154,7 +154,7 @@ def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, .
         for parameter in network.parameters():
             parameter.add_(torch.rand_like(parameter) / 10)
     observation = torch.randint(0, 256, (8, *shape), dtype=torch.uint8)
-    rounded = Rounded(network, "bf16")
+    rounded = Bf16Copy(network, "bf16")
 
     def same() -> bool:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -170,4 +170,4 @@ def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, .
 
 def test_nothing_is_rounded_in_fp32() -> None:
     network = QNetwork((5,), 6, (32,))
-    assert Rounded(network, "fp32").network is network
+    assert Bf16Copy(network, "fp32").network is network

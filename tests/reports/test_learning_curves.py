@@ -15,7 +15,7 @@ from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports import learning_curves as plots
 from q2pi.reports.learning_curves import learning_curves, published_comparison, window_means
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 CARTPOLE = EnvSpec("CartPole-v1", stack=1, clip_rewards=False)
 MACHADO = EnvSpec("Pong", protocol="machado", repeat_action_probability=0.25, clip_rewards=True, frame_skip=4)
@@ -26,8 +26,8 @@ def config_of(seed: int = 1, env: EnvSpec = CARTPOLE, **hyper: Any) -> RunConfig
     return dataclasses.replace(base, seed=seed, env=env, hyper=dataclasses.replace(base.hyper, **hyper))
 
 
-def run_of(path: Path, config: RunConfig[Any], *rows: dict[str, Any]) -> RunDir:
-    run = RunDir.create(path, config)
+def run_of(path: Path, config: RunConfig[Any], *rows: dict[str, Any]) -> RunFolder:
+    run = RunFolder.create(path, config)
     run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 
@@ -88,7 +88,7 @@ def test_a_window_holds_its_last_step_and_not_the_one_before_its_first() -> None
 def test_a_single_run_is_drawn_with_its_episodes_and_its_evaluations(tmp_path: Path, figures: list[Figure]) -> None:
     run = run_of(
         tmp_path / "run",
-        config_of(env=MACHADO, evaluation_e=0.002),
+        config_of(env=MACHADO, eval_epsilon=0.002),
         episode(40, 2.0),
         episode(100, 4.0),
         train(100, loss=0.5, q=8.0),

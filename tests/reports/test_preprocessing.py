@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from q2pi import rng
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.resize import AreaResize
 from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec
 from q2pi.errors import UserError
@@ -24,15 +24,15 @@ def test_the_picture_shows_what_the_network_sees(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     shown = preprocessing_picture(spec, path, seed=3, steps=60)
     assert path.read_bytes().startswith(b"\x89PNG")
-    games = make_games(spec, 1, 3)
-    games.reset()
+    envs = make_envs(spec, 1, 3)
+    envs.reset()
     for action in rng.stream(3, "preprocessing").integers(6, size=60):
-        games.send(np.array([action]))
-        games.recv()
-    np.testing.assert_array_equal(np.stack(shown.stack), games.observation[0])
+        envs.send(np.array([action]))
+        envs.recv()
+    np.testing.assert_array_equal(np.stack(shown.stack), envs.observation[0])
     assert [frame.shape for frame in shown.colour] == [(210, 160, 3)] * 2
     assert shown.cropped.shape == (173, 160)
-    games.close()
+    envs.close()
 
 
 def test_slow_motion_is_the_same_episode() -> None:

@@ -12,24 +12,24 @@ from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
 from q2pi.algorithms.registry import default_config
-from q2pi.envs import EnvSpec, make_games, resolve
+from q2pi.envs import EnvSpec, make_envs, resolve
 from q2pi.envs.vector import Episode
 from q2pi.errors import UserError
-from q2pi.reports.video import choose, record_video, replay, stage_of, stored_episodes
-from q2pi.runs.folder import RunDir
+from q2pi.reports.video import choose, make_renderer, record_video, replay, stored_episodes
+from q2pi.runs.folder import RunFolder
 
 Images = list[NDArray[np.uint8]]
 
 
 def play(spec: EnvSpec, seed: int = 7) -> Episode:
     """Play one episode at random."""
-    games = make_games(spec, 1, seed)
-    games.reset()
-    games.action_space.seed(seed)
+    envs = make_envs(spec, 1, seed)
+    envs.reset()
+    envs.action_space.seed(seed)
     while True:
-        games.send(np.array([games.action_space.sample()]))
-        if ended := games.recv().episodes:
-            games.close()
+        envs.send(np.array([envs.action_space.sample()]))
+        if ended := envs.recv().episodes:
+            envs.close()
             return ended[0]
 
 
@@ -45,8 +45,8 @@ def entry_of(episode: Episode, step: int = 100) -> dict[str, Any]:
     }
 
 
-def run_of(path: Path, spec: EnvSpec, *best: dict[str, Any], newest: tuple[dict[str, Any], ...] = ()) -> RunDir:
-    run = RunDir.create(path, dataclasses.replace(default_config("dqn"), env=resolve(spec)))
+def run_of(path: Path, spec: EnvSpec, *best: dict[str, Any], newest: tuple[dict[str, Any], ...] = ()) -> RunFolder:
+    run = RunFolder.create(path, dataclasses.replace(default_config("dqn"), env=resolve(spec)))
     run.episodes.mkdir()
     (run.episodes / "best.json").write_text(json.dumps(best))
     (run.episodes / "newest.json").write_text(json.dumps(newest))
@@ -104,7 +104,7 @@ def test_an_atari_episode_is_shown_in_colour_from_reset_to_end(tmp_path: Path, i
 
 @pytest.mark.parametrize("change", [{"seed": 9}, {"return": 36.0}, {"length": 99}, {"actions": [0] * 100}])
 def test_an_episode_that_comes_out_otherwise_is_refused(invaders: Episode, change: dict[str, Any]) -> None:
-    stage, entry = stage_of(SHORT), entry_of(invaders)
+    stage, entry = make_renderer(SHORT), entry_of(invaders)
     assert len(list(replay(stage, entry, "SpaceInvaders"))) == 101
     with pytest.raises(UserError, match="SpaceInvaders does not come out as it was"):
         list(replay(stage, entry | change, "SpaceInvaders"))
@@ -113,7 +113,7 @@ def test_an_episode_that_comes_out_otherwise_is_refused(invaders: Episode, chang
 def test_an_episode_with_its_end_cut_off_goes_on(invaders: Episode) -> None:
     cut = entry_of(invaders) | {"actions": invaders.actions[:-1].tolist(), "length": 99}
     with pytest.raises(UserError, match="in 99 and goes on"):
-        list(replay(stage_of(SHORT), cut, "SpaceInvaders"))
+        list(replay(make_renderer(SHORT), cut, "SpaceInvaders"))
 
 
 def test_an_episode_that_is_refused_leaves_no_video(tmp_path: Path) -> None:
@@ -145,15 +145,15 @@ def test_a_gymnasium_episode_is_shown_at_its_own_speed(tmp_path: Path) -> None:
 
 def test_real_numbered_actions_and_rewards_come_out_to_the_last_bit(tmp_path: Path) -> None:
     spec = EnvSpec("MountainCarContinuous-v0")
-    games = make_games(spec, 1, 7)
-    games.reset()
+    envs = make_envs(spec, 1, 7)
+    envs.reset()
     episodes: tuple[Episode, ...] = ()
     speed = 0.0
     while not episodes:  # pushing the way it rolls climbs the hill
-        games.send(np.array([[0.9 if speed >= 0 else -0.9]]))
-        step = games.recv()
+        envs.send(np.array([[0.9 if speed >= 0 else -0.9]]))
+        step = envs.recv()
         speed, episodes = step.next_observation[0, 1], step.episodes
-    games.close()
+    envs.close()
     assert record_video(run_of(tmp_path / "run", spec, entry_of(episodes[0]))).frames == episodes[0].length + 1
 
 

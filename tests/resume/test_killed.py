@@ -19,7 +19,7 @@ from q2pi import cli
 from q2pi.commands import train
 from q2pi.config import RunConfig
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import Event
 
 # Processes of their own that need not import torch again.
@@ -33,7 +33,7 @@ Fate = tuple[str, int]
 def live(path: Path, fate: Fate) -> None:
     """Train in the run folder `path`, from its newest checkpoint if it has one, until fate strikes."""
     sys.stdout = sys.stderr = io.StringIO()
-    run = RunDir.open(path)
+    run = RunFolder.open(path)
     _, state, info, _ = run.newest_checkpoint() if checkpoint.steps(run.checkpoints) else (0, None, {}, [])
     kind, number = fate
     if kind == "flush":
@@ -82,23 +82,23 @@ def exit_code_of(path: Path, fate: Fate) -> int | None:
 
 
 def digest_of(path: Path) -> str:
-    return checkpoint.digest(RunDir.open(path).newest_checkpoint()[1])
+    return checkpoint.digest(RunFolder.open(path).newest_checkpoint()[1])
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """Return all rows of metrics.jsonl without the readings of the clock."""
     clock = {"seconds", "elapsed", "spent"}
-    lines = RunDir(path).metrics_file.read_text().splitlines()
+    lines = RunFolder(path).metrics_file.read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
 
 
 def episodes(path: Path) -> list[Any]:
-    return [json.loads((RunDir(path).episodes / name).read_text()) for name in ("newest.json", "best.json")]
+    return [json.loads((RunFolder(path).episodes / name).read_text()) for name in ("newest.json", "best.json")]
 
 
 def check_intact(path: Path) -> None:
     """Every checkpoint that has its name is whole, however the process died."""
-    folder = RunDir.open(path).checkpoints
+    folder = RunFolder.open(path).checkpoints
     for step in checkpoint.steps(folder):
         assert checkpoint.load(folder / f"{step:012d}")[0]["step"] == step
 
@@ -106,7 +106,7 @@ def check_intact(path: Path) -> None:
 @pytest.fixture
 def uninterrupted(request: pytest.FixtureRequest, tmp_path: Path, no_figures: None) -> Path:
     path = tmp_path / "uninterrupted"
-    assert train.carry_on(RunDir.create(path, request.param), request.param, None, 0.0) == 0
+    assert train.carry_on(RunFolder.create(path, request.param), request.param, None, 0.0) == 0
     return path
 
 
@@ -122,7 +122,7 @@ FATES: list[Fate] = [("flush", 19), ("SIGKILL", 2), ("flush", 2), ("flush", 17)]
 @pytest.mark.parametrize("uninterrupted", WORLDS.values(), ids=WORLDS.keys(), indirect=True)
 def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "killed"
-    run = RunDir.create(path, RunDir(uninterrupted).config())
+    run = RunFolder.create(path, RunFolder(uninterrupted).config())
     every = run.config().checkpoint_frequency
     for fate, kept, torn in zip(FATES, [1, 1, 1, 2], [2, 2, 2, 3], strict=True):
         assert exit_code_of(path, fate) == -signal.SIGKILL
@@ -142,7 +142,7 @@ def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("uninterrupted", [cartpole()], indirect=True)
 def test_killed_from_outside_while_a_checkpoint_is_written(uninterrupted: Path, tmp_path: Path) -> None:
     path = tmp_path / "killed"
-    run = RunDir.create(path, cartpole())
+    run = RunFolder.create(path, cartpole())
     for _ in range(2):
         before = checkpoint.steps(run.checkpoints)
         process = SPAWN.Process(target=live, args=(path, ("slow", 30)))
@@ -162,7 +162,7 @@ def test_killed_from_outside_while_a_checkpoint_is_written(uninterrupted: Path, 
 
 def test_killed_before_the_first_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "killed"
-    run = RunDir.create(path, cartpole())
+    run = RunFolder.create(path, cartpole())
     assert exit_code_of(path, ("flush", 6)) == -signal.SIGKILL
     assert list(run.checkpoints.glob(".*.partial"))
     assert cli.main(["resume", str(path)]) == 2
@@ -175,9 +175,9 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
     uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signal_name: str
 ) -> None:
     path = tmp_path / "stopped"
-    RunDir.create(path, cartpole())
+    RunFolder.create(path, cartpole())
     assert exit_code_of(path, (signal_name, 7)) == 130
-    stopped_at = checkpoint.steps(RunDir(path).checkpoints)[-1]
+    stopped_at = checkpoint.steps(RunFolder(path).checkpoints)[-1]
     assert 0 < stopped_at < 400
     assert rows(path)[-1]["step"] == stopped_at
     assert cli.main(["resume", str(path)]) == 0
@@ -194,7 +194,7 @@ def test_what_ctrl_c_prints(
     events = train.loop.run
     monkeypatch.setattr(train.loop, "run", lambda *arguments: dying_at(events(*arguments), 7, signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
-    run = RunDir.create(tmp_path / "stopped", cartpole())
+    run = RunFolder.create(tmp_path / "stopped", cartpole())
     assert train.carry_on(run, cartpole(), None, 0.0) == 130
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1].endswith(f"continue with:  q2pi resume {run.path}")
@@ -209,7 +209,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         return dying_at(dying_at(events(*arguments), 7, signal.SIGINT), 7, signal.SIGINT)
 
     monkeypatch.setattr(train.loop, "run", impatient)
-    run = RunDir.create(tmp_path / "stopped", cartpole())
+    run = RunFolder.create(tmp_path / "stopped", cartpole())
     with pytest.raises(KeyboardInterrupt):
         train.carry_on(run, cartpole(), None, 0.0)
     assert checkpoint.steps(run.checkpoints) == []

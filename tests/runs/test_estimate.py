@@ -16,21 +16,21 @@ from rich.console import Console
 from small_runs import cartpole, invaders
 
 from q2pi.algorithms import registry
-from q2pi.algorithms.registry import build_agent, default_config, setting_of
+from q2pi.algorithms.registry import agent_spec, build_agent, default_config
 from q2pi.commands.terminal import explain
 from q2pi.config import RunConfig, override
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.errors import UserError
-from q2pi.runs import estimate as forecast
+from q2pi.runs import estimate
 from q2pi.training.events import Progress
 from q2pi.training.loop import prepare
 
 
 def test_counts_of_a_run_by_hand() -> None:
     """600 agent steps of 4 frames; an update every 4 steps after the first 100."""
-    needs = forecast.forecast(invaders())
+    needs = estimate.estimate(invaders())
     assert (needs.steps, needs.frames, needs.updates) == (600, 2_400, 125)
-    needs = forecast.forecast(cartpole())
+    needs = estimate.estimate(cartpole())
     assert (needs.steps, needs.frames, needs.updates) == (400, 400, 84)
 
 
@@ -40,61 +40,61 @@ def test_counts_of_a_run_by_hand() -> None:
 )
 def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1_000))
-    monkeypatch.setattr(forecast.psutil, "Process", lambda: process)
-    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    monkeypatch.setattr(estimate.psutil, "Process", lambda: process)
+    monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
     config = prepare(config)
-    games = make_games(config.env, config.num_envs, config.seed)
-    agent: Any = build_agent(config, games)
-    needed = registry.find("dqn").memory_needed(config.hyper, setting_of(config, games))
-    games.close()
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    agent: Any = build_agent(config, envs)
+    needed = registry.find("dqn").memory_needed(config.hyper, agent_spec(config, envs))
+    envs.close()
     assert needed == agent.replay.nbytes
-    needs = forecast.forecast(config)
+    needs = estimate.estimate(config)
     assert needs.storage == min(needed, whole_budget(config))
     assert needs.memory_available == 1_000 + 10**9
 
 
 def whole_budget(config: RunConfig[Any]) -> int:
     """Return the bytes of a replay that holds every step of the run."""
-    return forecast.forecast(replace(config, hyper=replace(config.hyper, buffer_size=config.total_timesteps))).storage
+    return estimate.estimate(replace(config, hyper=replace(config.hyper, buffer_size=config.total_timesteps))).storage
 
 
 def test_a_replay_that_the_budget_never_fills_counts_for_what_it_will_hold() -> None:
-    full, part = forecast.forecast(cartpole(buffer_size=400)), forecast.forecast(cartpole(buffer_size=100_000))
+    full, part = estimate.estimate(cartpole(buffer_size=400)), estimate.estimate(cartpole(buffer_size=100_000))
     assert part.storage == full.storage
 
 
 def test_peak_memory_grows_with_what_is_touched() -> None:
     """50 MB beyond what this process, or the one that it came from, ever had at once."""
-    before = forecast.peak_memory()
+    before = estimate.peak_memory()
     touched = np.ones(before - psutil.Process().memory_info().rss + (50 << 20), np.uint8)
-    assert 45 << 20 < forecast.peak_memory() - before < 60 << 20
+    assert 45 << 20 < estimate.peak_memory() - before < 60 << 20
     assert touched.all()
 
 
 def test_a_million_atari_frames_take_seven_gigabytes() -> None:
     """84 * 84 = 7056 bytes a frame, and 21 beside it: action 8, reward 4, continuation 4, age 4, final 1."""
     config = prepare(invaders(resize=(84, 84), num_envs=8))
-    games = make_games(config.env, 1, 1)
-    setting = replace(setting_of(config, games), num_envs=8)
-    games.close()
+    envs = make_envs(config.env, 1, 1)
+    spec = replace(agent_spec(config, envs), num_envs=8)
+    envs.close()
     hyper = replace(config.hyper, buffer_size=1_000_000)
     rows = 8 * (125_000 + 3 + 1)
-    assert registry.find("dqn").memory_needed(hyper, setting) == rows * (7056 + 21)
+    assert registry.find("dqn").memory_needed(hyper, spec) == rows * (7056 + 21)
 
 
 def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^--buffer-size 1000000000 needs \d+\.\d+ GB, more than the \d+\.\d+ GB"):
-        forecast.forecast(invaders(buffer_size=10**9))
+        estimate.estimate(invaders(buffer_size=10**9))
     needed = 1_000 * 1296  # less than the replay needs
-    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
+    monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
     with pytest.raises(UserError, match="--buffer-size 1000"):
-        forecast.forecast(invaders())
+        estimate.estimate(invaders())
 
 
 def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() -> None:
     config = override(default_config("pqn"), {"env_id": "SpaceInvaders", "num_envs": 8, "window": 10**6})
     with pytest.raises(UserError, match=r"^--num-envs 8 with --window 1000000 needs [\d.]+ GB, more than"):
-        forecast.forecast(prepare(config))
+        estimate.estimate(prepare(config))
 
 
 @pytest.mark.parametrize(
@@ -103,21 +103,21 @@ def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() ->
     ids=["usual", "one step of all games", "five steps"],
 )
 def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
-    assert 0 < forecast.try_out(prepare(config)).seconds < 60
+    assert 0 < estimate.time_run(prepare(config)).seconds < 60
 
 
 PEAK = """
 import sys
 from small_runs import cartpole
-from q2pi.runs import estimate as forecast
+from q2pi.runs import estimate
 from q2pi.runs.execute import execute
 from q2pi.training.loop import prepare
 
 config = prepare(cartpole(hidden=(1500, 1500)))
-expected = forecast.try_out(config).memory + forecast.forecast(config).storage
+expected = estimate.time_run(config).memory + estimate.estimate(config).storage
 for _ in execute(config, sys.argv[1]):
     pass
-print(expected, forecast.peak_memory())
+print(expected, estimate.peak_memory())
 """
 
 
@@ -132,7 +132,7 @@ def test_the_peak_of_a_run_is_that_of_its_forecast(tmp_path: Path) -> None:
 
 def test_more_steps_take_more_time() -> None:
     config = prepare(cartpole())
-    assert forecast.try_out(replace(config, total_timesteps=400_000)).seconds > 10 * forecast.try_out(config).seconds
+    assert estimate.time_run(replace(config, total_timesteps=400_000)).seconds > 10 * estimate.time_run(config).seconds
 
 
 def test_each_part_is_forecast_by_the_row_in_which_it_was_quickest() -> None:
@@ -142,8 +142,8 @@ def test_each_part_is_forecast_by_the_row_in_which_it_was_quickest() -> None:
         Progress(600, {"updates": 10}, {"act": 0.2, "environment": 0.4, "learn": 1.0}),
         Progress(900, {"updates": 0}, {"act": 0.5, "environment": 0.5, "learn": 0.0}),
     ]
-    assert forecast._seconds(prepare(cartpole()), rows) == pytest.approx(0.8 + 8.4)
-    assert np.isnan(forecast._seconds(prepare(cartpole()), rows[2:])), "no update, no telling"
+    assert estimate._seconds(prepare(cartpole()), rows) == pytest.approx(0.8 + 8.4)
+    assert np.isnan(estimate._seconds(prepare(cartpole()), rows[2:])), "no update, no telling"
 
 
 def explained(config: RunConfig[Any], brief: bool) -> str:
@@ -165,8 +165,8 @@ def test_a_trial_that_diverges_is_no_failure() -> None:
 
 
 def test_bytes_for_people() -> None:
-    assert forecast.gigabytes(7_056_000_000) == "7.06 GB"
-    assert forecast.gigabytes(1_500_000) == "1.5 MB"
+    assert estimate.gigabytes(7_056_000_000) == "7.06 GB"
+    assert estimate.gigabytes(1_500_000) == "1.5 MB"
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from small_runs import cartpole
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest, steps
 from q2pi.runs.execute import execute, is_finished
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import Finished, Interrupted, Started
 
 
 def digest_of(run: Path) -> str:
     """Return the digest of a run's newest checkpoint."""
-    return digest(RunDir.open(run).newest_checkpoint()[1])
+    return digest(RunFolder.open(run).newest_checkpoint()[1])
 
 
 def test_a_run_cut_short_goes_on_to_the_same_end_and_is_then_skipped(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_folder_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
     events = execute(cartpole(), tmp_path / "run")
     next(events)
     events.close()
-    assert steps(RunDir(tmp_path / "run").checkpoints) == []
+    assert steps(RunFolder(tmp_path / "run").checkpoints) == []
     assert isinstance(list(execute(cartpole(), tmp_path / "run"))[-1], Finished)
 
 

@@ -15,7 +15,7 @@ from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs import checkpoint
 from q2pi.runs import folder as rundir
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.recorder import record
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress, Started
 
@@ -32,55 +32,55 @@ def saved(step: int) -> Event:
     return Checkpoint(step, {"step": step})
 
 
-def write(run: RunDir, events: Iterable[Event]) -> None:
+def write(run: RunFolder, events: Iterable[Event]) -> None:
     for _ in record(iter(list(events)), run):
         pass
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    return RunDir.create(tmp_path / "run", cartpole())
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", cartpole())
 
 
-def scores(run: RunDir, file: str) -> list[float]:
+def scores(run: RunFolder, file: str) -> list[float]:
     return [entry["return"] for entry in json.loads((run.episodes / file).read_text())]
 
 
-def test_a_new_run_holds_its_config(run: RunDir) -> None:
+def test_a_new_run_holds_its_config(run: RunFolder) -> None:
     assert [path.name for path in run.path.iterdir()] == ["config.toml"]
-    assert RunDir.open(run.path).config() == cartpole()
+    assert RunFolder.open(run.path).config() == cartpole()
 
 
 def test_an_empty_folder_can_become_a_run(tmp_path: Path) -> None:
-    assert RunDir.create(tmp_path, cartpole()).config_file.is_file()
+    assert RunFolder.create(tmp_path, cartpole()).config_file.is_file()
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     with pytest.raises(UserError, match="exists already"):
-        RunDir.create(tmp_path, cartpole())
+        RunFolder.create(tmp_path, cartpole())
     with pytest.raises(UserError, match="exists already"):
-        RunDir.create(tmp_path / "precious", cartpole())
+        RunFolder.create(tmp_path / "precious", cartpole())
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 def test_no_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"--run-dir .*file is no folder"):
-        RunDir.create(tmp_path / "file" / "a" / "b", cartpole())
+        RunFolder.create(tmp_path / "file" / "a" / "b", cartpole())
 
 
 def test_a_folder_that_cannot_be_made() -> None:
     with pytest.raises(UserError, match=r"^--run-dir /proc/none/run cannot be made: "):
-        RunDir.create("/proc/none/run", cartpole())
+        RunFolder.create("/proc/none/run", cartpole())
 
 
 def test_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a run folder"):
-        RunDir.open(tmp_path)
+        RunFolder.open(tmp_path)
 
 
-def test_rows_are_written_by_kind(run: RunDir) -> None:
+def test_rows_are_written_by_kind(run: RunFolder) -> None:
     evaluation = Evaluation(8, (Episode(0, 0, 5, np.array([1]), 7.0, 1),), {"env": {"env_id": "CartPole-v1"}})
     seconds = {"act": 1.0, "learn": 2.0, "evaluate": 4.0}
     progress = Progress(8, {"loss": 0.5}, seconds)
@@ -96,7 +96,7 @@ def test_rows_are_written_by_kind(run: RunDir) -> None:
     assert checkpoint.steps(run.checkpoints) == [8]
 
 
-def test_the_best_and_the_newest_episodes_are_kept(run: RunDir) -> None:
+def test_the_best_and_the_newest_episodes_are_kept(run: RunFolder) -> None:
     """Of twelve episodes, the best four in order (the first of equals stays first), and the newest eight."""
     played = [3, 9, 1, 7, 9, 2, 8, 5, 7, 0, 4, 6]
     write(run, [started(), *[ended(4 * n, score, n) for n, score in enumerate(played)], saved(48)])
@@ -107,7 +107,7 @@ def test_the_best_and_the_newest_episodes_are_kept(run: RunDir) -> None:
     assert (first["seed"], first["actions"], first["step"]) == (1001, [1, 0, 1], 4)
 
 
-def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunDir) -> None:
+def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunFolder) -> None:
     """Killed between the writing of the episodes and of the checkpoint at step 8: it continues from step 4."""
     write(run, [started(), ended(2, 5.0, 0), ended(4, 3.0, 1), saved(4)])
     before = {name: scores(run, name) for name in ("best.json", "newest.json")}
@@ -120,18 +120,18 @@ def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunDir) 
     assert [row["number"] for row in run.rows("episode")] == [0, 1]
 
 
-def test_a_torn_last_line_is_no_row(run: RunDir) -> None:
+def test_a_torn_last_line_is_no_row(run: RunFolder) -> None:
     write(run, [started(), ended(2, 5.0, 0), Finished(4, {})])
     with run.metrics_file.open("a") as file:
         file.write('{"kind": "episode", "step": 3, "return": 1')
     assert len(run.rows("episode")) == 1
 
 
-def test_a_run_without_metrics_has_no_rows(run: RunDir) -> None:
+def test_a_run_without_metrics_has_no_rows(run: RunFolder) -> None:
     assert run.rows("train") == []
 
 
-def test_a_second_process_is_kept_out(run: RunDir) -> None:
+def test_a_second_process_is_kept_out(run: RunFolder) -> None:
     first = record(iter([started(), Finished(4, {})]), run)
     next(first)
     with pytest.raises(UserError, match="is in use"):
@@ -140,13 +140,13 @@ def test_a_second_process_is_kept_out(run: RunDir) -> None:
     write(run, [started()])
 
 
-def test_time_before_a_resume_counts(run: RunDir) -> None:
+def test_time_before_a_resume_counts(run: RunFolder) -> None:
     for _ in record(iter([started(), saved(4)]), run, seconds_before=100.0):
         pass
     assert 100 <= checkpoint.notes(run.checkpoints, 4)["seconds"] < 160
 
 
-def tensorboard(run: RunDir) -> list[tuple[int, Any]]:
+def tensorboard(run: RunFolder) -> list[tuple[int, Any]]:
     """Return (step, name and value, or the mark that later steps are void) of each event, file by file."""
     from tensorboardX.proto.event_pb2 import Event as BoardEvent
 
@@ -163,7 +163,7 @@ def tensorboard(run: RunDir) -> list[tuple[int, Any]]:
     return found
 
 
-def test_tensorboard_gets_the_same_numbers(run: RunDir) -> None:
+def test_tensorboard_gets_the_same_numbers(run: RunFolder) -> None:
     write(run, [started(), ended(2, 5.0), Progress(4, {"loss": 0.5}, {}), Finished(4, {})])
     write(run, [started(2), Progress(4, {"loss": 0.25}, {}), Finished(4, {})])
     assert tensorboard(run) == [
@@ -175,14 +175,14 @@ def test_tensorboard_gets_the_same_numbers(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize("text", ["total_timesteps = ", b"\xff\xfe", "seed = 1"], ids=["torn", "binary", "nameless"])
-def test_a_config_that_cannot_be_read(run: RunDir, text: str | bytes) -> None:
+def test_a_config_that_cannot_be_read(run: RunFolder, text: str | bytes) -> None:
     run.config_file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=r"config\.toml") as caught:
         run.config()
     assert "\n" not in str(caught.value)
 
 
-def test_small_files_are_replaced_whole(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_are_replaced_whole(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run.path / "small.json"
     rundir._replace(path, "old")
     monkeypatch.setattr(rundir.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))

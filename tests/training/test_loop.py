@@ -12,7 +12,7 @@ import torch
 from q2pi.algorithms import registry
 from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
-from q2pi.envs.vector import VectorGames
+from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
 from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Finished, Interrupted, Progress, Started
 from q2pi.training.loop import Clock, device_of, run
@@ -31,7 +31,7 @@ class Notes:
 
     evaluation_policy = "the first action"
 
-    def __init__(self, hyper: Hyper, setting: Any) -> None:
+    def __init__(self, hyper: Hyper, spec: Any) -> None:
         self.hyper, self.overlap = hyper, hyper.overlap
         self.calls: list[Any] = []
         self.network = torch.nn.Linear(1, 1)
@@ -69,7 +69,7 @@ class Notes:
 @pytest.fixture(autouse=True)
 def notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make "notes" the name of an algorithm."""
-    module = SimpleNamespace(check=lambda run: None, check_spaces=lambda setting: None, Agent=Notes)
+    module = SimpleNamespace(check=lambda run: None, check_spaces=lambda spec: None, Agent=Notes)
     monkeypatch.setattr(registry, "find", lambda name: module)
 
 
@@ -116,7 +116,7 @@ def test_or_it_comes_after_what_was_observed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("games", "frequency", "expected"),
+    ("envs", "frequency", "expected"),
     [
         (2, 5, [6, 10, 12]),
         (2, 4, [4, 8, 12]),
@@ -129,9 +129,9 @@ def test_or_it_comes_after_what_was_observed() -> None:
     ],
 )
 def test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed(
-    games: int, frequency: int, expected: list[int]
+    envs: int, frequency: int, expected: list[int]
 ) -> None:
-    assert steps_of(Checkpoint, config(num_envs=games, checkpoint_frequency=frequency)) == expected
+    assert steps_of(Checkpoint, config(num_envs=envs, checkpoint_frequency=frequency)) == expected
 
 
 def test_evaluations_are_due_and_there_is_one_at_the_end() -> None:
@@ -206,7 +206,7 @@ def test_a_broken_network_is_never_offered_as_a_checkpoint() -> None:
 
 def test_games_are_closed_however_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
-    monkeypatch.setattr(VectorGames, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(VectorEnv, "close", lambda self: closed.append(self))
     list(run(config()))
     abandoned = run(config())
     next(abandoned)

@@ -13,7 +13,7 @@ import pytest
 from small_studies import begun, check_ended_once, plan, work_under_fire
 
 from q2pi.errors import UserError
-from q2pi.tuning.plan import StudyDir
+from q2pi.tuning.plan import StudyFolder
 from q2pi.tuning.storage import open_storage
 
 PASSWORD = "not-to-be-seen"
@@ -90,6 +90,6 @@ def test_a_study_survives_twenty_kills(url: str, tmp_path: Path) -> None:
 
 def test_a_refused_password_is_not_repeated(url: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="password authentication failed") as caught:
-        open_storage(StudyDir(tmp_path), url.replace(PASSWORD, "wrong-secret"))
+        open_storage(StudyFolder(tmp_path), url.replace(PASSWORD, "wrong-secret"))
     assert "wrong-secret" not in str(caught.value)
     assert "***" in str(caught.value)

@@ -14,9 +14,9 @@ from q2pi.evaluation.evaluate import EVALUATION_SEED
 from q2pi.training.presets import configure
 from q2pi.tuning import final
 from q2pi.tuning.export import write_preset
-from q2pi.tuning.final import Contender, contenders, judge, results
+from q2pi.tuning.final import Candidate, candidates, judge, results
 from q2pi.tuning.objective import Point, area, value
-from q2pi.tuning.plan import StudyDir
+from q2pi.tuning.plan import StudyFolder
 from q2pi.tuning.report import write_report
 from q2pi.tuning.space import suggest
 from q2pi.tuning.trial import settled
@@ -39,7 +39,7 @@ def test_an_area_is_weighted_by_agent_steps() -> None:
     assert area([Point(100, (7.0, 9.0))]) == 8.0
 
 
-def judged(folder: StudyDir, label: str, means: list[float | None]) -> None:
+def judged(folder: StudyFolder, label: str, means: list[float | None]) -> None:
     """Write judgements of two episodes, one above and one below each mean; None is a run that diverged."""
     for seed, mean in zip(SEEDS, means, strict=False):
         run = folder.final / label / f"seed-{seed}"
@@ -49,8 +49,8 @@ def judged(folder: StudyDir, label: str, means: list[float | None]) -> None:
 
 
 def outcome(tmp_path: Path, count: int = 10, **means: list[float | None]) -> Any:
-    folder = StudyDir(tmp_path)
-    who = [Contender(label, index, plan().base) for index, label in enumerate(means)]
+    folder = StudyFolder(tmp_path)
+    who = [Candidate(label, index, plan().base) for index, label in enumerate(means)]
     for label, some in means.items():
         judged(folder, label, some)
     return results(folder, plan(), who, SEEDS[:count], 2)
@@ -62,7 +62,7 @@ SPREAD: list[float | None] = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90
 def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_path: Path) -> None:
     better: list[float | None] = [score + 3 + index % 2 for index, score in enumerate(SPREAD) if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=better)
-    defaults, tuned = result["contenders"]
+    defaults, tuned = result["candidates"]
     assert (defaults["estimate"], tuned["estimate"]) == (55.0, 58.5)
     assert defaults["interval"][1] > tuned["interval"][0], "the intervals of the two overlap"
     assert tuned["difference"] == 3.5
@@ -75,8 +75,8 @@ def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_
 def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
     shuffled: list[float | None] = [*SPREAD[5:], *SPREAD[1:5], 11.0]
     result = outcome(tmp_path, defaults=SPREAD, tuned=shuffled)
-    assert result["contenders"][1]["difference"] == pytest.approx(0.1)
-    assert result["contenders"][1]["verdict"] == "no difference shown"
+    assert result["candidates"][1]["difference"] == pytest.approx(0.1)
+    assert result["candidates"][1]["verdict"] == "no difference shown"
     assert "may be chance" in result["statement"]
 
 
@@ -84,7 +84,7 @@ def test_where_no_trial_beats_the_defaults_they_win(tmp_path: Path) -> None:
     worse: list[float | None] = [score - 5 for score in SPREAD if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=worse)
     assert result["winner"] == "defaults"
-    assert result["contenders"][1]["verdict"] == "really worse"
+    assert result["candidates"][1]["verdict"] == "really worse"
     assert result["statement"] == "no trial beats the defaults (55.0) on 10 fresh seeds"
 
 
@@ -92,7 +92,7 @@ def test_few_seeds_cannot_tell(tmp_path: Path) -> None:
     """Of 5 equals all differ in one direction once in 16."""
     better: list[float | None] = [score + 3 for score in SPREAD if score is not None]
     result = outcome(tmp_path, 5, defaults=SPREAD, tuned=better)
-    assert result["contenders"][1]["verdict"] == "too few seeds to tell"
+    assert result["candidates"][1]["verdict"] == "too few seeds to tell"
     assert "the difference is real" not in result["statement"]
 
 
@@ -101,14 +101,14 @@ def test_several_candidates_widen_the_intervals(tmp_path: Path) -> None:
     alone = outcome(tmp_path / "1", defaults=SPREAD, a=noisy)
     three = outcome(tmp_path / "3", defaults=SPREAD, a=noisy, b=noisy, c=noisy)
     assert three["difference_confidence"] == pytest.approx(1 - 0.05 / 3)
-    narrow, wide = (result["contenders"][1]["difference_interval"] for result in (alone, three))
+    narrow, wide = (result["candidates"][1]["difference_interval"] for result in (alone, three))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
 def test_a_candidate_that_diverged_once_cannot_win(tmp_path: Path) -> None:
     result = outcome(tmp_path, defaults=SPREAD, tuned=[1e6] * 9 + [None])
     assert result["winner"] == "defaults"
-    assert result["contenders"][1]["verdict"] == "a run diverged"
+    assert result["candidates"][1]["verdict"] == "a run diverged"
 
 
 def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: 
         config = settled(plan(), suggest(trial, plan().space))
         trial.set_user_attr("config", to_table(config))
         study.tell(trial, score)
-    who = contenders(plan(), study, 2)
+    who = candidates(plan(), study, 2)
     assert [(one.label, one.number) for one in who] == [("defaults", 0), ("trial-2", 2), ("trial-3", 3)]
     assert who[0].config == plan().base
     assert to_table(who[1].config) == study.get_trials()[2].user_attrs["config"]
@@ -133,24 +133,24 @@ def test_final_runs_are_judged_on_episodes_of_their_own(tmp_path: Path) -> None:
     base = plan().base
     judge(tmp_path / "run", base, 3, lambda: False)
     report = json.loads((tmp_path / "run/judgement.json").read_text())
-    assert report["protocol"]["seed"] == final.JUDGING_SEED != EVALUATION_SEED
+    assert report["protocol"]["seed"] == final.FINAL_EVALUATION_SEED != EVALUATION_SEED
     assert len(report["scores"]) == 3
-    assert final.is_judged(tmp_path / "run", 3)
-    assert not final.is_judged(tmp_path / "run", 4)
-    assert not set(plan().trial_seeds) & set(plan().fresh_seeds(50))
+    assert final.is_evaluated(tmp_path / "run", 3)
+    assert not final.is_evaluated(tmp_path / "run", 4)
+    assert not set(plan().trial_seeds) & set(plan().held_out_seeds(50))
 
 
 def test_an_interrupted_final_run_is_neither_judged_nor_told(tmp_path: Path) -> None:
-    folder, made, told = StudyDir(tmp_path), plan(), list[Any]()
+    folder, made, told = StudyFolder(tmp_path), plan(), list[Any]()
     folder.write(made)
     run, tables = folder.final / "defaults" / "seed-1001", {"defaults": to_table(made.base)}
     asked = iter([False, True, True, True])  # after the run has begun
     final.task(str(tmp_path), tables, [1001], 3, lambda: next(asked), told.append)
-    assert not final.is_judged(run, 3)
+    assert not final.is_evaluated(run, 3)
     assert not told
     for _ in range(2):
         final.task(str(tmp_path), tables, [1001], 3, lambda: False, told.append)
-    assert final.is_judged(run, 3)
+    assert final.is_evaluated(run, 3)
     assert told == [{"kind": "judged", "label": "defaults", "seed": 1001}], "once"
 
 

@@ -11,7 +11,7 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import override
 from q2pi.errors import UserError
 from q2pi.training.loop import prepare
-from q2pi.tuning.plan import StudyDir, check_same
+from q2pi.tuning.plan import StudyFolder, check_same
 from q2pi.tuning.space import decode, distribution, encode, narrow
 
 BASE = prepare(
@@ -152,4 +152,4 @@ def test_a_plan_survives_its_file_and_every_change_is_seen(tmp_path: Path) -> No
 def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text("name = 5")
     with pytest.raises(UserError, match="is damaged"):
-        StudyDir(tmp_path).read()
+        StudyFolder(tmp_path).read()

@@ -15,7 +15,7 @@ LARGE = 32 << 20
 """Bytes from which memory is asked of the system by itself, and given back when freed: the most that glibc takes."""
 
 
-def keep_freed() -> bool:
+def keep_freed_memory() -> bool:
     """Tell glibc to keep what is freed; return whether it will. Other C libraries are left as they are."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, LARGE) and mallopt(_TRIM_THRESHOLD, KEPT))

@@ -18,7 +18,7 @@ WARM_UP = 3
 once, such as an optimizer's state, must be there by then."""
 
 
-class Captured:
+class CudaGraph:
     """Calls a function on the CPU; on a CUDA device captures it once and replays it from then on.
 
     It holds no reference to the function: a method's owner that holds its `Captured` is still freed at once.

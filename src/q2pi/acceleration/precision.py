@@ -97,7 +97,7 @@ def _keep(known: dict[str, Any]) -> None:
         pass
 
 
-class Rounded:
+class Bf16Copy:
     """A network that is only read: in bf16 its layers' weights are rounded once, and not by autocast in every forward.
 
     What `network` gives under autocast is the same to the bit; `refresh` follows the original when that has moved.

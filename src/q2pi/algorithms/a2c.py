@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.base import AgentSpec, precision, refuse_tables
 from q2pi.algorithms.common.normalization import RewardScaler
 from q2pi.algorithms.common.policy_based import PolicyAgent, observation_normalizer
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
@@ -128,30 +128,30 @@ def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=replace(run.hyper, num_steps=steps))
 
 
-def check_spaces(setting: Setting) -> None:
+def check_spaces(spec: AgentSpec) -> None:
     """Raise a UserError where the environment's spaces are not ones that an actor-critic can serve."""
-    if not serves(setting.action_space):
-        raise UserError(f"--env-id {setting.env.env_id} has actions {setting.action_space}: a2c needs Discrete or Box")
-    refuse_tables(setting, "a2c")
+    if not serves(spec.action_space):
+        raise UserError(f"--env-id {spec.env.env_id} has actions {spec.action_space}: a2c needs Discrete or Box")
+    refuse_tables(spec, "a2c")
 
 
-def updates_owed(run: RunConfig[Config], step: int) -> int:
+def updates_due(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made after `step` agent steps."""
     return step // (run.hyper.num_steps * run.num_envs)
 
 
-def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step and per update, to be timed."""
     steps = max(1, min(run.hyper.num_steps, run.total_timesteps // 4 // run.num_envs))
     return replace(run, hyper=replace(run.hyper, num_steps=steps))
 
 
-def memory_needed(config: Config, setting: Setting) -> int:
+def memory_needed(config: Config, spec: AgentSpec) -> int:
     """Return the bytes of a rollout, and of its copy where the network reads it."""
-    rows = config.num_steps * setting.num_envs
-    numbers = math.prod(setting.observation_shape)
-    actions = math.prod(setting.action_space.shape) * 4 if setting.action_space.shape else 8
-    return 2 * rows * (numbers * setting.frame_dtype.itemsize + actions + 6 * 4)
+    rows = config.num_steps * spec.num_envs
+    numbers = math.prod(spec.observation_shape)
+    actions = math.prod(spec.action_space.shape) * 4 if spec.action_space.shape else 8
+    return 2 * rows * (numbers * spec.frame_dtype.itemsize + actions + 6 * 4)
 
 
 def loss(network: nn.Module, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
@@ -183,40 +183,40 @@ class Agent(PolicyAgent):
     overlap = False
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.config, self.setting = config, setting
-        shape, space = setting.observation_shape, setting.action_space
+    def __init__(self, config: Config, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        shape, space = spec.observation_shape, spec.action_space
 
         def build() -> ActorCritic:
             return ActorCritic(shape, space, config.hidden, log_std=config.log_std, squash=config.squash)
 
-        self.network = seeded(build, setting.seed, "actor-critic").to(setting.device)
+        self.network = seeded(build, spec.seed, "actor-critic").to(spec.device)
         self.head = self.network.policy.head
         self.optimizer = _optimizer(self.network, config)
         self.rollout = Rollout(
             config.num_steps,
-            setting.num_envs,
+            spec.num_envs,
             shape,
-            setting.frame_dtype,
+            spec.frame_dtype,
             self.head.action_shape,
             self.head.action_dtype,
         )
-        self.observations = observation_normalizer(config.normalize_observations, setting)
-        self.rewards = RewardScaler(setting.num_envs, config.gamma) if config.normalize_rewards else None
+        self.observations = observation_normalizer(config.normalize_observations, spec)
+        self.rewards = RewardScaler(spec.num_envs, config.gamma) if config.normalize_rewards else None
         self.rollouts = 0
         self._acted: dict[str, Array] = {}
 
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
             policy, value = self._forward(observation)
-            action = self.head.sample(policy, stream(self.setting.seed, "act", step))
+            action = self.head.sample(policy, stream(self.spec.seed, "act", step))
             log_prob = policy.log_prob(action)
         columns = {"action": action, "log_prob": log_prob, "value": value}
         self._acted = {"observation": observation} | {name: column.cpu().numpy() for name, column in columns.items()}
-        return self._played(action)
+        return self._to_env_action(action)
 
     def observe(self, action: Array, result: Step) -> None:
-        env = self.setting.env
+        env = self.spec.env
         ends = result.terminated | result.life_lost if env.life_loss_discount else result.terminated
         self.rollout.append(
             **self._acted,
@@ -229,7 +229,7 @@ class Agent(PolicyAgent):
     def learn(self, step: int) -> list[Metrics]:
         if not self.rollout.full:
             return []
-        begun = step - self.rollout.steps * self.setting.num_envs
+        begun = step - self.rollout.steps * self.spec.num_envs
         scalars = self._train(self._batch(), begun)
         if self.observations is not None:
             self.observations.update(self._flat(self.rollout.observation))
@@ -269,7 +269,7 @@ class Agent(PolicyAgent):
 
     def _forward(self, observation: Array) -> tuple[Any, Tensor]:
         """Return (policy, V [B]) of raw observations [B, ...]."""
-        with precision(self.setting):
+        with precision(self.spec):
             policy, value = self.network(self._tensor(observation))
         return policy, value
 
@@ -303,7 +303,7 @@ class Agent(PolicyAgent):
             torch.from_numpy(rollout.ended),
             self.config.gae_lambda,
         )
-        device = self.setting.device
+        device = self.spec.device
         return Batch(
             observation=self._tensor(self._flat(rollout.observation)),
             action=torch.from_numpy(self._flat(rollout.action)).to(device),
@@ -316,17 +316,17 @@ class Agent(PolicyAgent):
     def _train(self, batch: Batch, begun: int) -> list[dict[str, Tensor]]:
         """Make the updates of one rollout that began at agent step `begun`; scalars of each."""
         self._set_learning_rate(begun)
-        with precision(self.setting):
+        with precision(self.spec):
             value, scalars = loss(self.network, batch, self.config)
-        self._descend(value)
+        self._gradient_step(value)
         return [scalars]
 
     def _set_learning_rate(self, step: int) -> None:
         if self.config.anneal_learning_rate:
-            rate = linear(self.config.learning_rate, 0.0, 1.0, self.setting.total_timesteps, step)
+            rate = linear(self.config.learning_rate, 0.0, 1.0, self.spec.total_timesteps, step)
             self.optimizer.param_groups[0]["lr"] = rate
 
-    def _descend(self, value: Tensor) -> None:
+    def _gradient_step(self, value: Tensor) -> None:
         """Make one step down the gradient of a loss []."""
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()

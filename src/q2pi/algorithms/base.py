@@ -30,7 +30,7 @@ from q2pi.types import Array, Metrics, State
 
 
 @dataclass(frozen=True)
-class Setting:
+class AgentSpec:
     """The world an agent is built for."""
 
     env: EnvSpec
@@ -97,15 +97,15 @@ class Agent(Protocol):
         """Continue from what `state` returned; without its "replay", where it has one, the agent can act, not learn."""
 
 
-def precision(setting: Setting) -> torch.autocast:
+def precision(spec: AgentSpec) -> torch.autocast:
     """Return the context in which networks compute: bf16 autocast where the run asks for it."""
-    return torch.autocast(setting.device.type, dtype=torch.bfloat16, enabled=setting.precision == "bf16")
+    return torch.autocast(spec.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16")
 
 
-def refuse_tables(setting: Setting, name: str) -> None:
+def refuse_tables(spec: AgentSpec, name: str) -> None:
     """Raise a UserError where observations are numbers of states, which a network would read as quantities."""
-    if setting.frame_dtype == np.int64:
-        raise UserError(f"--env-id {setting.env.env_id} shows numbers of states: {name} needs images or vectors")
+    if spec.frame_dtype == np.int64:
+        raise UserError(f"--env-id {spec.env.env_id} shows numbers of states: {name} needs images or vectors")
 
 
 def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.acceleration.cuda_graph import Captured
-from q2pi.acceleration.precision import Rounded
-from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.acceleration.cuda_graph import CudaGraph
+from q2pi.acceleration.precision import Bf16Copy
+from q2pi.algorithms.base import AgentSpec, precision, refuse_tables
 from q2pi.algorithms.common.epsilon_greedy import ValueAgent
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 from q2pi.buffers.device import store_for
@@ -88,7 +88,7 @@ class Config:
     """Exploration rate at the end of the schedule, and from then on."""
     exploration_fraction: float = 0.1
     """Share of the budget over which epsilon falls linearly."""
-    evaluation_e: float = 0.01
+    eval_epsilon: float = 0.01
     """Exploration rate while being evaluated."""
     loss: Literal["mse", "huber"] = "mse"
     """Error of Q against its target: mean squared, or Huber's with threshold 1."""
@@ -127,7 +127,7 @@ def check(run: RunConfig[Config]) -> None:
     config = run.hyper
     at_least(config, 1, "n_step", "buffer_size", "train_frequency", "batch_size", "target_network_frequency")
     at_least(config, 0, "learning_rate", "adam_eps", "learning_starts", "max_grad_norm")
-    within(config, 0, 1, "gamma", "tau", "start_e", "end_e", "exploration_fraction", "evaluation_e")
+    within(config, 0, 1, "gamma", "tau", "start_e", "end_e", "exploration_fraction", "eval_epsilon")
     if not config.hidden or min(config.hidden) < 1:
         raise UserError(f"--hidden {config.hidden} is out of range: at least one layer of at least 1 unit")
     if config.batch_size > config.buffer_size:
@@ -154,25 +154,25 @@ def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=replace(config, batch_size=size, learning_starts=starts))
 
 
-def check_spaces(setting: Setting) -> None:
+def check_spaces(spec: AgentSpec) -> None:
     """Raise a UserError where the environment's spaces are not ones that DQN can serve."""
-    if type(setting.action_space).__name__ != "Discrete":
+    if type(spec.action_space).__name__ != "Discrete":
         raise UserError(
-            f"--env-id {setting.env.env_id} has actions {setting.action_space}: dqn needs a Discrete action space"
+            f"--env-id {spec.env.env_id} has actions {spec.action_space}: dqn needs a Discrete action space"
         )
-    refuse_tables(setting, "dqn")
+    refuse_tables(spec, "dqn")
 
 
-def updates_owed(run: RunConfig[Config], step: int) -> int:
+def updates_due(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made, or owes, after `step` agent steps."""
-    return _owed(run.hyper, step)
+    return _updates_due(run.hyper, step)
 
 
-def _owed(config: Config, step: int) -> int:
+def _updates_due(config: Config, step: int) -> int:
     return max(0, (step - config.learning_starts) // config.train_frequency)
 
 
-def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step and per update, small and learning at once, to be timed."""
     start = min(run.hyper.learning_starts, run.total_timesteps // 2)
     size = min(run.hyper.buffer_size, 2 * run.total_timesteps)
@@ -187,14 +187,14 @@ def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=hyper)
 
 
-def memory_needed(config: Config, setting: Setting) -> int:
+def memory_needed(config: Config, spec: AgentSpec) -> int:
     """Return the bytes that the replay ring will take when full; an estimate where it is compressed."""
     return bytes_needed(
         config.buffer_size,
-        setting.num_envs,
-        setting.frame_shape,
-        setting.frame_dtype,
-        stack=setting.stack,
+        spec.num_envs,
+        spec.frame_shape,
+        spec.frame_dtype,
+        stack=spec.stack,
         n_step=config.n_step,
         codec=config.replay_codec,
     )
@@ -222,15 +222,15 @@ def loss(
         error: of the TD errors.
         joined: with `double`, make one forward of the main network for both: fewer kernels, more arithmetic.
     """
-    chooser = None
+    selector = None
     if double and joined:
-        q, chooser = main(torch.cat([observation, next_observation])).chunk(2)
+        q, selector = main(torch.cat([observation, next_observation])).chunk(2)
     else:
         q = main(observation)
     with torch.no_grad():
         if double and not joined:
-            chooser = main(next_observation)
-        goal = q_target(reward, discount, target(next_observation), chooser)
+            selector = main(next_observation)
+        goal = q_target(reward, discount, target(next_observation), selector)
     errors = td_errors(q, action, goal)
     losses = squared(errors) if error == "mse" else huber(errors)
     return weighted_mean(losses, None), q.detach().amax(dim=1).mean()
@@ -242,40 +242,40 @@ class Agent(ValueAgent):
     overlap = True
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.config, self.setting = config, setting
-        self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
+    def __init__(self, config: Config, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        self.actions, self.first_action = int(spec.action_space.n), int(spec.action_space.start)
 
         def build() -> QNetwork:
-            shape, norm = setting.observation_shape, config.layer_norm
+            shape, norm = spec.observation_shape, config.layer_norm
             return QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=norm)
 
-        self.main = seeded(build, setting.seed, "main").to(setting.device)
+        self.main = seeded(build, spec.seed, "main").to(spec.device)
         self.target = copy.deepcopy(self.main).requires_grad_(False)
-        self._rounded_target = Rounded(self.target, setting.precision)
+        self._rounded_target = Bf16Copy(self.target, spec.precision)
         self.optimizer = adam(
             self.main.parameters(),
-            lr=settable_rate(config.learning_rate, setting.device),
+            lr=settable_rate(config.learning_rate, spec.device),
             eps=config.adam_eps,
-            capturable=setting.device.type == "cuda",
+            capturable=spec.device.type == "cuda",
         )
-        self._captured, self._captured_q = Captured(setting.device), Captured(setting.device)
+        self._captured, self._captured_q = CudaGraph(spec.device), CudaGraph(spec.device)
         # A launch costs more there than the arithmetic of so small a batch.
-        self._joined = setting.device.type == "cuda"
+        self._joined = spec.device.type == "cuda"
         self.replay = Replay(
             config.buffer_size,
-            setting.num_envs,
-            setting.frame_shape,
-            setting.frame_dtype,
-            stack=setting.stack,
+            spec.num_envs,
+            spec.frame_shape,
+            spec.frame_dtype,
+            stack=spec.stack,
             n_step=config.n_step,
             gamma=config.gamma,
             store=store_for(
-                setting.device,
+                spec.device,
                 config.replay_codec,
-                memory_needed(config, setting),
-                setting.frame_shape,
-                setting.frame_dtype,
+                memory_needed(config, spec),
+                spec.frame_shape,
+                spec.frame_dtype,
             ),
         )
         self.updates = 0
@@ -283,16 +283,16 @@ class Agent(ValueAgent):
     def learning_rate(self, step: int) -> float:
         """Return the step size of an update that belongs to agent step `step`."""
         rate = self.config.learning_rate
-        return linear(rate, 0.0, 1.0, self.setting.total_timesteps, step) if self.config.anneal_learning_rate else rate
+        return linear(rate, 0.0, 1.0, self.spec.total_timesteps, step) if self.config.anneal_learning_rate else rate
 
     def begin(self, observation: Array) -> None:
         self.replay.begin(self._newest_frame(observation))
 
     def act(self, observation: Array, step: int) -> Array:
-        return self._epsilon_greedy(observation, self.epsilon(step), stream(self.setting.seed, "explore", step))
+        return self._epsilon_greedy(observation, self.epsilon(step), stream(self.spec.seed, "explore", step))
 
     def observe(self, action: Array, result: Step) -> None:
-        env = self.setting.env
+        env = self.spec.env
         ends = result.terminated | result.life_lost if env.life_loss_discount else result.terminated
         self.replay.extend(
             action - self.first_action,
@@ -305,8 +305,8 @@ class Agent(ValueAgent):
 
     def learn(self, step: int) -> list[Metrics]:
         scalars: list[Tensor] = []
-        while (owed := _owed(self.config, step) - self.updates) > 0:
-            scalars += self._updates(min(owed, AT_ONCE))
+        while (due := _updates_due(self.config, step) - self.updates) > 0:
+            scalars += self._updates(min(due, AT_ONCE))
         if not scalars:
             return []
         # One look at the device for all of them: each makes the host wait.
@@ -329,17 +329,17 @@ class Agent(ValueAgent):
         load_weights(self.networks(), state)
         self._rounded_target.refresh()
         load_optimizer(self.optimizer, state.get("optimizer", {}))
-        self._captured = Captured(self.setting.device)
+        self._captured = CudaGraph(self.spec.device)
         if "replay" in state:
             self.replay.load(state["replay"])
         self.updates = state["updates"]
 
     def _newest_frame(self, observation: Array) -> Array:
         """Return the newest frame [N, *frame_shape] of stacked observations."""
-        return observation[:, -self.setting.frame_shape[0] :]
+        return observation[:, -self.spec.frame_shape[0] :]
 
     def _q(self, observation: Array) -> Array:
-        with torch.inference_mode(), precision(self.setting):
+        with torch.inference_mode(), precision(self.spec):
             q: Array = self._captured_q(self.main, torch.from_numpy(observation)).cpu().numpy()
         return q
 
@@ -348,8 +348,8 @@ class Agent(ValueAgent):
 
         Their batches are drawn before the first, as none of them changes what replay holds.
         """
-        config, device = self.config, self.setting.device
-        draws = [stream(self.setting.seed, "replay", self.updates + index) for index in range(count)]
+        config, device = self.config, self.spec.device
+        draws = [stream(self.spec.seed, "replay", self.updates + index) for index in range(count)]
         batch = self.replay.sample(np.concatenate([uniform(self.replay, config.batch_size, draw) for draw in draws]))
         columns = (batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
         parts = [torch.as_tensor(column, device=device).split(config.batch_size) for column in columns]
@@ -358,7 +358,7 @@ class Agent(ValueAgent):
     def _update(self, *batch: Tensor) -> Tensor:
         """Make one update from the tensors of a batch; return (loss, mean of max_a Q) as a tensor [2]."""
         set_rate(self.optimizer, self.learning_rate(self._step()))
-        scalars = self._captured(self._descend, *batch)
+        scalars = self._captured(self._gradient_step, *batch)
         self.updates += 1
         self._refresh_target()
         return scalars
@@ -367,10 +367,10 @@ class Agent(ValueAgent):
         """Return the agent step that the newest update belongs to."""
         return self.config.learning_starts + self.updates * self.config.train_frequency
 
-    def _descend(self, *batch: Tensor) -> Tensor:
+    def _gradient_step(self, *batch: Tensor) -> Tensor:
         """Make one step down the gradient of a batch's loss; return (loss, mean of max_a Q) as a tensor [2]."""
         config = self.config
-        with precision(self.setting):
+        with precision(self.spec):
             value, mean_q = loss(
                 self.main,
                 self._rounded_target.network,

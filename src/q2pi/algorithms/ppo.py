@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from q2pi.algorithms import a2c
-from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.base import AgentSpec, precision, refuse_tables
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig, at_least, within
@@ -120,19 +120,19 @@ def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=replace(run.hyper, num_minibatches=parts))
 
 
-def check_spaces(setting: Setting) -> None:
+def check_spaces(spec: AgentSpec) -> None:
     """Raise a UserError where the environment's spaces are not ones that PPO can serve."""
-    if not serves(setting.action_space):
-        raise UserError(f"--env-id {setting.env.env_id} has actions {setting.action_space}: ppo needs Discrete or Box")
-    refuse_tables(setting, "ppo")
+    if not serves(spec.action_space):
+        raise UserError(f"--env-id {spec.env.env_id} has actions {spec.action_space}: ppo needs Discrete or Box")
+    refuse_tables(spec, "ppo")
 
 
-def updates_owed(run: RunConfig[Config], step: int) -> int:
+def updates_due(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made after `step` agent steps, without `target_kl`."""
-    return a2c.updates_owed(run, step) * run.hyper.update_epochs * run.hyper.num_minibatches
+    return a2c.updates_due(run, step) * run.hyper.update_epochs * run.hyper.num_minibatches
 
 
-def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step and per update, to be timed: short rollouts, same minibatches."""
     config = run.hyper
     unit = math.gcd(config.num_steps, config.num_minibatches)
@@ -198,19 +198,19 @@ class Agent(a2c.Agent):
 
     def _minibatches(self, epoch: int) -> list[Tensor]:
         """Return the rows of each minibatch: a permutation of the rollout's, drawn anew for each epoch."""
-        rows = self.rollout.steps * self.setting.num_envs
-        order = stream(self.setting.seed, "minibatches", self.rollouts, epoch).permutation(rows)
+        rows = self.rollout.steps * self.spec.num_envs
+        order = stream(self.spec.seed, "minibatches", self.rollouts, epoch).permutation(rows)
         parts = np.split(order, self.config.num_minibatches)
-        return [torch.from_numpy(part).to(self.setting.device) for part in parts]
+        return [torch.from_numpy(part).to(self.spec.device) for part in parts]
 
     def _update(self, batch: Batch, begun: int) -> dict[str, Tensor]:
-        with precision(self.setting):
+        with precision(self.spec):
             value, scalars = loss(self.network, batch, self.config, self._clip(begun))
-        self._descend(value)
+        self._gradient_step(value)
         return scalars
 
     def _clip(self, step: int) -> float:
         clip = self.config.clip_coefficient
         if not self.config.anneal_clip_coefficient:
             return clip
-        return linear(clip, 0.0, 1.0, self.setting.total_timesteps, step)
+        return linear(clip, 0.0, 1.0, self.spec.total_timesteps, step)

@@ -37,10 +37,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.base import AgentSpec, precision, refuse_tables
 from q2pi.algorithms.common.epsilon_greedy import ValueAgent
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
-from q2pi.buffers.recent_rollouts import Window
+from q2pi.buffers.recent_rollouts import RecentRollouts
 from q2pi.buffers.rollout import Rollout
 from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.vector import Step
@@ -91,9 +91,9 @@ class Config:
     """Exploration rate at the end of the schedule, and from then on."""
     exploration_fraction: float = 0.1
     """Share of the budget over which epsilon falls linearly."""
-    exploration_ladder: float = 0.0
+    apex_alpha: float = 0.0
     """Exponent alpha: game i of N explores with epsilon^(1 + alpha * i / (N - 1)), as in Ape-X; 0 is all alike."""
-    evaluation_e: float = 0.001
+    eval_epsilon: float = 0.001
     """Exploration rate while being evaluated."""
     hidden: tuple[int, ...] = (128, 128)
     """Units of the hidden layers for vector observations."""
@@ -120,8 +120,8 @@ def check(run: RunConfig[Config]) -> None:
     """Raise a UserError for the first hyperparameter that is out of its bounds."""
     config = run.hyper
     at_least(config, 1, "num_steps", "num_minibatches", "update_epochs", "window")
-    at_least(config, 0, "learning_rate", "max_grad_norm", "exploration_ladder")
-    within(config, 0, 1, "gamma", "ema_decay", "q_lambda", "start_e", "end_e", "exploration_fraction", "evaluation_e")
+    at_least(config, 0, "learning_rate", "max_grad_norm", "apex_alpha")
+    within(config, 0, 1, "gamma", "ema_decay", "q_lambda", "start_e", "end_e", "exploration_fraction", "eval_epsilon")
     if config.ema_decay == 1:
         raise UserError(f"--ema-decay {config.ema_decay} is out of range: it must be below 1")
     if not config.hidden or min(config.hidden) < 1:
@@ -148,22 +148,22 @@ def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=replace(run.hyper, num_steps=steps, num_minibatches=parts))
 
 
-def check_spaces(setting: Setting) -> None:
+def check_spaces(spec: AgentSpec) -> None:
     """Raise a UserError where the environment's spaces are not ones that PQN can serve."""
-    if type(setting.action_space).__name__ != "Discrete":
+    if type(spec.action_space).__name__ != "Discrete":
         raise UserError(
-            f"--env-id {setting.env.env_id} has actions {setting.action_space}: pqn needs a Discrete action space"
+            f"--env-id {spec.env.env_id} has actions {spec.action_space}: pqn needs a Discrete action space"
         )
-    refuse_tables(setting, "pqn")
+    refuse_tables(spec, "pqn")
 
 
-def updates_owed(run: RunConfig[Config], step: int) -> int:
+def updates_due(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made after `step` agent steps."""
     config = run.hyper
     return step // (config.num_steps * run.num_envs) * config.update_epochs * config.num_minibatches
 
 
-def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step and per update, to be timed: short rollouts, same minibatches.
 
     It has no window, which it would not fill.
@@ -175,10 +175,10 @@ def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=replace(config, num_steps=steps * units, num_minibatches=parts * units, window=1))
 
 
-def memory_needed(config: Config, setting: Setting) -> int:
+def memory_needed(config: Config, spec: AgentSpec) -> int:
     """Return the bytes of a rollout, and of the window of rollouts that the network reads."""
-    rows, observation = config.num_steps * setting.num_envs, math.prod(setting.observation_shape)
-    bytes_each = observation * setting.frame_dtype.itemsize + 8
+    rows, observation = config.num_steps * spec.num_envs, math.prod(spec.observation_shape)
+    bytes_each = observation * spec.frame_dtype.itemsize + 8
     return rows * (bytes_each + 5 * 4 + config.window * (bytes_each + 4))
 
 
@@ -199,10 +199,10 @@ class Agent(ValueAgent):
     overlap = False
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.config, self.setting = config, setting
-        self.actions, self.first_action = int(setting.action_space.n), int(setting.action_space.start)
-        shape = setting.observation_shape
+    def __init__(self, config: Config, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        self.actions, self.first_action = int(spec.action_space.n), int(spec.action_space.start)
+        shape = spec.observation_shape
 
         def build() -> QNetwork:
             network = QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=True)
@@ -210,20 +210,20 @@ class Agent(ValueAgent):
             orthogonal(network.head, 1.0)
             return network
 
-        self.main = seeded(build, setting.seed, "main").to(setting.device)
+        self.main = seeded(build, spec.seed, "main").to(spec.device)
         self.average = copy.deepcopy(self.main).requires_grad_(False) if config.ema_decay > 0 else None
         self.optimizer = adam(self.main.parameters(), lr=config.learning_rate, betas=BETAS)
         self.rollout = Rollout(
-            config.num_steps, setting.num_envs, shape, setting.frame_dtype, (), np.dtype(np.int64), log_prob=False
+            config.num_steps, spec.num_envs, shape, spec.frame_dtype, (), np.dtype(np.int64), log_prob=False
         )
-        rows = config.num_steps * setting.num_envs
-        self.window = Window(config.window, rows, shape, setting.frame_dtype, setting.device)
+        rows = config.num_steps * spec.num_envs
+        self.window = RecentRollouts(config.window, rows, shape, spec.frame_dtype, spec.device)
         self.rollouts = 0
-        self.rungs = 1 + config.exploration_ladder * np.linspace(0, 1, setting.num_envs)
+        self.epsilon_exponents = 1 + config.apex_alpha * np.linspace(0, 1, spec.num_envs)
         self._acted: dict[str, Array] = {}
 
     @property
-    def player(self) -> QNetwork:
+    def acting_network(self) -> QNetwork:
         """The network that plays and values what it sees."""
         return self.main if self.average is None else self.average
 
@@ -231,7 +231,7 @@ class Agent(ValueAgent):
         """Return the step size of update `update`, counted from 1, of a rollout that began at agent step `step`."""
         rate = self.config.learning_rate
         if self.config.anneal_learning_rate:
-            rate = linear(rate, 0.0, 1.0, self.setting.total_timesteps, step)
+            rate = linear(rate, 0.0, 1.0, self.spec.total_timesteps, step)
         return rate * rectification(BETAS[1], update)
 
     def begin(self, observation: Array) -> None:
@@ -239,13 +239,13 @@ class Agent(ValueAgent):
 
     def act(self, observation: Array, step: int) -> Array:
         q = self._q(observation)
-        epsilon = self.epsilon(step) ** self.rungs
-        action = self._epsilon_greedy(observation, epsilon, stream(self.setting.seed, "explore", step), q)
+        epsilon = self.epsilon(step) ** self.epsilon_exponents
+        action = self._epsilon_greedy(observation, epsilon, stream(self.spec.seed, "explore", step), q)
         self._acted = {"observation": observation, "action": action - self.first_action, "value": q.max(axis=1)}
         return action
 
     def observe(self, action: Array, result: Step) -> None:
-        env = self.setting.env
+        env = self.spec.env
         ends = result.terminated | result.life_lost if env.life_loss_discount else result.terminated
         self.rollout.append(
             **self._acted,
@@ -258,7 +258,7 @@ class Agent(ValueAgent):
     def learn(self, step: int) -> list[Metrics]:
         if not self.rollout.full:
             return []
-        begun = step - self.rollout.steps * self.setting.num_envs
+        begun = step - self.rollout.steps * self.spec.num_envs
         metrics = self._train(begun)
         self.rollout.clear()
         self.rollouts += 1
@@ -284,8 +284,8 @@ class Agent(ValueAgent):
 
     def _q(self, observation: Array) -> Array:
         """Return Q [B, A] of observations [B, ...]."""
-        with torch.inference_mode(), precision(self.setting):
-            q: Array = self.player(torch.from_numpy(observation).to(self.setting.device)).cpu().numpy()
+        with torch.inference_mode(), precision(self.spec):
+            q: Array = self.acting_network(torch.from_numpy(observation).to(self.spec.device)).cpu().numpy()
         return q
 
     def _final_value(self, result: Step) -> Array:
@@ -322,15 +322,15 @@ class Agent(ValueAgent):
         config = self.config
         wanted, rows = config.update_epochs * self.window.rows, self.window.filled(self.rollouts + 1)
         orders = [
-            stream(self.setting.seed, "minibatches", self.rollouts, number).permutation(rows)
+            stream(self.spec.seed, "minibatches", self.rollouts, number).permutation(rows)
             for number in range(-(-wanted // rows))
         ]
         parts = np.split(np.concatenate(orders)[:wanted], config.update_epochs * config.num_minibatches)
-        return [torch.from_numpy(part).to(self.setting.device) for part in parts]
+        return [torch.from_numpy(part).to(self.spec.device) for part in parts]
 
     def _update(self, observation: Tensor, action: Tensor, target: Tensor, learning_rate: float) -> Tensor:
         """Make one step down the gradient; return (loss, mean of max_a Q) as a tensor [2]."""
-        with precision(self.setting):
+        with precision(self.spec):
             value, mean_q = loss(self.main, observation, action, target)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()

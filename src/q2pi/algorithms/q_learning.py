@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from q2pi.algorithms.base import Setting, as_batch
+from q2pi.algorithms.base import AgentSpec, as_batch
 from q2pi.algorithms.common.search_space import Choice, Float, OneMinus, Space
 from q2pi.config import RunConfig, within
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.vector import Step
 from q2pi.equations.schedules import linear
 from q2pi.equations.tabular import Target, epsilon_greedy, tabular_target
@@ -88,38 +88,36 @@ def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     )
 
 
-def check_spaces(setting: Setting) -> None:
+def check_spaces(spec: AgentSpec) -> None:
     """Raise a UserError where the environment's spaces are not ones that a table can serve."""
-    env_id = setting.env.env_id
-    if setting.frame_dtype != np.int64:
-        shape = ", ".join(map(str, setting.observation_shape))
+    env_id = spec.env.env_id
+    if spec.frame_dtype != np.int64:
+        shape = ", ".join(map(str, spec.observation_shape))
         raise UserError(f"--env-id {env_id} has observations Box({shape}): q_learning needs Discrete ones")
-    if type(setting.action_space).__name__ != "Discrete":
+    if type(spec.action_space).__name__ != "Discrete":
+        raise UserError(f"--env-id {env_id} has actions {spec.action_space}: q_learning needs a Discrete action space")
+    states = float(np.prod(_sizes(spec), dtype=np.float64))
+    if states * spec.action_space.n > LARGEST_TABLE:
         raise UserError(
-            f"--env-id {env_id} has actions {setting.action_space}: q_learning needs a Discrete action space"
-        )
-    states = float(np.prod(_sizes(setting), dtype=np.float64))
-    if states * setting.action_space.n > LARGEST_TABLE:
-        raise UserError(
-            f"--env-id {env_id} with --stack {setting.stack} has {states:.3g} states: "
+            f"--env-id {env_id} with --stack {spec.stack} has {states:.3g} states: "
             f"q_learning holds tables of at most {LARGEST_TABLE:,} entries"
         )
 
 
-def updates_owed(run: RunConfig[Config], step: int) -> int:
+def updates_due(run: RunConfig[Config], step: int) -> int:
     """Return how many updates a run has made after `step` agent steps; SARSA's newest ones wait for the next action."""
     return step
 
 
-def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step and per update, to be timed."""
     return run
 
 
-def memory_needed(config: Config, setting: Setting) -> int:
+def memory_needed(config: Config, spec: AgentSpec) -> int:
     """Return the bytes of the tables."""
-    states = int(np.prod(_sizes(setting)))
-    return 8 * _tables(config) * states * int(setting.action_space.n)
+    states = int(np.prod(_sizes(spec)))
+    return 8 * _tables(config) * states * int(spec.action_space.n)
 
 
 class Transition(NamedTuple):
@@ -137,15 +135,15 @@ class Agent:
 
     overlap = False
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.config, self.setting = config, setting
-        self.actions = int(setting.action_space.n)
-        self.sizes = _sizes(setting)
+    def __init__(self, config: Config, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        self.actions = int(spec.action_space.n)
+        self.sizes = _sizes(spec)
         self.q = np.zeros((_tables(config), int(np.prod(self.sizes)), self.actions))
         """[1, S, A], or [2, S, A] for double_q."""
-        self.now = np.zeros(setting.num_envs, np.int64)
+        self.now = np.zeros(spec.num_envs, np.int64)
         """[N] the state that each game's next action is taken in."""
-        self.half: list[Transition | None] = [None] * setting.num_envs
+        self.half: list[Transition | None] = [None] * spec.num_envs
         """SARSA's newest transition of each game, which waits for the next action."""
         self.ready: list[tuple[Transition, int | None]] = []
         """Transitions, with SARSA's next action, between `observe` and `learn`; empty at every checkpoint."""
@@ -164,21 +162,21 @@ class Agent:
     def epsilon(self, step: int) -> float:
         """Return the exploration rate at agent step `step`."""
         c = self.config
-        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
+        return linear(c.start_e, c.end_e, c.exploration_fraction, self.spec.total_timesteps, step)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate at agent step `step`."""
         first, last = self.config.learning_rate, self.config.final_learning_rate
-        return first if last is None else linear(first, last, 1.0, self.setting.total_timesteps, step)
+        return first if last is None else linear(first, last, 1.0, self.spec.total_timesteps, step)
 
     def begin(self, observation: Array) -> None:
         self.now = self._rows(observation)
 
     def act(self, observation: Array, step: int) -> Array:
-        return self._explore(observation, self.epsilon(step), stream(self.setting.seed, "explore", step))
+        return self._explore(observation, self.epsilon(step), stream(self.spec.seed, "explore", step))
 
     def observe(self, action: Array, result: Step) -> None:
-        reward = np.sign(result.reward) if self.setting.env.clip_rewards else result.reward
+        reward = np.sign(result.reward) if self.spec.env.clip_rewards else result.reward
         discount = np.where(result.terminated, 0.0, self.config.gamma)
         next_state = self._rows(result.next_observation)
         for game, ended in enumerate(result.ended):
@@ -200,7 +198,7 @@ class Agent:
         epsilon, rate = self.epsilon(step), self.learning_rate(step)
         coins = np.zeros(len(self.ready), np.int64)
         if self.config.target == "double_q":
-            coins = stream(self.setting.seed, "double", step).integers(2, size=len(self.ready))
+            coins = stream(self.spec.seed, "double", step).integers(2, size=len(self.ready))
         metrics = []
         for (transition, next_action), coin in zip(self.ready, coins, strict=True):
             error = self._update(transition, next_action, int(coin), epsilon, rate)
@@ -219,9 +217,9 @@ class Agent:
         A Discrete observation is a number; several of them may come as [B] or as [B, 1].
         """
         array = np.asarray(observation)
-        if self.setting.observation_shape == (1,) and array.shape != (1,) and array.ndim < 2:
+        if self.spec.observation_shape == (1,) and array.shape != (1,) and array.ndim < 2:
             array = array[..., None]
-        batch, single = as_batch(array, self.setting.observation_shape)
+        batch, single = as_batch(array, self.spec.observation_shape)
         if deterministic:
             actions = self._greedy(batch)
         else:
@@ -284,7 +282,7 @@ class Agent:
             t.reward,
             t.discount,
             valuing[t.next_state],
-            q_chooser=updated[t.next_state] if self.config.target == "double_q" else None,
+            q_selector=updated[t.next_state] if self.config.target == "double_q" else None,
             next_action=next_action,
             epsilon=epsilon,
         )
@@ -294,11 +292,11 @@ class Agent:
         return error
 
 
-def _sizes(setting: Setting) -> tuple[int, ...]:
+def _sizes(spec: AgentSpec) -> tuple[int, ...]:
     """Return how many values each number of an observation can take."""
-    games = make_games(setting.env, 1, setting.seed)
-    sizes = np.tile(games.frame_space.high + 1, setting.stack)
-    games.close()
+    envs = make_envs(spec.env, 1, spec.seed)
+    sizes = np.tile(envs.frame_space.high + 1, spec.stack)
+    envs.close()
     return tuple(int(size) for size in sizes)
 
 

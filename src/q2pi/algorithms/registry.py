@@ -10,9 +10,9 @@ import numpy as np
 
 from q2pi import algorithms
 from q2pi.acceleration.device import device_of
-from q2pi.algorithms.base import Agent, Setting
+from q2pi.algorithms.base import Agent, AgentSpec
 from q2pi.config import RunConfig
-from q2pi.envs.vector import VectorGames
+from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
 from q2pi.types import State
 
@@ -23,16 +23,16 @@ def default_config(algorithm: str) -> RunConfig[Any]:
     return RunConfig(algorithm=algorithm, hyper=module.Config())
 
 
-def setting_of(config: RunConfig[Any], games: VectorGames) -> Setting:
+def agent_spec(config: RunConfig[Any], envs: VectorEnv) -> AgentSpec:
     """Return what an agent is built for, from a prepared config and its games."""
-    return Setting(
+    return AgentSpec(
         env=config.env,
-        num_envs=games.num_envs,
-        frame_shape=games.frame_shape,
-        frame_dtype=np.dtype(games.frame_dtype),
-        stack=games.stack,
-        observation_shape=games.observation_shape,
-        action_space=games.action_space,
+        num_envs=envs.num_envs,
+        frame_shape=envs.frame_shape,
+        frame_dtype=np.dtype(envs.frame_dtype),
+        stack=envs.stack,
+        observation_shape=envs.observation_shape,
+        action_space=envs.action_space,
         total_timesteps=config.total_timesteps,
         seed=config.seed,
         device=device_of(config.device),
@@ -40,12 +40,12 @@ def setting_of(config: RunConfig[Any], games: VectorGames) -> Setting:
     )
 
 
-def build_agent(config: RunConfig[Any], games: VectorGames) -> Agent:
+def build_agent(config: RunConfig[Any], envs: VectorEnv) -> Agent:
     """Return a fresh agent of the run's algorithm, after its spaces were checked."""
     module = find(config.algorithm)
-    setting = setting_of(config, games)
-    module.check_spaces(setting)
-    agent: Agent = module.Agent(config.hyper, setting)
+    spec = agent_spec(config, envs)
+    module.check_spaces(spec)
+    agent: Agent = module.Agent(config.hyper, spec)
     return agent
 
 

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from q2pi.algorithms.base import Setting, precision, refuse_tables
+from q2pi.algorithms.base import AgentSpec, precision, refuse_tables
 from q2pi.algorithms.common.policy_based import PolicyAgent, observation_normalizer
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Space
 from q2pi.buffers.episodes import Episodes, Trajectory
@@ -139,8 +139,8 @@ def check(run: RunConfig[Config]) -> None:
 
 def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return the nearest run whose options fit each other; without a learned value its options are the defaults."""
-    config, games = run.hyper, run.num_envs
-    episodes = max(1, config.episodes_per_update // games) * games
+    config, envs = run.hyper, run.num_envs
+    episodes = max(1, config.episodes_per_update // envs) * envs
     if config.baseline == "batch_mean":
         episodes = max(episodes, 2)
     if config.baseline != "value":
@@ -149,31 +149,29 @@ def settle(run: RunConfig[Config]) -> RunConfig[Config]:
     return replace(run, hyper=replace(config, episodes_per_update=episodes))
 
 
-def check_spaces(setting: Setting) -> None:
+def check_spaces(spec: AgentSpec) -> None:
     """Raise a UserError where the environment's spaces are not ones that REINFORCE can serve."""
-    if not serves(setting.action_space):
-        raise UserError(
-            f"--env-id {setting.env.env_id} has actions {setting.action_space}: reinforce needs Discrete or Box"
-        )
-    refuse_tables(setting, "reinforce")
+    if not serves(spec.action_space):
+        raise UserError(f"--env-id {spec.env.env_id} has actions {spec.action_space}: reinforce needs Discrete or Box")
+    refuse_tables(spec, "reinforce")
 
 
-def updates_owed(run: RunConfig[Config], step: int) -> int:
+def updates_due(run: RunConfig[Config], step: int) -> int:
     """Return about how many updates a run has made after `step` agent steps, were episodes of EXPECTED_LENGTH."""
     return step // (run.hyper.episodes_per_update * EXPECTED_LENGTH)
 
 
-def calibration(run: RunConfig[Config]) -> RunConfig[Config]:
+def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
     """Return a short run with the same work per step, and an update after one episode of each game, to be timed."""
     least = 2 if run.hyper.baseline == "batch_mean" else 1
     episodes = run.num_envs * math.ceil(least / run.num_envs)
     return replace(run, hyper=replace(run.hyper, episodes_per_update=episodes))
 
 
-def memory_needed(config: Config, setting: Setting) -> int:
+def memory_needed(config: Config, spec: AgentSpec) -> int:
     """Return about the bytes of a batch, were its episodes of EXPECTED_LENGTH, and of its copy for the network."""
     rows = config.episodes_per_update * EXPECTED_LENGTH
-    return 2 * rows * math.prod(setting.observation_shape) * setting.frame_dtype.itemsize
+    return 2 * rows * math.prod(spec.observation_shape) * spec.frame_dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ class Credit:
     """[T, M] G_t, the discounted return from step t on."""
     value: Tensor
     """[T, M] V(s_t), 0 without a value network."""
-    played: Tensor
+    valid: Tensor
     """bool [T, M] the episode has a step t."""
 
 
@@ -195,19 +193,19 @@ def weights(credit: Credit, config: Config) -> Tensor:
     if config.baseline == "value":
         gain = gain - (credit.value[:1] if whole else credit.value)
     elif config.baseline == "batch_mean":
-        gain = gain - _mean_of_others(gain, torch.ones_like(credit.played) if whole else credit.played)
+        gain = gain - _mean_of_others(gain, torch.ones_like(credit.valid) if whole else credit.valid)
     if config.discount_states and not whole:
         gain = gain * config.gamma ** torch.arange(len(gain), dtype=gain.dtype).unsqueeze(1)
     if config.normalize_returns:
-        kept = gain[credit.played]
+        kept = gain[credit.valid]
         gain = (gain - kept.mean()) / (kept.std(correction=0) + 1e-8)
     return gain
 
 
-def _mean_of_others(gain: Tensor, played: Tensor) -> Tensor:
+def _mean_of_others(gain: Tensor, valid: Tensor) -> Tensor:
     """Return the mean over the other episodes that are `played` [T, M], 0 where there is none."""
-    kept = torch.where(played, gain, 0.0)
-    others = played.sum(dim=1, keepdim=True) - played.to(gain.dtype)
+    kept = torch.where(valid, gain, 0.0)
+    others = valid.sum(dim=1, keepdim=True) - valid.to(gain.dtype)
     return (kept.sum(dim=1, keepdim=True) - kept) / others.clamp(min=1)
 
 
@@ -220,9 +218,9 @@ def credit_of(trajectories: list[Trajectory], value: list[Tensor], final_value: 
         final_value: V of the final observation of each, []; it follows a truncated episode.
         gamma: discount factor.
     """
-    played = pad_sequence([torch.ones(len(episode.reward), dtype=torch.bool) for episode in trajectories])
+    valid = pad_sequence([torch.ones(len(episode.reward), dtype=torch.bool) for episode in trajectories])
     reward = pad_sequence([torch.from_numpy(episode.reward) for episode in trajectories]).to(value[0].dtype)
-    ended = torch.zeros_like(played)
+    ended = torch.zeros_like(valid)
     discount, next_value = torch.full_like(reward, gamma), torch.zeros_like(reward)
     for column, episode in enumerate(trajectories):
         last = len(episode.reward) - 1
@@ -230,7 +228,7 @@ def credit_of(trajectories: list[Trajectory], value: list[Tensor], final_value: 
         discount[last, column] = gamma * episode.truncated
         next_value[last, column] = final_value[column]
     returns = discounted_returns(reward, discount, next_value, ended)
-    return Credit(torch.where(played, returns, 0.0), pad_sequence(value), played)
+    return Credit(torch.where(valid, returns, 0.0), pad_sequence(value), valid)
 
 
 def loss(policy: Any, action: Tensor, weight: Tensor, episodes: int) -> Tensor:
@@ -253,9 +251,9 @@ class Agent(PolicyAgent):
     overlap = False
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.config, self.setting = config, setting
-        shape, space = setting.observation_shape, setting.action_space
+    def __init__(self, config: Config, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        shape, space = spec.observation_shape, spec.action_space
 
         def policy() -> PolicyNetwork:
             return PolicyNetwork(shape, space, config.hidden, log_std=config.log_std, squash=config.squash)
@@ -263,32 +261,32 @@ class Agent(PolicyAgent):
         def value() -> ValueNetwork:
             return ValueNetwork(shape, config.hidden)
 
-        self.policy = seeded(policy, setting.seed, "policy").to(setting.device)
+        self.policy = seeded(policy, spec.seed, "policy").to(spec.device)
         self.optimizers = {"policy": adam(self.policy.parameters(), lr=config.learning_rate)}
         self.value: ValueNetwork | None = None
         if config.baseline == "value":
-            self.value = seeded(value, setting.seed, "value").to(setting.device)
+            self.value = seeded(value, spec.seed, "value").to(spec.device)
             rate = config.value_learning_rate
             self.optimizers["value"] = adam(self.value.parameters(), lr=rate)
         self.head = self.policy.head
         columns = {
-            "observation": (shape, setting.frame_dtype),
+            "observation": (shape, spec.frame_dtype),
             "action": (self.head.action_shape, self.head.action_dtype),
         }
-        self.episodes = Episodes(setting.num_envs, config.episodes_per_update // setting.num_envs, columns)
-        self.observations = observation_normalizer(config.normalize_observations, setting)
+        self.episodes = Episodes(spec.num_envs, config.episodes_per_update // spec.num_envs, columns)
+        self.observations = observation_normalizer(config.normalize_observations, spec)
         self._acted: dict[str, Array] = {}
 
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
-            action = self.head.sample(self._policy(observation), stream(self.setting.seed, "act", step))
+            action = self.head.sample(self._policy(observation), stream(self.spec.seed, "act", step))
         self._acted = {"observation": observation, "action": action.cpu().numpy()}
-        return self._played(action)
+        return self._to_env_action(action)
 
     def observe(self, action: Array, result: Step) -> None:
         self.episodes.append(
             **self._acted,
-            reward=np.sign(result.reward) if self.setting.env.clip_rewards else result.reward,
+            reward=np.sign(result.reward) if self.spec.env.clip_rewards else result.reward,
             terminated=result.terminated,
             truncated=result.truncated,
             next_observation=result.next_observation,
@@ -303,7 +301,7 @@ class Agent(PolicyAgent):
         credit = self._credit(trajectories, rows)
         metrics = self._train_policy(trajectories, rows, credit)
         if self.value is not None:
-            metrics["value_loss"] = self._train_value(rows, credit.returns.T[credit.played.T])
+            metrics["value_loss"] = self._train_value(rows, credit.returns.T[credit.valid.T])
         if self.observations is not None:
             self.observations.update(observation)
         return [metrics]
@@ -328,7 +326,7 @@ class Agent(PolicyAgent):
             self.observations.load(state["observations"])
 
     def _policy(self, observation: Array) -> Any:
-        with precision(self.setting):
+        with precision(self.spec):
             return self.policy(self._tensor(observation))
 
     def _credit(self, trajectories: list[Trajectory], rows: Tensor) -> Credit:
@@ -341,23 +339,23 @@ class Agent(PolicyAgent):
         """Return V [B] on the CPU, 0 without a value network."""
         if self.value is None:
             return torch.zeros(len(rows))
-        with torch.no_grad(), precision(self.setting):
+        with torch.no_grad(), precision(self.spec):
             return torch.cat([self.value(rows[part]) for part in _parts(len(rows))]).cpu()
 
     def _train_policy(self, trajectories: list[Trajectory], rows: Tensor, credit: Credit) -> Metrics:
         action = torch.from_numpy(np.concatenate([episode.action for episode in trajectories])).to(rows.device)
-        weight = weights(credit, self.config).T[credit.played.T].to(rows.device)
+        weight = weights(credit, self.config).T[credit.valid.T].to(rows.device)
         entropies = []
 
         def part_loss(part: slice) -> Tensor:
-            with precision(self.setting):
+            with precision(self.spec):
                 policy = self.policy(rows[part])
             entropy: Tensor = policy.entropy().sum() / len(rows)
             entropies.append(entropy.item())
             objective = loss(policy, action[part], weight[part], len(trajectories))
             return objective - self.config.entropy_coefficient * entropy
 
-        objective = self._descend("policy", len(rows), part_loss)
+        objective = self._gradient_step("policy", len(rows), part_loss)
         length = len(rows) / len(trajectories)
         return {"policy_loss": objective, "entropy": sum(entropies), "episode_length": length}
 
@@ -367,14 +365,14 @@ class Agent(PolicyAgent):
         assert value is not None
 
         def part_loss(part: slice) -> Tensor:
-            with precision(self.setting):
+            with precision(self.spec):
                 predicted: Tensor = value(rows[part])
             return value_loss(predicted, target[part]).sum() / len(rows)
 
-        losses = [self._descend("value", len(rows), part_loss) for _ in range(self.config.value_updates)]
+        losses = [self._gradient_step("value", len(rows), part_loss) for _ in range(self.config.value_updates)]
         return losses[0]
 
-    def _descend(self, name: str, count: int, part_loss: Callable[[slice], Tensor]) -> float:
+    def _gradient_step(self, name: str, count: int, part_loss: Callable[[slice], Tensor]) -> float:
         """Make one step of a network down a loss that is a sum over parts of `count` rows; return the loss."""
         optimizer, total = self.optimizers[name], 0.0
         optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ from q2pi.buffers.frames import copy_into
 from q2pi.types import State
 
 
-class Window:
+class RecentRollouts:
     """Steps of the newest rollouts on the device that learns, images with their channels last, as networks read them.
 
     Rollout number k, counted from 0, lies in slot k mod `rollouts`: the newest takes the place of the oldest.

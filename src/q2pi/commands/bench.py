@@ -11,7 +11,7 @@ from rich.table import Table
 from q2pi.commands.options import parse
 from q2pi.config import at_least
 from q2pi.runs import benchmark as bench
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
 
 DESCRIPTION = """Measure DQN on Space Invaders on this machine: train (the whole loop), update (one gradient update), or
@@ -30,7 +30,7 @@ class Options:
     """replay: real transitions to keep, at least 1000."""
     replay_codec: Literal["raw", "zstd"] = "zstd"
     """replay: how frames are kept."""
-    player: str | None = None
+    acting_network: str | None = None
     """replay: folder of a run whose agent and game are played; by default Space Invaders at random."""
     double: bool = True
     """train, update: Double DQN; --no-double is the plain DQN that peers have, with one forward pass less."""
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
 def measure(options: Options) -> dict[str, Any]:
     """Return the numbers that were asked for."""
     if options.what == "replay":
-        return bench.replay(options.transitions, options.replay_codec, **_player(options.player))
+        return bench.replay(options.transitions, options.replay_codec, **_player(options.acting_network))
     shared = {name: asdict(options)[name] for name in ("precision", "num_envs", "threads", "device")}
     config = bench.base_config(shared, options.double)
     return (
@@ -80,5 +80,5 @@ def _player(run_dir: str | None) -> dict[str, Any]:
     """Return who plays what for the replay."""
     if run_dir is None:
         return {}
-    agent, config, _, _ = load_agent(RunDir.open(run_dir))
+    agent, config, _, _ = load_agent(RunFolder.open(run_dir))
     return {"env": config.env, "act": agent.evaluation_act}

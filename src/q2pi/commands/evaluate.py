@@ -12,7 +12,7 @@ from q2pi.commands.options import parse
 from q2pi.commands.terminal import evaluation_table
 from q2pi.config import at_least
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     options = parse(Options, "evaluate", "Judge a run's newest checkpoint, apart from its training.", arguments)
     at_least(options, 1, "episodes")
     at_least(options, 0, "seed")
-    agent, config, step, warnings = load_agent(RunDir.open(options.run))
+    agent, config, step, warnings = load_agent(RunFolder.open(options.run))
     for warning in warnings:
         print(f"q2pi: {warning}", file=sys.stderr)
     report = evaluate(agent, config.env, step=step, episodes=options.episodes, seed=options.seed).report()

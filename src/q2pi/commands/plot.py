@@ -9,7 +9,7 @@ import tyro
 from q2pi.commands.options import parse
 from q2pi.config import at_least
 from q2pi.errors import UserError
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 DESCRIPTION = """Draw the learning curves of one or several runs as a PNG. Runs that differ only in their seed become
 one curve with a 95 % bootstrap interval over seeds."""
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     at_least(options, 0, "smooth")
     if not options.runs:
         raise UserError("plot needs the folder of at least one run (q2pi runs lists them)")
-    runs = [RunDir.open(path) for path in options.runs]
+    runs = [RunFolder.open(path) for path in options.runs]
     for run in runs:
         if not run.rows("episode") and not run.rows("evaluation"):
             raise UserError(f"{run.path} has nothing to draw yet: no episode has ended")
@@ -45,5 +45,5 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _usual_path(runs: list[RunDir]) -> Path:
+def _usual_path(runs: list[RunFolder]) -> Path:
     return runs[0].figures / "learning_curve.png" if len(runs) == 1 else Path("learning_curves.png")

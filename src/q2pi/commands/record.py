@@ -9,7 +9,7 @@ import tyro
 from q2pi.commands.options import parse
 from q2pi.config import within
 from q2pi.reports.video import record_video
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 DESCRIPTION = """Write a video of a training episode, in the game's colours and without a display: the episode is played
 again from its seed and actions, and its return must be the one of training."""
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     if options.fps is not None:
         within(options, 1, 240, "fps")
     out = Path(options.out) if options.out else None
-    video = record_video(RunDir.open(options.run), out, episode=options.episode, fps=options.fps)
+    video = record_video(RunFolder.open(options.run), out, episode=options.episode, fps=options.fps)
     size = video.path.stat().st_size / 1e6
     print(f"{video.path}: {video.seconds:.1f} s at {video.fps:g} frames per second, {size:.2f} MB")
     print(

@@ -11,7 +11,7 @@ from rich.console import Console
 from q2pi.commands.options import parse
 from q2pi.commands.runs import find_runs
 from q2pi.errors import UserError
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 DESCRIPTION = """Aggregate finished runs by environment and method: means and interquartile means with 95 % intervals
 over seeds, human-normalised scores of Atari games, performance profiles, the probability that one method beats another,
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _runs_below(path: Path) -> list[RunDir]:
+def _runs_below(path: Path) -> list[RunFolder]:
     if not path.is_dir():
         raise UserError(f"{path} is not a folder of runs: there is no such folder")
     runs = list(find_runs(path))

@@ -8,7 +8,7 @@ import tyro
 
 from q2pi.commands.options import parse
 from q2pi.commands.train import carry_on
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.training.loop import prepare
 
 
@@ -20,7 +20,7 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
-    run = RunDir.open(options.run)
+    run = RunFolder.open(options.run)
     config = prepare(run.config())
     step, state, info, warnings = run.newest_checkpoint()
     for warning in warnings:

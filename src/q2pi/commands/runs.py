@@ -16,7 +16,7 @@ from q2pi.commands.options import parse
 from q2pi.commands.terminal import RECENT_EPISODES
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 DESCRIPTION = """List the runs below a folder. Returns and scores are raw: "return" is the mean of the newest training
 episodes, "evaluation" the newest evaluation's mean with its 95 % interval."""
@@ -48,16 +48,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def find_runs(folder: Path) -> Iterator[RunDir]:
+def find_runs(folder: Path) -> Iterator[RunFolder]:
     """Yield the run folders below `folder`, itself included, in order of their paths."""
     for path, folders, files in os.walk(folder):
         folders.sort()
         if "config.toml" in files:
             folders.clear()
-            yield RunDir(path)
+            yield RunFolder(path)
 
 
-def _row(run: RunDir) -> dict[str, str]:
+def _row(run: RunFolder) -> dict[str, str]:
     row = {"run": str(run.path)}
     try:
         config = run.config()
@@ -68,7 +68,7 @@ def _row(run: RunDir) -> dict[str, str]:
         return row | {"state": f"damaged: {' '.join(reason.split())}"}
 
 
-def _progress(run: RunDir, total: int) -> dict[str, str]:
+def _progress(run: RunFolder, total: int) -> dict[str, str]:
     episodes, train, evaluations = (run.rows(kind) for kind in ("episode", "train", "evaluation"))
     saved = checkpoint.steps(run.checkpoints)
     newest = max(row["step"] for row in ({"step": 0}, *episodes[-1:], *train[-1:], *evaluations[-1:]))
@@ -87,7 +87,7 @@ def _score(statistics: dict[str, Any]) -> str:
     return f"{statistics['mean']:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _state(run: RunDir, saved: list[int], total: int) -> str:
+def _state(run: RunFolder, saved: list[int], total: int) -> str:
     if saved and saved[-1] >= total:
         return "finished"
     if _in_use(run):
@@ -95,8 +95,8 @@ def _state(run: RunDir, saved: list[int], total: int) -> str:
     return f"stopped at {saved[-1]:,}" if saved else "no checkpoint"
 
 
-def _in_use(run: RunDir) -> bool:
-    """Tell whether a process trains in the folder: it then holds the lock that `RunDir.locked` takes."""
+def _in_use(run: RunFolder) -> bool:
+    """Tell whether a process trains in the folder: it then holds the lock that `RunFolder.locked` takes."""
     path = run.path / ".lock"
     if not path.is_file():
         return False

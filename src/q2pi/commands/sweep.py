@@ -18,8 +18,8 @@ from q2pi.commands.terminal import PLAIN_SECONDS, score_line
 from q2pi.commands.train import StopRequest
 from q2pi.config import at_least
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
-from q2pi.runs.pool import Job, News, run_jobs
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.pool import Job, JobStatus, run_jobs
 from q2pi.runs.sweep import Sweep, check, read_sweep
 
 DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
@@ -96,7 +96,7 @@ class _Display:
             self.status = self.console.status(self.line())
             self.status.start()
 
-    def take(self, news: News) -> None:
+    def take(self, news: JobStatus) -> None:
         name = news.job.name
         self.steps[name] = max(self.steps[name], news.step)
         if news.state == "running":
@@ -140,12 +140,12 @@ class _Display:
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
-def _ending(news: News) -> str:
+def _ending(news: JobStatus) -> str:
     if news.state == "failed":
         return f"failed    {news.job.name}: {news.reason}"
     if news.state == "stopped":
         return f"stopped   {news.job.name} at step {news.step:,}, saved"
-    evaluations = RunDir(news.job.path).rows("evaluation")
+    evaluations = RunFolder(news.job.path).rows("evaluation")
     return f"finished  {news.job.name}  {score_line(evaluations[-1]['statistics']) if evaluations else ''}".rstrip()
 
 
@@ -164,4 +164,4 @@ def _explain(sweep: Sweep, root: Path) -> None:
 
 
 def _saved_step(job: Job) -> int:
-    return max(checkpoint.steps(RunDir(job.path).checkpoints), default=0)
+    return max(checkpoint.steps(RunFolder(job.path).checkpoints), default=0)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from q2pi.config import RunConfig
-from q2pi.runs.estimate import _options, forecast, gigabytes, try_out
+from q2pi.runs.estimate import _options, estimate, gigabytes, time_run
 from q2pi.training import events as loop
 
 RECENT_EPISODES = 20
@@ -210,7 +210,7 @@ def explain(config: RunConfig[Any], preset: str | None, console: Console, brief:
     Raises:
         UserError: the run cannot fit in this machine's memory.
     """
-    needs, tried = forecast(config), try_out(config)
+    needs, tried = estimate(config), time_run(config)
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
     table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} games side by side)")

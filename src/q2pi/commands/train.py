@@ -14,7 +14,7 @@ from q2pi.commands.options import parse, peek
 from q2pi.commands.terminal import evaluation_table, explain, show, time_table
 from q2pi.config import RunConfig
 from q2pi.runs.estimate import gigabytes, peak_memory
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.recorder import record
 from q2pi.training import events, loop
 from q2pi.training.presets import configure
@@ -52,15 +52,15 @@ def main(arguments: list[str]) -> int:
         explain(config, preset, Console())
         return 0
     path = Path(options.run_dir) if options.run_dir else _fresh_folder(config)
-    RunDir(path).check_new()
+    RunFolder(path).check_new()
     expected = explain(config, preset, Console(), brief=True)
-    run = RunDir.create(path, config)
+    run = RunFolder.create(path, config)
     print(f"recording in {path}")
     return carry_on(run, config, None, 0.0, expected)
 
 
 def carry_on(
-    run: RunDir, config: RunConfig[Any], state: State | None, seconds_before: float, memory: int | None = None
+    run: RunFolder, config: RunConfig[Any], state: State | None, seconds_before: float, memory: int | None = None
 ) -> int:
     """Train to the end of the budget, or until Ctrl-C; return the exit status.
 
@@ -120,11 +120,11 @@ def _fresh_folder(config: RunConfig[Any]) -> Path:
 
 
 def _farewell(
-    run: RunDir, finished: events.Finished, report: dict[str, Any] | None, memory: int | None, console: Console
+    run: RunFolder, finished: events.Finished, report: dict[str, Any] | None, memory: int | None, console: Console
 ) -> None:
     console.print(time_table(finished.seconds))
-    forecast = f" ({gigabytes(memory)} were forecast)" if memory is not None else ""
-    print(f"peak memory: {gigabytes(peak_memory())}{forecast}")
+    estimate = f" ({gigabytes(memory)} were forecast)" if memory is not None else ""
+    print(f"peak memory: {gigabytes(peak_memory())}{estimate}")
     from q2pi.reports.learning_curves import learning_curves
 
     if report is not None:

@@ -14,12 +14,12 @@ from rich.table import Table
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least
 from q2pi.errors import UserError
-from q2pi.runs.estimate import check_side_by_side, forecast
+from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
 if TYPE_CHECKING:
-    from q2pi.tuning.plan import Plan, StudyDir
+    from q2pi.tuning.plan import Plan, StudyFolder
 
 H = TypeVar("H")
 
@@ -60,9 +60,9 @@ class Options(Generic[H]):
     """SQL URL of the study's storage, such as postgresql://user:password@host/name; by default a journal file."""
     top: int = 3
     """How many of the best trials are run again on fresh seeds; 0 is none."""
-    fresh_seeds: int = 10
+    held_out_seeds: int = 10
     """Training seeds of those final runs."""
-    judge_episodes: int = 100
+    final_episodes: int = 100
     """Whole episodes, new to all, that each final run is judged on."""
     export: str | None = None
     """Write the winner to this TOML file, for q2pi train --preset."""
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(options: Options[Any]) -> None:
-    at_least(options, 1, "trials", "seeds", "workers", "fresh_seeds", "judge_episodes")
+    at_least(options, 1, "trials", "seeds", "workers", "held_out_seeds", "final_episodes")
     at_least(options, 0, "top")
     if options.sampler == "nsga2" and options.pruner not in (None, "none"):
         raise UserError(f"--pruner {options.pruner}: a search against seconds (--sampler nsga2) prunes nothing")
@@ -100,13 +100,13 @@ def tune(options: Options[Any]) -> int:
     """Search, judge and report; return the exit status."""
     from q2pi.runs import locks
     from q2pi.tuning import storage
-    from q2pi.tuning.plan import StudyDir, check_same
+    from q2pi.tuning.plan import StudyFolder, check_same
     from q2pi.tuning.search import search
     from q2pi.tuning.trial import largest
 
     plan = _plan(options)
     env = plan.base.env.env_id.replace("/", "-")
-    folder = StudyDir(options.study or f"runs/tune-{plan.base.algorithm}-{env}")
+    folder = StudyFolder(options.study or f"runs/tune-{plan.base.algorithm}-{env}")
     folder.check()
     if options.dashboard:
         return _dashboard(folder, options.storage)
@@ -114,8 +114,8 @@ def tune(options: Options[Any]) -> int:
         known = folder.read()
         check_same(folder, known, plan)
         plan = known
-    runs = max(options.trials, options.top * options.fresh_seeds)
-    check_side_by_side([forecast(plan.base), forecast(largest(plan))], options.workers, runs)
+    runs = max(options.trials, options.top * options.held_out_seeds)
+    check_side_by_side([estimate(plan.base), estimate(largest(plan))], options.workers, runs)
     kept = storage.open_storage(folder, options.storage)
     lock = locks.take(folder.lock)
     if lock is None:
@@ -131,7 +131,7 @@ def tune(options: Options[Any]) -> int:
         return _judge(folder, plan, options, storage.load_study(plan, kept))
 
 
-def _dashboard(folder: "StudyDir", url: str | None) -> int:
+def _dashboard(folder: "StudyFolder", url: str | None) -> int:
     """Show what is there; no other option of the study has to be repeated."""
     from q2pi.tuning import storage
 
@@ -143,21 +143,21 @@ def _dashboard(folder: "StudyDir", url: str | None) -> int:
     return storage.serve(storage.open_storage(folder, url))
 
 
-def _judge(folder: "StudyDir", plan: "Plan", options: Options[Any], study: Any) -> int:
+def _judge(folder: "StudyFolder", plan: "Plan", options: Options[Any], study: Any) -> int:
     """Run the best and the defaults on fresh seeds, write the report and the preset."""
     from q2pi.tuning.export import write_preset
-    from q2pi.tuning.final import contenders, results
+    from q2pi.tuning.final import candidates, results
     from q2pi.tuning.report import write_report
     from q2pi.tuning.search import judge
 
     result = None
-    who = contenders(plan, study, options.top)
+    who = candidates(plan, study, options.top)
     if options.top and len(who) > 1:
-        seeds = plan.fresh_seeds(options.fresh_seeds)
-        crew = judge(folder, who, seeds, options.judge_episodes, options.workers)
+        seeds = plan.held_out_seeds(options.held_out_seeds)
+        crew = judge(folder, who, seeds, options.final_episodes, options.workers)
         if crew.ended != "done":
             return _early(folder, crew.line, crew.status)
-        result = results(folder, plan, who, seeds, options.judge_episodes)
+        result = results(folder, plan, who, seeds, options.final_episodes)
         Console().print(_final_table(result))
         print(result["statement"])
     print(f"report: {write_report(folder, plan, study, result)}")
@@ -176,7 +176,7 @@ def _final_table(result: dict[str, Any]) -> Table:
     table = Table(title=f"{result['objective']} on {len(result['seeds'])} fresh seeds", title_justify="left")
     for head in ("", "estimate [95 %]", f"to the defaults [{100 * result['difference_confidence']:.3g} %]", "verdict"):
         table.add_column(head)
-    for entry in result["contenders"]:
+    for entry in result["candidates"]:
         low, high = entry["interval"]
         row = [entry["label"], f"{entry['estimate']:.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\[")]
         if "verdict" in entry:
@@ -189,13 +189,13 @@ def _final_table(result: dict[str, Any]) -> Table:
 def _plan(options: Options[Any]) -> "Plan":
     import secrets
 
-    from q2pi.tuning.plan import FRESH, Plan
+    from q2pi.tuning.plan import HELD_OUT, Plan
     from q2pi.tuning.space import narrow
     from q2pi.tuning.storage import without_password
 
     config = options.config
-    if options.seeds > FRESH:
-        raise UserError(f"--seeds {options.seeds} is out of range: it must be at most {FRESH}")
+    if options.seeds > HELD_OUT:
+        raise UserError(f"--seeds {options.seeds} is out of range: it must be at most {HELD_OUT}")
     frequency = config.evaluation_frequency or max(1, config.total_timesteps // EVALUATIONS)
     saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
     base = prepare(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
@@ -215,7 +215,7 @@ def _plan(options: Options[Any]) -> "Plan":
     )
 
 
-def _announce(folder: "StudyDir", plan: "Plan", options: Options[Any]) -> None:
+def _announce(folder: "StudyFolder", plan: "Plan", options: Options[Any]) -> None:
     base = plan.base
     print(
         f"{folder.path}: {base.algorithm} on {base.env.env_id}, {options.trials} trials x {plan.seeds} seeds x "
@@ -225,7 +225,7 @@ def _announce(folder: "StudyDir", plan: "Plan", options: Options[Any]) -> None:
     )
 
 
-def _early(folder: "StudyDir", line: str, status: int) -> int:
+def _early(folder: "StudyFolder", line: str, status: int) -> int:
     if line:
         print(f"q2pi: {line}", file=sys.stderr)
     print(f"{folder.path} is kept as it is; the same command continues it", flush=True)

@@ -1,6 +1,6 @@
 """Environments: a specification in, a vector of N seeded games out.
 
-games = make_games(EnvSpec("SpaceInvaders"), num_envs=8, seed=0)
+games = make_envs(EnvSpec("SpaceInvaders"), num_envs=8, seed=0)
 observation = games.reset()                 # [8, 4, 84, 84] uint8
 games.send(actions)                         # returns at once
 step = games.recv()                         # step.next_observation, step.reward, step.terminated, ...
@@ -12,12 +12,12 @@ from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
 
 if TYPE_CHECKING:
-    from q2pi.envs.vector import Engine, VectorGames
+    from q2pi.envs.vector import Engine, VectorEnv
 
-__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "make_games", "resolve"]
+__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "make_envs", "resolve"]
 
 
-def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episode") -> "VectorGames":
+def make_envs(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episode") -> "VectorEnv":
     """Return N games whose episodes depend on nothing but the specification, the seed and the actions.
 
     Args:
@@ -30,12 +30,12 @@ def make_games(spec: EnvSpec, num_envs: int, seed: int, *, stream: str = "episod
         UserError: a mistake in the specification, or fewer than one game.
     """
     from q2pi import rng
-    from q2pi.envs.vector import VectorGames
+    from q2pi.envs.vector import VectorEnv
 
     if num_envs < 1:
         raise UserError(f"--num-envs {num_envs} is less than 1")
     spec = resolve(spec)
-    return VectorGames(_engine(spec, num_envs), spec, lambda game, number: rng.derive(seed, stream, game, number))
+    return VectorEnv(_engine(spec, num_envs), spec, lambda game, number: rng.derive(seed, stream, game, number))
 
 
 def _engine(spec: EnvSpec, num_envs: int) -> "Engine":

@@ -11,7 +11,7 @@ decision, `p` the frame that comes of it, `-` a frame of zeros:
     reward              |   sum of 4  |   sum of 4  |   sum of 4  |
 
 A frame is made in this order: gray, maximum of the last two, crop, resize by area. Stacks are put together in
-`games.VectorGames`. Whether an action sticks is drawn anew in every emulator frame, by the emulator.
+`games.VectorEnv`. Whether an action sticks is drawn anew in every emulator frame, by the emulator.
 
 Two things are ours rather than the engine's. Time limits: cut off by the engine, an episode's final frame would mix the
 step before into it, and learning bootstraps from that frame; so we count frames ourselves and let the step complete.

@@ -92,15 +92,15 @@ class GymnasiumEngine:
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         one = partial(make, spec)
         # Observations are copied once, on their way into frames.
-        self._games = SyncVectorEnv([one] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+        self._envs = SyncVectorEnv([one] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
         self.num_envs = num_envs
-        self.action_space: Any = self._games.single_action_space
-        self.frame_space, self._frame = _reading(spec.env_id, self._games.single_observation_space)
+        self.action_space: Any = self._envs.single_action_space
+        self.frame_space, self._frame = _reading(spec.env_id, self._envs.single_observation_space)
         self._actions: Array | None = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Begin new episodes where mask [N] is true; the first reset must be of all games."""
-        observations, _ = self._games.reset(seed=[int(seed) for seed in seeds], options={"reset_mask": mask})
+        observations, _ = self._envs.reset(seed=[int(seed) for seed in seeds], options={"reset_mask": mask})
         nothing = np.zeros(self.num_envs, np.bool_)
         return self._frames(observations, np.zeros(self.num_envs), nothing, nothing)
 
@@ -115,12 +115,12 @@ class GymnasiumEngine:
         """Step all environments."""
         assert self._actions is not None, "recv without send"
         actions, self._actions = self._actions, None
-        observations, reward, terminated, truncated, _ = self._games.step(actions)
+        observations, reward, terminated, truncated, _ = self._envs.step(actions)
         return self._frames(observations, reward, terminated, truncated)
 
     def close(self) -> None:
         """Close the environments."""
-        self._games.close()
+        self._envs.close()
 
     def _frames(self, observations: Any, reward: Array, terminated: Array, truncated: Array) -> Frames:
         return Frames(

@@ -43,9 +43,9 @@ def _gymnasium_ids() -> dict[str, str]:
     """Return Gymnasium's ids, this package's worlds among them and Atari's not, each with its id less the version."""
     import gymnasium
 
-    from q2pi.envs.registration import register_worlds
+    from q2pi.envs.registration import register_envs
 
-    register_worlds()
+    register_envs()
     registered = gymnasium.registry.items()
     return {name: name.rsplit("-v", 1)[0] for name, entry in registered if "ale_py" not in str(entry.entry_point)}
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 from q2pi.envs.aliased_vacuum import TIME_LIMIT
 
 
-def register_worlds() -> None:
+def register_envs() -> None:
     """Make the worlds of this house known to Gymnasium; asking again changes nothing.
 
     The aliased vacuum (walls as a vector, `Discrete` for tables, `Cells` with all cells told apart); FrozenLake without

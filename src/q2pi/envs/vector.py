@@ -18,7 +18,7 @@ from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.types import Array
 
-GET_READY = 32
+PREPARE_AFTER = 32
 """Agent steps of an episode after which its engine is told of the next one; shorter runs are spared the work."""
 
 
@@ -101,10 +101,10 @@ class Step:
         return self.terminated | self.truncated
 
 
-_OTHER_GAMES = "the games in flight do not come out as they were: the emulator or the environment is another version"
+_CANNOT_RESTORE = "the games in flight do not come out as they were: the emulator or the environment is another version"
 
 
-class VectorGames:
+class VectorEnv:
     """N games of one environment, each a sequence of seeded episodes, with stacked observations.
 
     A stack is a concatenation along the frame's first axis, oldest first: K frames [C, H, W] are [K * C, H, W]. Frames
@@ -203,15 +203,15 @@ class VectorGames:
         Raises:
             UserError: the games do not come out as they were, or their number is another.
         """
-        games = len(state["numbers"])
-        if games != self.num_envs:
-            raise UserError(f"--num-envs {self.num_envs} differs from the {games} games of the checkpoint")
-        actions = [np.asarray(state["actions"][str(game)]) for game in range(games)]
+        envs = len(state["numbers"])
+        if envs != self.num_envs:
+            raise UserError(f"--num-envs {self.num_envs} differs from the {envs} games of the checkpoint")
+        actions = [np.asarray(state["actions"][str(game)]) for game in range(envs)]
         self._forget_sent()
         self._numbers[:] = state["numbers"]
         self._replay(actions)
         if not np.array_equal(self._returns, state["returns"]):
-            raise UserError(_OTHER_GAMES)
+            raise UserError(_CANNOT_RESTORE)
 
     def _replay(self, actions: list[Array]) -> None:
         """Play the current episode of each game, from its seed through its actions [T_n], all to the same end."""
@@ -227,7 +227,7 @@ class VectorGames:
             frames = self._advance()
             ended = frames.terminated | frames.truncated
             if (ended & live).any():
-                raise UserError(_OTHER_GAMES)
+                raise UserError(_CANNOT_RESTORE)
             begins = ended | (first == step + 1)
         self._begin(begins)
 
@@ -235,8 +235,8 @@ class VectorGames:
         """Begin the current episode of the games where mask [N] is true."""
         if not mask.any():
             return
-        games = [int(game) for game in np.flatnonzero(mask)]
-        self._seeds[mask] = [self.seed_of(game, int(self._numbers[game])) for game in games]
+        envs = [int(game) for game in np.flatnonzero(mask)]
+        self._seeds[mask] = [self.seed_of(game, int(self._numbers[game])) for game in envs]
         frames = self.engine.reset(mask, self._seeds)
         observation = self.observation.copy()
         observation[mask] = 0
@@ -244,7 +244,7 @@ class VectorGames:
         self.observation = observation
         self._lives = np.where(mask, frames.lives, self._lives)
         self._returns[mask] = 0.0
-        for game in games:
+        for game in envs:
             self._actions[game] = []
 
     def _advance(self) -> Frames:
@@ -253,7 +253,7 @@ class VectorGames:
         frames = self.engine.recv()
         for game, action in enumerate(self._sent):
             self._actions[game].append(action)
-            if len(self._actions[game]) == GET_READY:
+            if len(self._actions[game]) == PREPARE_AFTER:
                 self.engine.expect(game, self.seed_of(game, int(self._numbers[game]) + 1))
         self._sent = None
         kept = self.observation[:, self.frame_shape[0] :]

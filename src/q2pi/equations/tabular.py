@@ -26,7 +26,7 @@ def tabular_target(
     discount: float,
     q_next: Array,
     *,
-    q_chooser: Array | None = None,
+    q_selector: Array | None = None,
     next_action: int | None = None,
     epsilon: float = 0.0,
 ) -> float:
@@ -50,12 +50,12 @@ def tabular_target(
     Raises:
         ValueError: q_chooser is given to another method than double_q, or not given to it.
     """
-    if (q_chooser is not None) != (target == "double_q"):
+    if (q_selector is not None) != (target == "double_q"):
         raise ValueError(f"q_chooser belongs to double_q, and only there: target is {target}")
     if target == "sarsa" and next_action is not None:
         value = q_next[next_action]
     elif target in ("sarsa", "expected_sarsa"):
         value = epsilon_greedy(q_next, epsilon) @ q_next
     else:
-        value = q_next[(q_next if q_chooser is None else q_chooser).argmax()]
+        value = q_next[(q_next if q_selector is None else q_selector).argmax()]
     return float(reward + discount * value)

@@ -24,7 +24,7 @@ def q_target(reward: Tensor, discount: Tensor, q_next_target: Tensor, q_next_onl
     batch, actions = q_next_target.shape
     require_shape((batch,), reward=reward, discount=discount)
     require_shape((batch, actions), q_next_online=q_next_online)
-    chooser = q_next_target if q_next_online is None else q_next_online
-    best = chooser.argmax(dim=1, keepdim=True)
+    selector = q_next_target if q_next_online is None else q_next_online
+    best = selector.argmax(dim=1, keepdim=True)
     value = q_next_target.gather(1, best).squeeze(1)
     return (reward + discount * value).detach()

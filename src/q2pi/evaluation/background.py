@@ -29,13 +29,13 @@ from q2pi.acceleration.device import device_of
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, default_config
 from q2pi.config import RunConfig, from_table, to_table
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.spec import is_atari
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation, evaluate
 
 
-class Judge(Protocol):
+class Evaluator(Protocol):
     """Makes the evaluations of a run."""
 
     @property
@@ -52,13 +52,13 @@ class Judge(Protocol):
         """Give up what is under way."""
 
 
-def judge_of(config: RunConfig[Any]) -> Judge:
+def make_evaluator(config: RunConfig[Any]) -> Evaluator:
     """Return the judge of a run. Only Atari games are judged beside it: another process may not know a user's world."""
     beside = is_atari(config.env.env_id) and device_of(config.device).type != "cpu"
-    return Beside(config) if beside else AtOnce(config)
+    return BackgroundEvaluator(config) if beside else BlockingEvaluator(config)
 
 
-class AtOnce:
+class BlockingEvaluator:
     """Training stops for an evaluation."""
 
     def __init__(self, config: RunConfig[Any]) -> None:
@@ -70,7 +70,7 @@ class AtOnce:
         return bool(self._done)
 
     def begin(self, agent: Agent, step: int) -> None:
-        self._done.append(_judged(self._config, agent, step))
+        self._done.append(_evaluate(self._config, agent, step))
 
     def finished(self, wait: bool) -> list[Evaluation]:
         done, self._done = self._done, []
@@ -80,7 +80,7 @@ class AtOnce:
         pass
 
 
-class Beside:
+class BackgroundEvaluator:
     """Training goes on; evaluations are made one after the other in a process that starts with the first.
 
     One that begins before the last is done is waited for, as is that: checkpoints come when no evaluation is under way.
@@ -155,15 +155,15 @@ def _snapshot(agent: Agent) -> dict[str, torch.Tensor]:
 
 def _acting(config: RunConfig[Any], snapshot: Mapping[str, torch.Tensor]) -> Agent:
     """Return an agent that acts by a snapshot."""
-    games = make_games(config.env, config.num_envs, config.seed)
-    agent = build_agent(config, games)
-    games.close()
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    agent = build_agent(config, envs)
+    envs.close()
     for name, network in agent.networks().items():
         network.load_state_dict({key: snapshot[f"{name}/{key}"] for key in network.state_dict()})
     return agent
 
 
-def _judged(config: RunConfig[Any], agent: Agent, step: int) -> Evaluation:
+def _evaluate(config: RunConfig[Any], agent: Agent, step: int) -> Evaluation:
     return evaluate(agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED)
 
 
@@ -175,7 +175,7 @@ def main() -> None:
         work = json.loads(line)
         config = from_table(default_config(work["config"]["algorithm"]), work["config"], "the run's configuration")
         agent = _acting(config, load(sys.stdin.buffer.read(work["bytes"])))
-        evaluation = _judged(config, agent, work["step"])
+        evaluation = _evaluate(config, agent, work["step"])
         episodes = [
             dataclasses.asdict(episode) | {"actions": episode.actions.tolist()} for episode in evaluation.episodes
         ]

@@ -8,14 +8,14 @@ import numpy as np
 
 from q2pi.algorithms.base import Agent
 from q2pi.config import to_table
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec, is_atari
 from q2pi.envs.vector import Episode
 from q2pi.rng import stream
 from q2pi.statistics.atari_scores import REFERENCE_SCORES
 from q2pi.statistics.scores import human_normalized, summary
 
-GAMES = 8
+NUM_ENVS = 8
 """Games played side by side; a fixed number, so that an evaluation does not depend on the training's."""
 EVALUATION_SEED = 1_000_003
 """Seed of a run's evaluations, whatever its own: agents of different runs are judged on the same episodes."""
@@ -70,16 +70,16 @@ def evaluate(
         seed: seed of the evaluation.
         progress: told the number of finished episodes after each.
     """
-    count = min(GAMES, episodes)
-    games = make_games(spec, count, seed, stream="evaluation")
+    count = min(NUM_ENVS, episodes)
+    envs = make_envs(spec, count, seed, stream="evaluation")
     wanted = [len(range(game, episodes, count)) for game in range(count)]
     finished: dict[tuple[int, int], Episode] = {}
-    observation = games.reset()
+    observation = envs.reset()
     vector_step = 0
     while len(finished) < episodes:
         action = agent.evaluation_act(observation, stream(seed, "evaluation-noise", vector_step))
-        games.send(action)
-        result = games.recv()
+        envs.send(action)
+        result = envs.recv()
         observation = result.observation
         vector_step += 1
         for episode in result.episodes:
@@ -87,7 +87,7 @@ def evaluate(
                 finished[episode.number, episode.game] = episode
                 if progress is not None:
                     progress(len(finished))
-    games.close()
+    envs.close()
     return Evaluation(step, tuple(finished[key] for key in sorted(finished)), _protocol(agent, spec, episodes, seed))
 
 

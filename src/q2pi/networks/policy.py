@@ -50,13 +50,13 @@ class CategoricalHead(nn.Module):
         """Return actions, int64 [B], one number of `generator` each."""
         return policy.sample(torch.from_numpy(generator.random(len(policy.logits))).to(policy.logits))
 
-    def played(self, action: Tensor) -> NDArray[Any]:
+    def to_env_action(self, action: Tensor) -> NDArray[Any]:
         """Return actions [B] as the game counts them."""
         return action.cpu().numpy() + self.start
 
 
 @dataclass(frozen=True, eq=False)
-class Unsquashed(DiagonalGaussian):
+class PreTanhGaussian(DiagonalGaussian):
     """The policy of x, where the game is sent the action that x is squashed to.
 
     The density of the action is that of x over da/dx, which no parameter moves: ratios of two policies, divergences and
@@ -104,14 +104,14 @@ class GaussianHead(nn.Module):
     def forward(self, features: Tensor) -> DiagonalGaussian:
         mean = self.mean(features).float()
         log_std = self.log_std.expand_as(mean)
-        return Unsquashed(mean, log_std, self.low, self.high) if self.squash else DiagonalGaussian(mean, log_std)
+        return PreTanhGaussian(mean, log_std, self.low, self.high) if self.squash else DiagonalGaussian(mean, log_std)
 
     def sample(self, policy: DiagonalGaussian, generator: np.random.Generator) -> Tensor:
         """Return actions [B, D], unbounded."""
         noise = generator.standard_normal(tuple(policy.mean.shape), dtype=np.float32)
         return policy.sample(torch.from_numpy(noise).to(policy.mean))
 
-    def played(self, action: Tensor) -> NDArray[Any]:
+    def to_env_action(self, action: Tensor) -> NDArray[Any]:
         """Return actions [B, *shape] within the bounds, as the game is sent them."""
         if self.squash:
             action = SquashedGaussian(action, torch.zeros_like(action), self.low, self.high).mode()

@@ -32,7 +32,7 @@ from q2pi.reports.style import (
     new_figure,
     save_figure,
 )
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, read_history
 from q2pi.statistics.scores import bootstrap_interval, mean
 from q2pi.types import Array
@@ -63,7 +63,7 @@ def window_means(steps: Array, values: Array, width: int, count: int) -> Array:
     return means
 
 
-def learning_curves(runs: Sequence[RunDir], path: Path, *, width: int = 0) -> Path | None:
+def learning_curves(runs: Sequence[RunFolder], path: Path, *, width: int = 0) -> Path | None:
     """Draw training returns, evaluations and the learner's scalars, write a PNG and return its path.
 
     Runs that differ only in their seed become one curve: the mean over seeds, with a 95 % bootstrap interval over
@@ -102,7 +102,7 @@ def learning_curves(runs: Sequence[RunDir], path: Path, *, width: int = 0) -> Pa
 
 
 def published_comparison(
-    run: RunDir, published: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, width: int = 250_000
+    run: RunFolder, published: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, width: int = 250_000
 ) -> Path | None:
     """Draw a run's mean training return in each window beside published points; write a PNG and return its path.
 
@@ -258,8 +258,8 @@ def _draw_curve(
 
 def _title(histories: Sequence[History]) -> str:
     algorithms = dict.fromkeys(history.config.algorithm for history in histories)
-    games = dict.fromkeys(history.config.env.env_id for history in histories)
-    return f"{', '.join(algorithms)} on {', '.join(games)}"
+    envs = dict.fromkeys(history.config.env.env_id for history in histories)
+    return f"{', '.join(algorithms)} on {', '.join(envs)}"
 
 
 def _subtitle(histories: Sequence[History], groups: Mapping[str, Sequence[History]], width: int) -> str:
@@ -271,7 +271,7 @@ def _subtitle(histories: Sequence[History], groups: Mapping[str, Sequence[Histor
     parts += ["bands: 95 % bootstrap interval over seeds"] if max(sizes) > 1 else []
     judged = sorted({statistics["n"] for history in histories for statistics in history.evaluations.values()})
     if judged:
-        epsilons = dict.fromkeys(getattr(history.config.hyper, "evaluation_e", None) for history in histories)
+        epsilons = dict.fromkeys(getattr(history.config.hyper, "eval_epsilon", None) for history in histories)
         exploration = f" at epsilon {next(iter(epsilons)):g}" if len(epsilons) == 1 and None not in epsilons else ""
         over = " or ".join(dict.fromkeys("seeds" if size > 1 else "episodes" for size in sizes))
         episodes = " or ".join(map(str, judged))

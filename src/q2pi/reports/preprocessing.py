@@ -2,7 +2,7 @@
 
     colour, two emulator frames --> gray --> maximum of the two --> crop --> resize --> stack of K
 
-The stack is what `VectorGames` observes. What comes before it is seen in slow motion: the same episode, played again
+The stack is what `VectorEnv` observes. What comes before it is seen in slow motion: the same episode, played again
 one emulator frame at a time, raw.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.rng import stream
@@ -76,17 +76,17 @@ def stages(spec: EnvSpec, seed: int = 0, steps: int = 100) -> Stages:
 
 def _play(spec: EnvSpec, seed: int, steps: int) -> tuple[Array, list[int]]:
     """Return the observation [K * C, h, w] after at most `steps` random actions, and the actions that led there."""
-    games = make_games(spec, 1, seed)
-    observation = games.reset()
+    envs = make_envs(spec, 1, seed)
+    observation = envs.reset()
     taken: list[int] = []
-    for action in stream(seed, "preprocessing").integers(games.action_space.n, size=steps):
-        games.send(np.array([action]))
-        step = games.recv()
+    for action in stream(seed, "preprocessing").integers(envs.action_space.n, size=steps):
+        envs.send(np.array([action]))
+        step = envs.recv()
         if step.ended[0]:
             break
         observation = step.observation
         taken.append(int(action))
-    games.close()
+    envs.close()
     return observation[0], taken
 
 
@@ -95,12 +95,12 @@ def _slow_motion(spec: EnvSpec, seed: int, actions: list[int]) -> list[Array]:
     from q2pi.envs.atari import raw_screen
 
     raw = replace(spec, frame_skip=1, max_pool=False, stack=1, crop=(0, 0, 0, 0), resize=raw_screen(spec.env_id))
-    games = make_games(raw, 1, seed)
-    frames = [games.reset()[0]]
+    envs = make_envs(raw, 1, seed)
+    frames = [envs.reset()[0]]
     for action in np.repeat(actions, spec.frame_skip or 1):
-        games.send(np.array([action]))
-        frames = [frames[-1], games.recv().next_observation[0]]
-    games.close()
+        envs.send(np.array([action]))
+        frames = [frames[-1], envs.recv().next_observation[0]]
+    envs.close()
     return [_as_image(frame) for frame in frames]
 
 

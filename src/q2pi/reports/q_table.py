@@ -14,7 +14,7 @@ import numpy as np
 from q2pi.algorithms.base import Agent
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.types import Array
 
 _COLOURS = {"goal": "#9fd09b", "danger": "#e3a397", "rock": "#343a46"}
@@ -32,7 +32,7 @@ class Grid:
     """(down, right) of each action."""
 
 
-def table_picture(source: Agent | RunDir | str | Path, path: str | Path) -> Path:
+def table_picture(source: Agent | RunFolder | str | Path, path: str | Path) -> Path:
     """Draw the table of an agent or of a run's newest checkpoint, and return the picture's path.
 
     An arrow is the greedy action, a number its value; equals for the best have an arrow each, and where all actions are
@@ -43,15 +43,15 @@ def table_picture(source: Agent | RunDir | str | Path, path: str | Path) -> Path
     """
     from q2pi.algorithms.q_learning import Agent as TableAgent
 
-    if isinstance(source, RunDir | str | Path):
+    if isinstance(source, RunFolder | str | Path):
         from q2pi.runs.load import load_agent
 
-        agent = load_agent(source if isinstance(source, RunDir) else RunDir.open(source))[0]
+        agent = load_agent(source if isinstance(source, RunFolder) else RunFolder.open(source))[0]
     else:
         agent = source
     if not isinstance(agent, TableAgent):
         raise UserError("a table's picture needs an agent of q_learning: the others have no table")
-    env = agent.setting.env
+    env = agent.spec.env
     if env.stack != 1:
         raise UserError(f"--stack {env.stack}: a table's picture needs a stack of 1")
     title = f"{env.env_id}, {agent.config.target}, {agent.updates:,} updates"

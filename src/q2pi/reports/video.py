@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 Image = NDArray[np.uint8]
 EMULATOR_RATE = 60
@@ -46,7 +46,7 @@ class Video:
         return self.frames / self.fps
 
 
-def stored_episodes(run: RunDir) -> list[dict[str, Any]]:
+def stored_episodes(run: RunFolder) -> list[dict[str, Any]]:
     """Return the episodes that the run keeps, highest return first, each one once.
 
     Raises:
@@ -89,7 +89,7 @@ def choose(entries: list[dict[str, Any]], which: str) -> dict[str, Any]:
     return entries[rank]
 
 
-def record_video(run: RunDir, path: Path | None = None, *, episode: str = "best", fps: float | None = None) -> Video:
+def record_video(run: RunFolder, path: Path | None = None, *, episode: str = "best", fps: float | None = None) -> Video:
     """Play a stored episode again and write it as an mp4 file, whole or not at all.
 
     Args:
@@ -106,14 +106,14 @@ def record_video(run: RunDir, path: Path | None = None, *, episode: str = "best"
     if path.suffix != ".mp4":
         raise UserError(f"--out {path} must end in .mp4")
     spec = run.config().env
-    stage = stage_of(spec)
+    stage = make_renderer(spec)
     rate = stage.fps if fps is None else fps
     frames = _write(path, rate, replay(stage, entry, spec.env_id))
     return Video(path, frames, rate, entry["return"], entry)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Renderer:
     """Where one game is played in sight."""
 
     fps: float
@@ -121,7 +121,7 @@ class Stage:
     """(seed, actions) -> (screen [H, W, 3], reward, whether the episode ended) of the reset and of each step."""
 
 
-def stage_of(spec: EnvSpec) -> Stage:
+def make_renderer(spec: EnvSpec) -> Renderer:
     """Return where the game of a specification is played in sight.
 
     Raises:
@@ -131,7 +131,7 @@ def stage_of(spec: EnvSpec) -> Stage:
     return _atari(spec) if is_atari(spec.env_id) else _gymnasium(spec)
 
 
-def replay(stage: Stage, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
+def replay(stage: Renderer, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
     """Play a stored episode again and yield its screens [H, W, 3].
 
     Raises:
@@ -151,32 +151,32 @@ def replay(stage: Stage, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
         )
 
 
-def _atari(spec: EnvSpec) -> Stage:
+def _atari(spec: EnvSpec) -> Renderer:
     from q2pi.envs.atari import AtariEngine, raw_screen
-    from q2pi.envs.vector import VectorGames
+    from q2pi.envs.vector import VectorEnv
 
     # How a screen is shown changes nothing in the game: seed, no-ops, stickiness and frame skip stay.
     seen = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1)
     assert seen.frame_skip is not None
 
     def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
-        games = VectorGames(AtariEngine(seen, num_envs=1), seen, lambda game, number: seed)
+        envs = VectorEnv(AtariEngine(seen, num_envs=1), seen, lambda game, number: seed)
         try:
-            yield np.moveaxis(games.reset()[0], 0, -1), 0.0, False
+            yield np.moveaxis(envs.reset()[0], 0, -1), 0.0, False
             for action in actions:
-                games.send(np.array([action]))
-                step = games.recv()
+                envs.send(np.array([action]))
+                step = envs.recv()
                 ended = bool(step.ended[0])
                 yield np.moveaxis(step.next_observation[0], 0, -1), float(step.reward[0]), ended
                 if ended:
                     return
         finally:
-            games.close()
+            envs.close()
 
-    return Stage(EMULATOR_RATE / seen.frame_skip, play)
+    return Renderer(EMULATOR_RATE / seen.frame_skip, play)
 
 
-def _gymnasium(spec: EnvSpec) -> Stage:
+def _gymnasium(spec: EnvSpec) -> Renderer:
     # Read by pygame when an environment first draws.
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -201,7 +201,7 @@ def _gymnasium(spec: EnvSpec) -> Stage:
         finally:
             game.close()
 
-    return Stage(float(game.metadata.get("render_fps", USUAL_RATE)), play)
+    return Renderer(float(game.metadata.get("render_fps", USUAL_RATE)), play)
 
 
 def _drawn(game: Any, env_id: str) -> Image:

@@ -21,14 +21,14 @@ from q2pi.buffers.frames import Codec, make_store
 from q2pi.buffers.replay import Replay
 from q2pi.buffers.samplers import uniform
 from q2pi.config import RunConfig
-from q2pi.envs import EnvSpec, make_games
+from q2pi.envs import EnvSpec, make_envs
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training.events import Progress, Started
 from q2pi.training.loop import prepare, run
 from q2pi.training.presets import configure
 
-GAMES, FRAME, BATCH = 8, (1, 84, 84), 32
+NUM_ENVS, FRAME, BATCH = 8, (1, 84, 84), 32
 STARTS, WARM_UP, EPSILON = 1_000, 400, 0.05
 MATRIX = 1_024
 RANDOM_PLAY = EnvSpec("SpaceInvaders")
@@ -90,18 +90,18 @@ def update(config: RunConfig[Any], repetitions: int) -> Measures:
     for event in run(config):
         if isinstance(event, Started):
             agent = event.agent
-    owed = STARTS + config.hyper.train_frequency * agent.updates
+    due = STARTS + config.hyper.train_frequency * agent.updates
 
     def one() -> None:
-        nonlocal owed
-        owed += config.hyper.train_frequency
-        agent.learn(owed)
+        nonlocal due
+        due += config.hyper.train_frequency
+        agent.learn(due)
 
     with FlopCounterMode(display=False) as counter:
         one()
     flop = counter.get_total_flops()
     milliseconds = _median_ms(one, repetitions)
-    rate = matrix_rate(config.precision, agent.setting.device)
+    rate = matrix_rate(config.precision, agent.spec.device)
     return {
         "ms": milliseconds,
         "gflop": flop / 1e9,
@@ -154,10 +154,10 @@ def replay(
     process = psutil.Process()
     before = process.memory_info().rss
     store = make_store(codec, FRAME, np.uint8)
-    ring = Replay(transitions, GAMES, FRAME, np.uint8, stack=4, n_step=1, gamma=0.99, store=store)
+    ring = Replay(transitions, NUM_ENVS, FRAME, np.uint8, stack=4, n_step=1, gamma=0.99, store=store)
     ring.begin(first)
     began = time.perf_counter()
-    for step in range(transitions // GAMES):
+    for step in range(transitions // NUM_ENVS):
         ring.extend(*rows[step % len(rows)])
     filled = time.perf_counter() - began
     grown = process.memory_info().rss - before
@@ -186,21 +186,21 @@ def replay(
 
 def _recorded(transitions: int, env: EnvSpec, act: Act | None) -> tuple[Any, list[tuple[Any, ...]]]:
     """Return (first frames [N, ...], the arguments of `Replay.extend` for each step of N games)."""
-    games = make_games(env, GAMES, 1)
-    first = games.reset()[:, -1:].copy()
+    envs = make_envs(env, NUM_ENVS, 1)
+    first = envs.reset()[:, -1:].copy()
     generator = np.random.default_rng(0)
     rows = []
-    for _ in range(transitions // GAMES):
+    for _ in range(transitions // NUM_ENVS):
         if act is None:
-            action = generator.integers(games.action_space.n, size=GAMES)
+            action = generator.integers(envs.action_space.n, size=NUM_ENVS)
         else:
-            action = act(games.observation, generator)
-        games.send(action)
-        step = games.recv()
+            action = act(envs.observation, generator)
+        envs.send(action)
+        step = envs.recv()
         newest, following = step.next_observation[:, -1:].copy(), step.observation[:, -1:].copy()
         goes_on = 1 - step.terminated.astype(np.float32)
         rows.append((action, np.sign(step.reward), goes_on, newest, step.ended, following))
-    games.close()
+    envs.close()
     return first, rows
 
 

@@ -13,22 +13,22 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from q2pi.algorithms import registry
-from q2pi.algorithms.base import Setting
-from q2pi.algorithms.registry import setting_of
+from q2pi.algorithms.base import AgentSpec
+from q2pi.algorithms.registry import agent_spec
 from q2pi.config import RunConfig, flag, to_table
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.errors import UserError
-from q2pi.evaluation.evaluate import GAMES
+from q2pi.evaluation.evaluate import NUM_ENVS
 from q2pi.runs import checkpoint
 from q2pi.training.events import Checkpoint, Diverged, Progress
 from q2pi.training.loop import prepare, run
 
-CALIBRATION_STEPS = 1_200
-CALIBRATION_SECONDS = 10.0
+TIMING_STEPS = 1_200
+TIMING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """The needs of a run."""
 
     steps: int
@@ -53,7 +53,7 @@ class Trial:
     """Peak bytes of the process so far, without the trial's own storage."""
 
 
-def forecast(config: RunConfig[Any]) -> Forecast:
+def estimate(config: RunConfig[Any]) -> Estimate:
     """Return the needs of a run without training it.
 
     Raises:
@@ -61,11 +61,11 @@ def forecast(config: RunConfig[Any]) -> Forecast:
     """
     config = prepare(config)
     module = registry.find(config.algorithm)
-    games = make_games(config.env, 1, config.seed)
-    setting = dataclasses.replace(setting_of(config, games), num_envs=config.num_envs)
-    games.close()
-    module.check_spaces(setting)
-    needed, free = module.memory_needed(config.hyper, setting), psutil.virtual_memory().available
+    envs = make_envs(config.env, 1, config.seed)
+    spec = dataclasses.replace(agent_spec(config, envs), num_envs=config.num_envs)
+    envs.close()
+    module.check_spaces(spec)
+    needed, free = module.memory_needed(config.hyper, spec), psutil.virtual_memory().available
     if needed > free:
         options = _options(config)
         sizes = ["buffer_size"] if "buffer_size" in options else ["num_envs", *({"window"} & options.keys())]
@@ -73,16 +73,16 @@ def forecast(config: RunConfig[Any]) -> Forecast:
         raise UserError(
             f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of memory that are free here"
         )
-    return Forecast(
+    return Estimate(
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
-        updates=module.updates_owed(config, config.total_timesteps),
-        storage=_storage(config, setting),
+        updates=module.updates_due(config, config.total_timesteps),
+        storage=_storage(config, spec),
         memory_available=free + psutil.Process().memory_info().rss,
     )
 
 
-def check_side_by_side(needs: Collection[Forecast], workers: int, runs: int) -> None:
+def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> None:
     """Raise a UserError where `workers` on `runs` in all, each with the largest of them, do not fit in memory."""
     process = psutil.Process().memory_info().rss
     needed = (process + max(need.storage for need in needs)) * min(workers, runs)
@@ -94,12 +94,12 @@ def check_side_by_side(needs: Collection[Forecast], workers: int, runs: int) -> 
         )
 
 
-def _storage(config: RunConfig[Any], setting: Setting) -> int:
+def _storage(config: RunConfig[Any], spec: AgentSpec) -> int:
     """Return the bytes of the algorithm's storage after the run; a replay never holds more than the run's steps."""
     hyper = config.hyper
     if hasattr(hyper, "buffer_size"):
         hyper = dataclasses.replace(hyper, buffer_size=min(hyper.buffer_size, config.total_timesteps))
-    needed: int = registry.find(config.algorithm).memory_needed(hyper, setting)
+    needed: int = registry.find(config.algorithm).memory_needed(hyper, spec)
     return needed
 
 
@@ -109,27 +109,27 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def try_out(config: RunConfig[Any]) -> Trial:
+def time_run(config: RunConfig[Any]) -> Trial:
     """Return the time and memory expected on this machine, from a short trial of the same loop.
 
     The trial measures the cost of a step and of an update apart, so the time before learning starts counts too; it is
     cut short on a slow machine. Where it diverges, or comes to no update, there is no telling: NaN.
     """
     module = registry.find(config.algorithm)
-    length = max(config.num_envs, min(CALIBRATION_STEPS, config.total_timesteps))
-    trial = module.calibration(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
+    length = max(config.num_envs, min(TIMING_STEPS, config.total_timesteps))
+    trial = module.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     trial = dataclasses.replace(trial, log_frequency=max(1, length // 4), checkpoint_frequency=0)
     # An evaluation's games will stand beside those of training.
-    beside = make_games(config.env, max(1, min(GAMES, config.evaluation_episodes)), config.seed)
+    beside = make_envs(config.env, max(1, min(NUM_ENVS, config.evaluation_episodes)), config.seed)
     beside.reset()
-    deadline = time.perf_counter() + CALIBRATION_SECONDS
+    deadline = time.perf_counter() + TIMING_SECONDS
     try:
         seconds = _seconds(config, _rows(trial, stop=lambda: time.perf_counter() > deadline))
     except Diverged:
         seconds = float("nan")
     finally:
         beside.close()
-    return Trial(seconds, peak_memory() - forecast(trial).storage)
+    return Trial(seconds, peak_memory() - estimate(trial).storage)
 
 
 def _rows(trial: RunConfig[Any], stop: Callable[[], bool]) -> list[Progress]:
@@ -159,8 +159,8 @@ def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
     per_update = min(
         (learned / count for learned, count in zip(learning, updates, strict=True) if count), default=float("nan")
     )
-    owed = registry.find(config.algorithm).updates_owed(config, config.total_timesteps)
-    return config.total_timesteps * acting + (owed * per_update if owed else 0.0)
+    due = registry.find(config.algorithm).updates_due(config, config.total_timesteps)
+    return config.total_timesteps * acting + (due * per_update if due else 0.0)
 
 
 def _options(config: RunConfig[Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from q2pi.config import RunConfig
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.recorder import record
 from q2pi.training.events import Event
 from q2pi.training.loop import prepare, run
@@ -32,9 +32,9 @@ def execute(config: RunConfig[Any], path: Path | str, stop: Callable[[], bool] =
         UserError: the folder holds a run of another configuration, or an option is out of its bounds.
         Diverged: a loss or a value is not finite any more.
     """
-    config, folder = prepare(config), RunDir(path)
+    config, folder = prepare(config), RunFolder(path)
     if not folder.config_file.is_file():
-        folder = RunDir.create(path, config)
+        folder = RunFolder.create(path, config)
     elif prepare(folder.config()) != config:
         raise UserError(f"{path} holds a run of another configuration; name another folder or remove it")
     step, state, seconds = 0, None, 0.0
@@ -47,7 +47,7 @@ def execute(config: RunConfig[Any], path: Path | str, stop: Callable[[], bool] =
 
 def is_finished(path: Path | str) -> bool:
     """Tell whether a run folder holds a run that reached its budget."""
-    folder = RunDir(path)
+    folder = RunFolder(path)
     if not folder.config_file.is_file():
         return False
     return max(checkpoint.steps(folder.checkpoints), default=-1) >= folder.config().total_timesteps

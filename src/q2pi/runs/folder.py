@@ -30,7 +30,7 @@ from q2pi.runs import checkpoint
 from q2pi.types import State
 
 
-class RunDir:
+class RunFolder:
     """The paths of a run folder and what is read from them."""
 
     def __init__(self, path: Path | str) -> None:
@@ -45,7 +45,7 @@ class RunDir:
         self.tensorboard = self.path / "tensorboard"
 
     @classmethod
-    def create(cls, path: Path | str, config: RunConfig[Any]) -> "RunDir":
+    def create(cls, path: Path | str, config: RunConfig[Any]) -> "RunFolder":
         """Make the folder of a new run and write its config.
 
         Raises:
@@ -72,7 +72,7 @@ class RunDir:
             raise UserError(f"--run-dir {self.path} cannot be made: {nearest} is no folder that can be written to")
 
     @classmethod
-    def open(cls, path: Path | str) -> "RunDir":
+    def open(cls, path: Path | str) -> "RunFolder":
         """Return the run folder at `path`.
 
         Raises:

@@ -7,7 +7,7 @@ import numpy as np
 
 from q2pi.config import RunConfig
 from q2pi.errors import UserError
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.types import Array
 
 
@@ -15,7 +15,7 @@ from q2pi.types import Array
 class History:
     """What a run's folder says of its training, oldest first."""
 
-    run: RunDir
+    run: RunFolder
     config: RunConfig[Any]
     steps: Array
     """[E] int64: agent steps at which training episodes ended."""
@@ -32,7 +32,7 @@ class History:
         return int(max([*self.steps[-1:], *(row["step"] for row in self.train[-1:]), *self.evaluations], default=0))
 
 
-def read_history(run: RunDir) -> History:
+def read_history(run: RunFolder) -> History:
     """Read a run's configuration and rows.
 
     Raises:

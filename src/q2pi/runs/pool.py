@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class News:
+class JobStatus:
     """How a job is doing; every state but "running" is its last."""
 
     job: Job
@@ -59,7 +59,7 @@ class News:
     """The traceback where it failed for no reason that a user could know."""
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, stop: Callable[[], bool] = lambda: False) -> Iterator[News]:
+def run_jobs(jobs: Sequence[Job], workers: int, stop: Callable[[], bool] = lambda: False) -> Iterator[JobStatus]:
     """Execute runs in up to `workers` processes and yield what becomes of them; at least one news for each.
 
     Args:
@@ -68,7 +68,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, stop: Callable[[], bool] = lambd
         stop: asked a few times a second; once it says true, runs in flight save and end, and no other begins.
     """
     waiting, processes = deque(jobs), dict[Path, _Process]()
-    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+    news: queue.SimpleQueue[JobStatus] = queue.SimpleQueue()
     try:
         while processes or waiting:
             if stop():
@@ -78,7 +78,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, stop: Callable[[], bool] = lambd
             while waiting and len(processes) < workers:
                 job = waiting.popleft()
                 processes[job.path] = _Process(job, news)
-                yield News(job, "running")
+                yield JobStatus(job, "running")
             try:
                 newest = news.get(timeout=POLL_SECONDS)
             except queue.Empty:
@@ -94,7 +94,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, stop: Callable[[], bool] = lambd
 class _Process:
     """The parent's side of one run's process."""
 
-    def __init__(self, job: Job, news: "queue.SimpleQueue[News]") -> None:
+    def __init__(self, job: Job, news: "queue.SimpleQueue[JobStatus]") -> None:
         self.job, self.news = job, news
         self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         threads = {"OMP_NUM_THREADS": str(job.config.threads)} if job.config.threads else {}
@@ -129,15 +129,15 @@ class _Process:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        newest = News(self.job, "running")
+        newest = JobStatus(self.job, "running")
         with self.process, self.errors:
             for line in self.process.stdout:
-                newest = News(self.job, **json.loads(line))
+                newest = JobStatus(self.job, **json.loads(line))
                 if newest.state == "running":
                     self.news.put(newest)
             code = self.process.wait()
             if newest.state == "running":
-                newest = News(self.job, "failed", newest.step, _ending(code), self._last_words())
+                newest = JobStatus(self.job, "failed", newest.step, _ending(code), self._last_words())
         self.news.put(newest)
 
     def _last_words(self) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from q2pi.envs.vector import Episode
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunDir, _replace
+from q2pi.runs.folder import RunFolder, _replace
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 Entry = dict[str, Any]
@@ -30,7 +30,7 @@ NEWEST_EPISODES = 8
 BEST_EPISODES = 4
 
 
-def record(events: Iterator[Event], run: RunDir, seconds_before: float = 0.0) -> Iterator[Event]:
+def record(events: Iterator[Event], run: RunFolder, seconds_before: float = 0.0) -> Iterator[Event]:
     """Write a run's events into its folder and pass each of them on.
 
     Args:
@@ -52,7 +52,7 @@ def record(events: Iterator[Event], run: RunDir, seconds_before: float = 0.0) ->
 
 
 class _Recorder:
-    def __init__(self, run: RunDir, step: int, seconds_before: float) -> None:
+    def __init__(self, run: RunFolder, step: int, seconds_before: float) -> None:
         self.run = run
         self.began = time.perf_counter() - seconds_before
         for folder in (run.episodes, run.figures, run.videos, run.checkpoints, run.tensorboard):

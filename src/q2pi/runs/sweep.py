@@ -33,9 +33,9 @@ from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, override, to_table
 from q2pi.errors import UserError
-from q2pi.runs.estimate import check_side_by_side, forecast
+from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.runs.execute import is_finished
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.pool import Job
 from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
@@ -91,7 +91,7 @@ def read_sweep(file: Path, root: Path) -> Sweep:
                 raise UserError(f"{file}: {name} on {env_id}: {problem}") from problem
             label = _label(config, {key: choice[key] for key in choice if key in varied[name]})
             jobs.append(Job(label, root / label, config))
-    _refuse_twins(file, jobs)
+    _refuse_duplicates(file, jobs)
     return Sweep(tuple(jobs), workers)
 
 
@@ -103,7 +103,7 @@ def check(sweep: Sweep) -> None:
         key = json.dumps(to_table(dataclasses.replace(job.config, seed=0)), sort_keys=True)
         if key not in needs:
             try:
-                needs[key] = forecast(job.config)
+                needs[key] = estimate(job.config)
             except UserError as problem:
                 raise UserError(f"{job.name}: {problem}") from problem
     check_side_by_side(needs.values(), sweep.workers, len(sweep.jobs))
@@ -240,7 +240,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text)
 
 
-def _refuse_twins(file: Path, jobs: list[Job]) -> None:
+def _refuse_duplicates(file: Path, jobs: list[Job]) -> None:
     paths: set[str] = set()
     configs: dict[str, str] = {}
     for job in jobs:
@@ -253,7 +253,7 @@ def _refuse_twins(file: Path, jobs: list[Job]) -> None:
 
 
 def _check_folder(job: Job) -> None:
-    folder = RunDir(job.path)
+    folder = RunFolder(job.path)
     if not folder.config_file.is_file():
         folder.check_new()
     elif prepare(folder.config()) != job.config:

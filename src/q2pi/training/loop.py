@@ -18,17 +18,17 @@ import torch
 from psutil import virtual_memory  # type: ignore[import-untyped]
 
 from q2pi.acceleration import precision
-from q2pi.acceleration.allocator import keep_freed
+from q2pi.acceleration.allocator import keep_freed_memory
 from q2pi.acceleration.device import device_of
 from q2pi.algorithms import registry
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, restore
 from q2pi.buffers.frames import settled
 from q2pi.config import RunConfig, check_run
-from q2pi.envs import make_games
+from q2pi.envs import make_envs
 from q2pi.envs.spec import is_atari, resolve
-from q2pi.envs.vector import VectorGames
-from q2pi.evaluation.background import Judge, judge_of
+from q2pi.envs.vector import VectorEnv
+from q2pi.evaluation.background import Evaluator, make_evaluator
 from q2pi.training.events import (
     Checkpoint,
     Diverged,
@@ -111,40 +111,40 @@ def run(
     """
     config = prepare(config)
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
-    keep_freed()
-    games = make_games(config.env, config.num_envs, config.seed)
+    keep_freed_memory()
+    envs = make_envs(config.env, config.num_envs, config.seed)
     try:
-        agent = build_agent(config, games)
+        agent = build_agent(config, envs)
         if state is None:
             step = 0
-            agent.begin(games.reset())
+            agent.begin(envs.reset())
         else:
             step = state["step"]
-            games.load(state["games"])
+            envs.load(state["games"])
             restore(agent, state)
         yield Started(step, config, agent)
-        with closing(judge_of(config)) as judge:
-            yield from _train(config, games, agent, judge, step, stop)
+        with closing(make_evaluator(config)) as judge:
+            yield from _train(config, envs, agent, judge, step, stop)
     finally:
-        games.close()
+        envs.close()
 
 
 def _train(
-    config: RunConfig[Any], games: VectorGames, agent: Agent, judge: Judge, step: int, stop: Callable[[], bool]
+    config: RunConfig[Any], envs: VectorEnv, agent: Agent, judge: Evaluator, step: int, stop: Callable[[], bool]
 ) -> Iterator[Event]:
     clock, recent, owes_checkpoint = Clock(), _Means(), False
-    observation = games.observation
+    observation = envs.observation
     while step < config.total_timesteps:
         before = step
         with clock.part("act"):
             action = agent.act(observation, step)
         with clock.part("environment"):
-            games.send(action)
+            envs.send(action)
         if agent.overlap:
             with clock.part("learn"):
                 recent.add(agent.learn(step), step)
         with clock.part("environment"):
-            result = games.recv()
+            result = envs.recv()
         with clock.part("observe"):
             agent.observe(action, result)
         step += config.num_envs
@@ -180,7 +180,7 @@ def _train(
             owes_checkpoint = False
             _check_finite(agent, step)
             with clock.part("checkpoint"):
-                yield Checkpoint(step, {"step": step, "games": games.state(), "agent": agent.state()})
+                yield Checkpoint(step, {"step": step, "games": envs.state(), "agent": agent.state()})
         if stops:
             yield Interrupted(step)
             return

@@ -114,7 +114,7 @@ def curves(records: Sequence[Record], path: Path) -> None:
 
 def final(result: dict[str, Any], path: Path) -> None:
     """Draw each contender's estimate on fresh seeds with its interval, and its seeds as dots."""
-    entries = result["contenders"]
+    entries = result["candidates"]
     figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries), 1)
     for row, entry in enumerate(reversed(entries)):
         colour = RED if entry["label"] == "defaults" else BLUE

@@ -24,19 +24,19 @@ from q2pi.runs.locks import take
 from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
 from q2pi.training.events import Diverged, Interrupted
 from q2pi.tuning.objective import area, read_curve, read_seconds
-from q2pi.tuning.plan import Objective, Plan, StudyDir
+from q2pi.tuning.plan import Objective, Plan, StudyFolder
 from q2pi.tuning.space import value_of
 from q2pi.tuning.trial import config_of
 from q2pi.tuning.workers import Say
 from q2pi.types import Array
 
-JUDGING_SEED = 2_000_003
+FINAL_EVALUATION_SEED = 2_000_003
 """Seed of the episodes that final runs are judged on; evaluations during training never use it."""
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """What is run on fresh seeds."""
 
     label: str
@@ -46,16 +46,16 @@ class Contender:
     config: RunConfig[Any]
 
 
-def contenders(plan: Plan, study: optuna.Study, top: int) -> list[Contender]:
+def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
     """Return the defaults and the `top` completed trials of the highest return (of the Pareto front, if that is it)."""
     trials = study.best_trials if plan.against_seconds else study.get_trials(states=(TrialState.COMPLETE,))
     best = sorted((trial for trial in trials if trial.number != 0), key=lambda trial: -trial.values[0])[:top]
-    return [Contender("defaults", 0, plan.base)] + [
-        Contender(f"trial-{trial.number}", trial.number, config_of(plan, trial.user_attrs["config"])) for trial in best
+    return [Candidate("defaults", 0, plan.base)] + [
+        Candidate(f"trial-{trial.number}", trial.number, config_of(plan, trial.user_attrs["config"])) for trial in best
     ]
 
 
-def runs(folder: StudyDir, who: Contender, seeds: Sequence[int]) -> list[Path]:
+def runs(folder: StudyFolder, who: Candidate, seeds: Sequence[int]) -> list[Path]:
     """Return the run folders of a contender, one for each seed."""
     return [folder.final / who.label / f"seed-{seed}" for seed in seeds]
 
@@ -73,16 +73,16 @@ def task(
         stop: whether to save and end.
         say: tells the master of each run that was judged.
     """
-    folder = StudyDir(path)
+    folder = StudyFolder(path)
     plan = folder.read()
     for seed in seeds:
         for name, table in tables.items():
             run = folder.final / name / f"seed-{seed}"
-            if stop() or is_judged(run, episodes) or not (owner := take(run.with_suffix(".owner"))):
+            if stop() or is_evaluated(run, episodes) or not (owner := take(run.with_suffix(".owner"))):
                 continue
             with closing(owner):
                 config = dataclasses.replace(config_of(plan, table), seed=seed)
-                if not is_judged(run, episodes) and judge(run, config, episodes, stop):
+                if not is_evaluated(run, episodes) and judge(run, config, episodes, stop):
                     say({"kind": "judged", "label": name, "seed": seed})
 
 
@@ -93,7 +93,7 @@ def judge(run: Path, config: RunConfig[Any], episodes: int, stop: Callable[[], b
         with closing(execute(config, run, stop)) as events:  # type: ignore[type-var]
             if any(isinstance(event, Interrupted) for event in events):
                 return False
-        report |= evaluate_run(run, episodes, JUDGING_SEED).report()
+        report |= evaluate_run(run, episodes, FINAL_EVALUATION_SEED).report()
     except Diverged as problem:
         report["diverged"] = str(problem)
     temporary = run / ".judgement.json.partial"
@@ -102,7 +102,7 @@ def judge(run: Path, config: RunConfig[Any], episodes: int, stop: Callable[[], b
     return True
 
 
-def is_judged(run: Path, episodes: int) -> bool:
+def is_evaluated(run: Path, episodes: int) -> bool:
     """Tell whether a final run is trained and judged on so many episodes."""
     file = run / "judgement.json"
     return file.is_file() and _scores(file, episodes) is not None
@@ -127,7 +127,7 @@ def statistic(objective: Objective) -> Callable[[Array], float]:
     return mean
 
 
-def results(folder: StudyDir, plan: Plan, who: Sequence[Contender], seeds: Sequence[int], episodes: int) -> Any:
+def results(folder: StudyFolder, plan: Plan, who: Sequence[Candidate], seeds: Sequence[int], episodes: int) -> Any:
     """Return what the final runs say, as a dict that is ready for JSON.
 
     `contenders` lists the defaults first; each has its estimate with a 95 % bootstrap interval over seeds, one value
@@ -166,9 +166,9 @@ def results(folder: StudyDir, plan: Plan, who: Sequence[Contender], seeds: Seque
         "objective": plan.objective,
         "seeds": list(seeds),
         "episodes_per_seed": episodes,
-        "judging_seed": JUDGING_SEED,
+        "final_evaluation_seed": FINAL_EVALUATION_SEED,
         "difference_confidence": 1 - doubt,
-        "contenders": entries,
+        "candidates": entries,
         "winner": winner["label"],
         "statement": _statement(winner, entries[0], len(seeds)),
     }
@@ -215,6 +215,6 @@ def _statement(winner: dict[str, Any], defaults: dict[str, Any], seeds: int) -> 
     )
 
 
-def table_of(who: Sequence[Contender]) -> dict[str, Any]:
+def table_of(who: Sequence[Candidate]) -> dict[str, Any]:
     """Return label -> configuration table, for the workers."""
     return {one.label: to_table(one.config) for one in who}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.statistics.scores import interquartile_mean, mean, std
 from q2pi.tuning.plan import Objective
 
@@ -36,12 +36,12 @@ Curve = list[Point]
 
 def read_curve(folder: Path) -> Curve:
     """Return the evaluations that a run folder holds."""
-    return [Point(row["step"], tuple(row["scores"])) for row in RunDir(folder).rows("evaluation")]
+    return [Point(row["step"], tuple(row["scores"])) for row in RunFolder(folder).rows("evaluation")]
 
 
 def read_seconds(folder: Path) -> float:
     """Return the wall-clock seconds of training, evaluation apart, that a run folder tells of."""
-    return float(sum(row["spent"] for row in RunDir(folder).rows("train")))
+    return float(sum(row["spent"] for row in RunFolder(folder).rows("train")))
 
 
 def value(objective: Objective, curves: Sequence[Curve]) -> float:

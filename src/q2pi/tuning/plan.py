@@ -20,7 +20,7 @@ from q2pi.tuning.space import Options
 Sampler = Literal["tpe", "cmaes", "random", "gp", "nsga2"]
 Pruner = Literal["median", "hyperband", "halving", "none"]
 Objective = Literal["mean", "iqm", "mean-std", "auc"]
-FRESH = 1_000
+HELD_OUT = 1_000
 """Seeds of the final runs lie this far above the study's own."""
 
 
@@ -47,9 +47,9 @@ class Plan:
     def trial_seeds(self) -> list[int]:
         return [self.base.seed + index for index in range(self.seeds)]
 
-    def fresh_seeds(self, count: int) -> list[int]:
+    def held_out_seeds(self, count: int) -> list[int]:
         """Return training seeds that no trial uses."""
-        return [self.base.seed + FRESH + index for index in range(count)]
+        return [self.base.seed + HELD_OUT + index for index in range(count)]
 
     @property
     def evaluations(self) -> int:
@@ -91,7 +91,7 @@ def _range(table: dict[str, Any]) -> Range:
     return made
 
 
-class StudyDir:
+class StudyFolder:
     """The paths of a study's folder."""
 
     def __init__(self, path: Path | str) -> None:
@@ -146,7 +146,7 @@ class StudyDir:
         temporary.replace(self.plan_file)
 
 
-def check_same(folder: StudyDir, old: Plan, new: Plan) -> None:
+def check_same(folder: StudyFolder, old: Plan, new: Plan) -> None:
     """Raise a UserError that names the first thing in which a call differs from the study that it would continue."""
     before, after = (_flat(plan.table()) for plan in (old, new))
     for key in sorted(before.keys() | after.keys(), key=lambda key: (not key.startswith("base.algorithm"), key)):

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from q2pi.tuning.final import options_of
 from q2pi.tuning.objective import Curve, read_curve, read_seconds
-from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.trial import config_of
 
 STATES: dict[TrialState, Literal["complete", "pruned", "failed", "running"]] = {
@@ -36,7 +36,7 @@ class Record:
     note: str
 
 
-def read_records(folder: StudyDir, plan: Plan, study: optuna.Study) -> list[Record]:
+def read_records(folder: StudyFolder, plan: Plan, study: optuna.Study) -> list[Record]:
     """Return the trials that have a configuration, by number."""
     records = []
     for trial in study.get_trials(deepcopy=False):

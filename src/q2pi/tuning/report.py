@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from q2pi.tuning import figures
-from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.records import Record, importances, read_records
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -29,7 +29,7 @@ CAPTIONS = {
 }
 
 
-def write_report(folder: StudyDir, plan: Plan, study: optuna.Study, result: dict[str, Any] | None) -> Path:
+def write_report(folder: StudyFolder, plan: Plan, study: optuna.Study, result: dict[str, Any] | None) -> Path:
     """Write the report of a study with at least one trial, and return the page's path."""
     records = read_records(folder, plan, study)
     folder.report.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def _draw(
     name = f"{plan.objective} return"
     paths = {key: folder / f"{key}.png" for key in CAPTIONS}
     complete = any(record.state == "complete" for record in records)
-    if result is not None and all(map(math.isfinite, (entry["estimate"] for entry in result["contenders"]))):
+    if result is not None and all(map(math.isfinite, (entry["estimate"] for entry in result["candidates"]))):
         figures.final(result, paths["final"])
     else:
         del paths["final"]
@@ -90,7 +90,7 @@ def _final_table(result: dict[str, Any]) -> str:
     level = f"{100 * result['difference_confidence']:.3g} %"
     heads = ["", result["objective"], "95 % interval", "episodes", "to the defaults", f"interval, {level}", "verdict"]
     rows = []
-    for entry in result["contenders"]:
+    for entry in result["candidates"]:
         row = [entry["label"], _number(entry["estimate"]), _interval(entry["interval"])]
         row.append(f"{_number(entry['episode_mean'])} +- {_number(entry['episode_std'])}")
         if "verdict" in entry:
@@ -99,7 +99,7 @@ def _final_table(result: dict[str, Any]) -> str:
     note = (
         f"Each trained anew on {len(result['seeds'])} seeds that the search never used and judged on "
         f"{result['episodes_per_seed']} episodes that nothing used before; intervals are bootstraps over seeds. "
-        f"Differences are seed by seed, their level widened for {len(result['contenders']) - 1} comparisons."
+        f"Differences are seed by seed, their level widened for {len(result['candidates']) - 1} comparisons."
     )
     return f'{_table(heads, rows)}<p class="quiet">{html.escape(note)}</p>'
 

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from q2pi.errors import UserError
 from q2pi.tuning import final
-from q2pi.tuning.final import Contender, is_judged, runs
-from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.final import Candidate, is_evaluated, runs
+from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import first_line, load_study, open_storage
 from q2pi.tuning.trial import claim, work_on
 from q2pi.tuning.workers import Crew, Message, Say
@@ -22,7 +22,7 @@ QUIET_SECONDS = 30.0
 """Between two lines of progress when nothing happens."""
 
 
-def search(folder: StudyDir, plan: Plan, storage: str | None, wanted: int, workers: int) -> Crew:
+def search(folder: StudyFolder, plan: Plan, storage: str | None, wanted: int, workers: int) -> Crew:
     """Bring a study to `wanted` trials, printing its progress, and return how that ended."""
     progress = Progress(load_study(plan, open_storage(folder, storage)), wanted, workers)
     crew = Crew(task, (str(folder.path), storage, wanted), workers, progress.hear, progress.tick)
@@ -31,10 +31,10 @@ def search(folder: StudyDir, plan: Plan, storage: str | None, wanted: int, worke
     return crew
 
 
-def judge(folder: StudyDir, who: Sequence[Contender], seeds: list[int], episodes: int, workers: int) -> Crew:
+def judge(folder: StudyFolder, who: Sequence[Candidate], seeds: list[int], episodes: int, workers: int) -> Crew:
     """Run contenders on fresh seeds, as far as they were not yet, printing progress, and return how that ended."""
     everything = [run for one in who for run in runs(folder, one, seeds)]
-    began, before = time.monotonic(), sum(is_judged(run, episodes) for run in everything)
+    began, before = time.monotonic(), sum(is_evaluated(run, episodes) for run in everything)
     done = before
 
     def hear(message: Message) -> None:
@@ -56,7 +56,7 @@ def task(path: str, storage: str | None, wanted: int, stop: Callable[[], bool], 
     Raises:
         UserError: the database is lost; what was running stays so, to be continued.
     """
-    folder = StudyDir(path)
+    folder = StudyFolder(path)
     plan = folder.read()
     study = load_study(plan, open_storage(folder, storage))
     try:

@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 
 from q2pi.errors import UserError
-from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.samplers import make_pruner, make_sampler
 from q2pi.tuning.space import encode, label, value_of
 
@@ -83,7 +83,7 @@ def _parsed(url: str) -> Any:
     return parsed
 
 
-def open_storage(folder: StudyDir, url: str | None) -> BaseStorage:
+def open_storage(folder: StudyFolder, url: str | None) -> BaseStorage:
     """Return the storage of a study.
 
     Raises:
@@ -142,7 +142,7 @@ def serve(storage: BaseStorage) -> int:
     return 0
 
 
-def create_study(folder: StudyDir, plan: Plan, storage: BaseStorage) -> optuna.Study:
+def create_study(folder: StudyFolder, plan: Plan, storage: BaseStorage) -> optuna.Study:
     """Return the study, made where it is new, with the defaults waiting to be its trial 0."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     study = optuna.create_study(

@@ -27,11 +27,11 @@ from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.runs.execute import execute
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.locks import held, take
 from q2pi.training.events import Diverged, Evaluated, Interrupted, Started
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
-from q2pi.tuning.plan import Plan, StudyDir
+from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.samplers import make_sampler
 from q2pi.tuning.space import changed, suggest
 
@@ -71,7 +71,7 @@ class Claim:
         return len(self.attempt) > RETRIES + 1 and self.attempt[-RETRIES - 2] == self.attempt[-1]
 
 
-def claim(folder: StudyDir, plan: Plan, study: optuna.Study, wanted: int) -> Claim | None:
+def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> Claim | None:
     """Return the next trial to work on, or None where all `wanted` trials have ended or are in good hands."""
     with held(folder.claims):
         trials = study.get_trials(deepcopy=False)
@@ -92,7 +92,7 @@ def claim(folder: StudyDir, plan: Plan, study: optuna.Study, wanted: int) -> Cla
         return _claimed(folder, plan, trial, owner)
 
 
-def _claimed(folder: StudyDir, plan: Plan, trial: optuna.Trial, owner: IO[str]) -> Claim:
+def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[str]) -> Claim:
     drawn = suggest(trial, plan.space)
     table = trial.user_attrs.get("config")
     if table is None:
@@ -122,13 +122,13 @@ def config_of(plan: Plan, table: dict[str, Any]) -> RunConfig[Any]:
     return from_table(default_config(plan.base.algorithm), table, "trial")
 
 
-def _progress(folder: StudyDir, plan: Plan, number: int) -> int:
+def _progress(folder: StudyFolder, plan: Plan, number: int) -> int:
     """Return the agent steps that the trial's checkpoints hold, over its seeds."""
-    runs = [RunDir(folder.trial(number) / f"seed-{seed}") for seed in plan.trial_seeds]
+    runs = [RunFolder(folder.trial(number) / f"seed-{seed}") for seed in plan.trial_seeds]
     return sum(max(checkpoint.steps(run.checkpoints), default=0) for run in runs)
 
 
-def work_on(folder: StudyDir, plan: Plan, study: optuna.Study, claimed: Claim, stop: Callable[[], bool]) -> Outcome:
+def work_on(folder: StudyFolder, plan: Plan, study: optuna.Study, claimed: Claim, stop: Callable[[], bool]) -> Outcome:
     """Measure a claimed trial, tell the study how it ended, and let go of it.
 
     Raises:
@@ -164,7 +164,7 @@ def _tell(study: optuna.Study, claimed: Claim, outcome: Outcome) -> None:
     study.tell(claimed.number, list(outcome.values) or None, state=states[outcome.state], skip_if_finished=True)
 
 
-def measure(folder: StudyDir, plan: Plan, claimed: Claim, stop: Callable[[], bool]) -> Outcome:
+def measure(folder: StudyFolder, plan: Plan, claimed: Claim, stop: Callable[[], bool]) -> Outcome:
     """Train the seeds of a trial, as far as they are not trained yet, and return what it is worth."""
     curves: list[Curve] = []
     for index, seed in enumerate(plan.trial_seeds):
@@ -178,7 +178,7 @@ def measure(folder: StudyDir, plan: Plan, claimed: Claim, stop: Callable[[], boo
                     case Evaluated(step, evaluation):
                         curve.append(Point(step, tuple(evaluation.scores)))
                         count = index * plan.evaluations + len(curve)
-                        if _is_hopeless(plan, claimed, value(plan.objective, [*curves, curve]), count):
+                        if _should_prune(plan, claimed, value(plan.objective, [*curves, curve]), count):
                             return Outcome("pruned")
                     case Interrupted():
                         return Outcome("interrupted")
@@ -190,7 +190,7 @@ def measure(folder: StudyDir, plan: Plan, claimed: Claim, stop: Callable[[], boo
     return Outcome("complete", (worth, sum(spent) / len(spent)))
 
 
-def _is_hopeless(plan: Plan, claimed: Claim, worth: float, count: int) -> bool:
+def _should_prune(plan: Plan, claimed: Claim, worth: float, count: int) -> bool:
     """Report what a trial would be worth if its current seed ended here, and ask the pruner; never of the defaults.
 
     Optuna's pruners compare a trial's best report so far: that of an earlier, luckier seed would shield all later ones,

@@ -9,19 +9,19 @@ from reported_runs import finished_run
 
 from q2pi.reports.comparison.numbers import summarise
 from q2pi.reports.comparison.read import collect
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 PONG = (-20.7, 14.6)
 BOXING = (0.1, 12.1)
 
 
-def report_of(*runs: RunDir) -> dict[str, Any]:
+def report_of(*runs: RunFolder) -> dict[str, Any]:
     report = summarise(*collect(runs))
     assert json.loads(json.dumps(report, allow_nan=False)) == report, "it survives JSON"
     return report
 
 
-def runs_of(folder: Path, env_id: str, scores: list[float], **options: Any) -> list[RunDir]:
+def runs_of(folder: Path, env_id: str, scores: list[float], **options: Any) -> list[RunFolder]:
     name = f"{env_id}-{'-'.join(map(str, options.values()))}"
     return [
         finished_run(folder / f"{name}-{seed}", score, env_id=env_id, seed=seed, **options)

@@ -8,10 +8,10 @@ from reported_runs import finished_run
 
 from q2pi.errors import UserError
 from q2pi.reports.comparison.read import collect
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 
 
-def cells_of(*runs: RunDir) -> dict[str, dict[str, list[float]]]:
+def cells_of(*runs: RunFolder) -> dict[str, dict[str, list[float]]]:
     """Environment -> method -> scores by seed."""
     cells, _ = collect(runs)
     return {
@@ -52,7 +52,7 @@ def test_options_that_differ_between_environments_only_make_no_methods(tmp_path:
     [
         ({}, {"repeat_action_probability": 0.0}, ["repeat_action_probability 0.25", "repeat_action_probability 0.0"]),
         ({}, {"total_timesteps": 900}, ["total_timesteps 1,000", "total_timesteps 900"]),
-        ({}, {"evaluation_e": 0.05}, ["evaluation_e 0.001", "evaluation_e 0.05"]),
+        ({}, {"eval_epsilon": 0.05}, ["eval_epsilon 0.001", "eval_epsilon 0.05"]),
         ({}, {"evaluation_episodes": 7}, ["evaluation_episodes 30", "evaluation_episodes 7"]),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else None,
@@ -61,8 +61,8 @@ def test_another_protocol_is_another_method(
     first: dict[str, float], second: dict[str, float], names: list[str], tmp_path: Path
 ) -> None:
     runs = [
-        finished_run(tmp_path / "a", 1.0, env_id="Pong", **{"evaluation_e": 0.001} | first),
-        finished_run(tmp_path / "b", 2.0, env_id="Pong", **{"seed": 2, "evaluation_e": 0.001} | second),
+        finished_run(tmp_path / "a", 1.0, env_id="Pong", **{"eval_epsilon": 0.001} | first),
+        finished_run(tmp_path / "b", 2.0, env_id="Pong", **{"seed": 2, "eval_epsilon": 0.001} | second),
     ]
     assert list(cells_of(*runs)["Pong"]) == [f"dqn, {name}" for name in names]
 

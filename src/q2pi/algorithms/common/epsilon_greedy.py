@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from q2pi.algorithms.base import Setting, as_batch
+from q2pi.algorithms.base import AgentSpec, as_batch
 from q2pi.equations.schedules import linear
 from q2pi.types import Array
 
@@ -32,29 +32,29 @@ class ValueAgent:
     """
 
     config: Any
-    setting: Setting
+    spec: AgentSpec
     actions: int
     first_action: int
     """The number that the game's first action has; inside, actions count from 0."""
 
     @property
     def evaluation_policy(self) -> str:
-        return f"epsilon-greedy, epsilon {self.config.evaluation_e}"
+        return f"epsilon-greedy, epsilon {self.config.eval_epsilon}"
 
     def epsilon(self, step: int) -> float:
         """Return the exploration rate at agent step `step`."""
         c = self.config
-        return linear(c.start_e, c.end_e, c.exploration_fraction, self.setting.total_timesteps, step)
+        return linear(c.start_e, c.end_e, c.exploration_fraction, self.spec.total_timesteps, step)
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self._epsilon_greedy(observation, self.config.evaluation_e, noise)
+        return self._epsilon_greedy(observation, self.config.eval_epsilon, noise)
 
     def predict(
         self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Array, None]:
         """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
-        batch, single = as_batch(observation, self.setting.observation_shape)
-        rate = 0.0 if deterministic else self.config.evaluation_e
+        batch, single = as_batch(observation, self.spec.observation_shape)
+        rate = 0.0 if deterministic else self.config.eval_epsilon
         actions = self._epsilon_greedy(batch, rate, np.random.default_rng())
         return (actions[0] if single else actions), None
 

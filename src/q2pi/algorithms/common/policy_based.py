@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from q2pi.algorithms.base import Setting, as_batch
+from q2pi.algorithms.base import AgentSpec, as_batch
 from q2pi.algorithms.common.normalization import ObservationNormalizer
 from q2pi.errors import UserError
 from q2pi.types import Array
@@ -35,7 +35,7 @@ class PolicyAgent:
     """
 
     config: Any
-    setting: Setting
+    spec: AgentSpec
     head: Any
     observations: ObservationNormalizer | None
 
@@ -53,7 +53,7 @@ class PolicyAgent:
         self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Array, None]:
         """Return (the policy's mode, None); with `deterministic=False`, actions drawn from the policy."""
-        batch, single = as_batch(observation, self.setting.observation_shape)
+        batch, single = as_batch(observation, self.spec.observation_shape)
         actions = self._choose(batch, None if deterministic else np.random.default_rng())
         return (actions[0] if single else actions), None
 
@@ -65,25 +65,25 @@ class PolicyAgent:
         """Return actions [B] for the game: drawn with `noise`, or the policy's mode."""
         with torch.inference_mode():
             policy = self._policy(observation)
-            return self._played(policy.mode() if noise is None else self.head.sample(policy, noise))
+            return self._to_env_action(policy.mode() if noise is None else self.head.sample(policy, noise))
 
-    def _played(self, action: torch.Tensor) -> Array:
+    def _to_env_action(self, action: torch.Tensor) -> Array:
         """Return actions [B] of the policy as the game takes them."""
-        played: Array = self.head.played(action)
-        return played
+        to_env_action: Array = self.head.to_env_action(action)
+        return to_env_action
 
     def _tensor(self, observation: Array) -> torch.Tensor:
         """Return raw observations [B, ...] as the networks take them."""
         rows = observation if self.observations is None else self.observations(observation)
-        return torch.from_numpy(rows).to(self.setting.device)
+        return torch.from_numpy(rows).to(self.spec.device)
 
 
-def observation_normalizer(wanted: bool, setting: Setting) -> ObservationNormalizer | None:
+def observation_normalizer(wanted: bool, spec: AgentSpec) -> ObservationNormalizer | None:
     """Return running statistics of observations if they are `wanted`.
 
     Raises:
         UserError: the observations are images.
     """
-    if wanted and len(setting.observation_shape) == 3:
+    if wanted and len(spec.observation_shape) == 3:
         raise UserError("--normalize-observations is for vectors: images are divided by 255")
-    return ObservationNormalizer(setting.observation_shape) if wanted else None
+    return ObservationNormalizer(spec.observation_shape) if wanted else None

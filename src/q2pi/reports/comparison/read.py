@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from q2pi.config import to_table
 from q2pi.errors import UserError
 from q2pi.reports.learning_curves import leaves
-from q2pi.runs.folder import RunDir
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, read_history
 
 PROTOCOL = (
@@ -70,7 +70,7 @@ Cells = dict[str, dict[str, list[Sample]]]
 """Environment -> method -> runs by seed."""
 
 
-def collect(runs: Iterable[RunDir]) -> tuple[Cells, dict[str, str]]:
+def collect(runs: Iterable[RunFolder]) -> tuple[Cells, dict[str, str]]:
     """Return (cells, run -> why it is left out), environments and methods in the order in which they first occur.
 
     Raises:
@@ -94,7 +94,7 @@ def collect(runs: Iterable[RunDir]) -> tuple[Cells, dict[str, str]]:
     for methods in cells.values():
         for cell in methods.values():
             cell.sort(key=lambda sample: sample.history.config.seed)
-            _refuse_twins(cell)
+            _refuse_duplicates(cell)
     return cells, left_out
 
 
@@ -122,7 +122,7 @@ def differing(tables: Sequence[Mapping[str, Any]]) -> set[str]:
     return {name for name in names if any(table.get(name) != tables[0].get(name) for table in tables)}
 
 
-def _read(run: RunDir) -> Sample | str:
+def _read(run: RunFolder) -> Sample | str:
     """Return a finished run with its score, or why it has none."""
     history = read_history(run)
     budget = history.config.total_timesteps
@@ -139,7 +139,7 @@ def _read(run: RunDir) -> Sample | str:
         raise UserError(f"{run.evaluation_file} is damaged: {problem!r}") from problem
 
 
-def _refuse_twins(cell: Sequence[Sample]) -> None:
+def _refuse_duplicates(cell: Sequence[Sample]) -> None:
     for one, other in pairwise(cell):
         seed = one.history.config.seed
         if seed == other.history.config.seed:

@@ -191,5 +191,5 @@ CONTENDERS: dict[str, dict[str, Callable[[int, int], float]]] = {
         "q2pi PPO, bf16, 8 games": partial(q2pi_ppo, precision="bf16"),
     },
 }
-"""For each task its contenders; the first one is the peer that ratios are taken to."""
+"""For each task its candidates; the first one is the peer that ratios are taken to."""
 PEERS = {"Stable-Baselines3 DQN, 1 game", "CleanRL's DQN loop, 1 game", "Stable-Baselines3 PPO, 8 games"}
