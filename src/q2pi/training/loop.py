@@ -123,14 +123,14 @@ def run(
             envs.load(state["games"])
             restore(agent, state)
         yield Started(step, config, agent)
-        with closing(make_evaluator(config)) as judge:
-            yield from _train(config, envs, agent, judge, step, stop)
+        with closing(make_evaluator(config)) as evaluator:
+            yield from _train(config, envs, agent, evaluator, step, stop)
     finally:
         envs.close()
 
 
 def _train(
-    config: RunConfig[Any], envs: VectorEnv, agent: Agent, judge: Evaluator, step: int, stop: Callable[[], bool]
+    config: RunConfig[Any], envs: VectorEnv, agent: Agent, evaluator: Evaluator, step: int, stop: Callable[[], bool]
 ) -> Iterator[Event]:
     clock, recent, owes_checkpoint = Clock(), _Means(), False
     observation = envs.observation
@@ -164,16 +164,16 @@ def _train(
         if last and agent.overlap:
             with clock.part("learn"):
                 recent.add(agent.learn(step), step)
-        if evaluates or judge.busy:
+        if evaluates or evaluator.is_busy:
             with clock.part("evaluate"):
                 if evaluates:
-                    judge.begin(agent, step)
-                evaluations = judge.finished(wait=last or stops)
+                    evaluator.start(agent, step)
+                evaluations = evaluator.finished(wait=last or stops)
             for evaluation in evaluations:
                 yield Evaluated(evaluation.step, evaluation)
         owes_checkpoint |= last or stops or due(config.checkpoint_frequency)
         # What an evaluation beside training will say is in no checkpoint yet: resuming from one must not lose it.
-        saves = owes_checkpoint and not judge.busy
+        saves = owes_checkpoint and not evaluator.is_busy
         if saves or due(config.log_frequency):
             yield Progress(step, recent.read(), clock.read())
         if saves:
