@@ -113,7 +113,7 @@ def curves(records: Sequence[Record], path: Path) -> None:
 
 
 def final(result: dict[str, Any], path: Path) -> None:
-    """Draw each contender's estimate on fresh seeds with its interval, and its seeds as dots."""
+    """Draw each candidate's estimate on held-out seeds with its interval, and its seeds as dots."""
     entries = result["candidates"]
     figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries), 1)
     for row, entry in enumerate(reversed(entries)):
@@ -122,7 +122,7 @@ def final(result: dict[str, Any], path: Path) -> None:
         axes.plot(entry["interval"], [row, row], color=colour, lw=3, solid_capstyle="butt")
         axes.plot([entry["estimate"]], [row], "D", color=INK, ms=5)
     axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
-    axes.set_xlabel(f"{result['objective']} on {len(result['seeds'])} fresh seeds, 95 % interval over seeds")
+    axes.set_xlabel(f"{result['objective']} on {len(result['seeds'])} held-out seeds, 95 % interval over seeds")
     figure.savefig(path, dpi=110)
 
 

@@ -20,7 +20,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}img{max-width:100%}tabl
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}th{color:#666}
 td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}.quiet{color:#666}"""
 CAPTIONS = {
-    "final": "Fresh seeds",
+    "final": "Held-out seeds",
     "history": "History",
     "importances": "Importances",
     "slices": "Slices",
@@ -97,8 +97,8 @@ def _final_table(result: dict[str, Any]) -> str:
             row += [f"{entry['difference']:+.1f}", _interval(entry["difference_interval"]), entry["verdict"]]
         rows.append(row)
     note = (
-        f"Each trained anew on {len(result['seeds'])} seeds that the search never used and judged on "
-        f"{result['episodes_per_seed']} episodes that nothing used before; intervals are bootstraps over seeds. "
+        f"Each candidate was trained again on {len(result['seeds'])} seeds that the search never used and evaluated on "
+        f"{result['episodes_per_seed']} episodes that were not used before; intervals are bootstraps over seeds. "
         f"Differences are seed by seed, their level widened for {len(result['candidates']) - 1} comparisons."
     )
     return f'{_table(heads, rows)}<p class="quiet">{html.escape(note)}</p>'
