@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from q2pi.commands.options import parse, peek
-from q2pi.config import RunConfig, at_least
+from q2pi.config import RunConfig, at_least, resolve
 from q2pi.errors import UserError
 from q2pi.runs.estimate import check_side_by_side, estimate
-from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
 if TYPE_CHECKING:
@@ -198,7 +197,7 @@ def _plan(options: Options[Any]) -> "Plan":
         raise UserError(f"--seeds {options.seeds} is out of range: it must be at most {HELD_OUT}")
     frequency = config.evaluation_frequency or max(1, config.total_timesteps // EVALUATIONS)
     saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
-    base = prepare(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
+    base = resolve(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
     space, fixed = narrow(base, options.space, [word for words in options.fix for word in words])
     if not space:
         raise UserError("every option of the space is fixed: there is nothing to search")

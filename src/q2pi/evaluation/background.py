@@ -28,7 +28,7 @@ from safetensors.torch import load, save
 from q2pi.acceleration.device import device_of
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import RunConfig, from_table, to_table
+from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.envs.spec import is_atari
 from q2pi.envs.vector import Episode
@@ -39,10 +39,10 @@ class Evaluator(Protocol):
     """Makes the evaluations of a run."""
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether an evaluation has begun that `finished` has not returned."""
 
-    def begin(self, agent: Agent, step: int) -> None:
+    def start(self, agent: Agent, step: int) -> None:
         """Judge the agent as it is now, after `step` agent steps."""
 
     def finished(self, wait: bool) -> list[Evaluation]:
@@ -52,7 +52,7 @@ class Evaluator(Protocol):
         """Give up what is under way."""
 
 
-def make_evaluator(config: RunConfig[Any]) -> Evaluator:
+def make_evaluator(config: ResolvedConfig[Any]) -> Evaluator:
     """Return the judge of a run. Only Atari games are judged beside it: another process may not know a user's world."""
     beside = is_atari(config.env.env_id) and device_of(config.device).type != "cpu"
     return BackgroundEvaluator(config) if beside else BlockingEvaluator(config)
@@ -61,15 +61,15 @@ def make_evaluator(config: RunConfig[Any]) -> Evaluator:
 class BlockingEvaluator:
     """Training stops for an evaluation."""
 
-    def __init__(self, config: RunConfig[Any]) -> None:
+    def __init__(self, config: ResolvedConfig[Any]) -> None:
         self._config = config
         self._done: list[Evaluation] = []
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         return bool(self._done)
 
-    def begin(self, agent: Agent, step: int) -> None:
+    def start(self, agent: Agent, step: int) -> None:
         self._done.append(_evaluate(self._config, agent, step))
 
     def finished(self, wait: bool) -> list[Evaluation]:
@@ -86,7 +86,7 @@ class BackgroundEvaluator:
     One that begins before the last is done is waited for, as is that: checkpoints come when no evaluation is under way.
     """
 
-    def __init__(self, config: RunConfig[Any]) -> None:
+    def __init__(self, config: ResolvedConfig[Any]) -> None:
         # What `auto` stood for is settled already, and the CPU of a machine with an accelerator has no need of bf16.
         self._config = dataclasses.replace(config, device="cpu", precision="fp32")
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,10 +94,10 @@ class BackgroundEvaluator:
         self._begun: deque[Future[Evaluation]] = deque()
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         return bool(self._begun)
 
-    def begin(self, agent: Agent, step: int) -> None:
+    def start(self, agent: Agent, step: int) -> None:
         self._process = self._process or _start()
         weights = save(_snapshot(agent))
         header = {"config": to_table(self._config), "step": step, "bytes": len(weights)}
@@ -153,7 +153,7 @@ def _snapshot(agent: Agent) -> dict[str, torch.Tensor]:
     }
 
 
-def _acting(config: RunConfig[Any], snapshot: Mapping[str, torch.Tensor]) -> Agent:
+def _acting(config: ResolvedConfig[Any], snapshot: Mapping[str, torch.Tensor]) -> Agent:
     """Return an agent that acts by a snapshot."""
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
@@ -163,7 +163,7 @@ def _acting(config: RunConfig[Any], snapshot: Mapping[str, torch.Tensor]) -> Age
     return agent
 
 
-def _evaluate(config: RunConfig[Any], agent: Agent, step: int) -> Evaluation:
+def _evaluate(config: ResolvedConfig[Any], agent: Agent, step: int) -> Evaluation:
     return evaluate(agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED)
 
 
@@ -173,7 +173,9 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     while line := sys.stdin.buffer.readline():
         work = json.loads(line)
-        config = from_table(default_config(work["config"]["algorithm"]), work["config"], "the run's configuration")
+        config = resolve(
+            from_table(default_config(work["config"]["algorithm"]), work["config"], "the run's configuration")
+        )
         agent = _acting(config, load(sys.stdin.buffer.read(work["bytes"])))
         evaluation = _evaluate(config, agent, work["step"])
         episodes = [

@@ -5,19 +5,18 @@ from typing import Any
 
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, restore
-from q2pi.config import RunConfig
+from q2pi.config import ResolvedConfig, resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation.evaluate import Evaluation, evaluate
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
 
 
-def load_agent(folder: RunFolder) -> tuple[Agent, RunConfig[Any], int, list[str]]:
+def load_agent(folder: RunFolder) -> tuple[Agent, ResolvedConfig[Any], int, list[str]]:
     """Return (agent, config, agent steps, warnings) of a run's newest checkpoint, without its replay.
 
     The agent can act and be judged; to train on, `q2pi.loop.run` takes the whole state.
     """
-    config = prepare(folder.config())
+    config = resolve(folder.config())
     step, state, _, warnings = folder.newest_checkpoint()
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)

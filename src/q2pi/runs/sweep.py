@@ -31,13 +31,12 @@ from typing import Any
 
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, override, to_table
+from q2pi.config import RunConfig, override, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.runs.execute import is_finished
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.pool import Job
-from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
 KEYS = ("algorithms", "env_ids", "seeds", "workers", "options", "grid", "algorithm")
@@ -221,7 +220,7 @@ def _configure(algorithm: str, env_id: str, seed: int, choice: Mapping[str, Any]
             owners = [name for name in registry.names() if hasattr(default_config(name).hyper, option)]
             hint = f"; options of one algorithm belong in [algorithm.{owners[0]}]" if owners else _hint(option, known)
             raise UserError(f"unknown option {option!r} of {algorithm}{hint}")
-    return prepare(override(config, options))
+    return resolve(override(config, options))
 
 
 def _label(config: RunConfig[Any], choice: Mapping[str, Any]) -> str:
@@ -256,7 +255,7 @@ def _check_folder(job: Job) -> None:
     folder = RunFolder(job.path)
     if not folder.config_file.is_file():
         folder.check_new()
-    elif prepare(folder.config()) != job.config:
+    elif resolve(folder.config()) != job.config:
         raise UserError(
             f"{job.path} holds a run of another configuration: name another folder with --runs, or remove it"
         )
