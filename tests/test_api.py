@@ -10,10 +10,10 @@ from small_runs import CARTPOLE, cartpole
 
 import q2pi
 from q2pi import api
+from q2pi.config import resolve
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
 
@@ -38,7 +38,7 @@ def test_a_trained_agent_is_loaded_as_it_was(folder: Path, tmp_path: Path) -> No
 
 def test_a_recorded_run_can_be_opened(folder: Path) -> None:
     run = RunFolder.open(folder)
-    assert run.config() == prepare(api.override(configure("dqn", "CartPole-v1")[0], CARTPOLE))
+    assert run.config() == resolve(api.override(configure("dqn", "CartPole-v1")[0], CARTPOLE))
     assert run.rows("train")
     assert run.newest_checkpoint()[0] == 400
 

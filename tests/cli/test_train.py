@@ -8,10 +8,9 @@ import pytest
 from small_runs import CARTPOLE, INVADERS, flags
 
 from q2pi import cli
-from q2pi.config import override
+from q2pi.config import override, resolve
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
 TRAIN = ["train", "dqn", *flags(CARTPOLE)]
@@ -33,7 +32,7 @@ def test_a_run_leaves_what_the_layout_promises(folder: Path) -> None:
     }
     run = RunFolder.open(folder)
     base, _ = configure("dqn", "CartPole-v1")
-    assert run.config() == prepare(override(base, CARTPOLE | {"evaluation_episodes": 2}))
+    assert run.config() == resolve(override(base, CARTPOLE | {"evaluation_episodes": 2}))
     assert checkpoint.steps(run.checkpoints) == [300, 400]
     assert {row["kind"] for row in run.rows("train") + run.rows("episode") + run.rows("evaluation")} == {
         *["train", "episode", "evaluation"]

@@ -8,7 +8,7 @@ import torch
 from small_runs import cartpole
 
 from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import RunConfig, override
+from q2pi.config import RunConfig, override, resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation import background as judging
 from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator, make_evaluator
@@ -16,7 +16,7 @@ from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs.checkpoint import digest
 from q2pi.training import loop
 from q2pi.training.events import Checkpoint, Evaluated, Interrupted, Progress
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 
 GAME = {
     "env_id": "SpaceInvaders",
@@ -40,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def game(algorithm: str = "dqn", **changes: Any) -> RunConfig[Any]:
     """240 agent steps of Space Invaders, evaluated after 90, 180 and all, with checkpoints after every 60."""
-    return prepare(override(default_config(algorithm), GAME | SMALL[algorithm] | changes))
+    return resolve(override(default_config(algorithm), GAME | SMALL[algorithm] | changes))
 
 
 class Held:
@@ -69,7 +69,7 @@ def test_who_is_judged_beside_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_evaluator(game()), BlockingEvaluator)
     monkeypatch.setattr(judging, "device_of", lambda name: torch.device("cuda"))
     assert isinstance(make_evaluator(game()), BackgroundEvaluator)
-    assert isinstance(make_evaluator(prepare(cartpole())), BlockingEvaluator), (
+    assert isinstance(make_evaluator(resolve(cartpole())), BlockingEvaluator), (
         "another process may not know a user's world"
     )
 

@@ -7,20 +7,19 @@ import pytest
 
 from q2pi.algorithms.q_learning import Config
 from q2pi.algorithms.registry import build_agent
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum
 from q2pi.errors import UserError
 from q2pi.reports import q_table as tables
 from q2pi.reports.q_table import Grid, grid_of, table_picture
-from q2pi.training.loop import prepare
 
 
 def agent_on(env_id: str, algorithm: str = "q_learning") -> object:
     from q2pi.algorithms.registry import find
 
     hyper = find(algorithm).Config() if algorithm != "q_learning" else Config()
-    config = prepare(RunConfig(algorithm=algorithm, num_envs=1, device="cpu", env=EnvSpec(env_id), hyper=hyper))
+    config = resolve(RunConfig(algorithm=algorithm, num_envs=1, device="cpu", env=EnvSpec(env_id), hyper=hyper))
     envs = make_envs(config.env, 1, 0)
     agent = build_agent(config, envs)
     envs.close()

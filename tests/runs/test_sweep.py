@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from q2pi.config import resolve
 from q2pi.errors import UserError
 from q2pi.runs.execute import execute
 from q2pi.runs.sweep import Sweep, check, read_sweep
-from q2pi.training.loop import prepare
 from q2pi.training.presets import configure
 
 BASE = """
@@ -39,7 +39,7 @@ def test_every_combination_is_a_run_in_a_folder_that_names_it(tmp_path: Path) ->
     assert first.path == tmp_path / "runs/CartPole-v1/dqn/seed-1"
     assert (first.config.total_timesteps, first.config.seed, first.config.threads) == (200_000, 1, 1)
     base, _ = configure("dqn", "CartPole-v1")
-    assert first.config.hyper == prepare(base).hyper, "the preset that suits the environment is beneath"
+    assert first.config.hyper == resolve(base).hyper, "the preset that suits the environment is beneath"
     assert sweep.workers == 1
     assert not (tmp_path / "runs").exists()
 
