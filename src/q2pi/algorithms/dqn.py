@@ -129,7 +129,7 @@ class Agent(ReplayAgent):
                 self.sampler.update_priorities(batch.indices, td_error)
                 self.updates += 1
                 self.update_target()
-        return self.to_metrics(scalars, step)
+        return self.to_metrics(scalars, self.epsilon(step))
 
     def update(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Make one gradient step; return (scalars [], TD errors [B])."""

@@ -215,7 +215,7 @@ class Agent(EpsilonGreedyAgent):
         self.rollout.clear()
         self.rollouts += 1
         rate = self.learning_rate(start, update)
-        return [row | {"learning_rate": rate} for row in self.to_metrics(scalars, start)]
+        return [row | {"learning_rate": rate} for row in self.to_metrics(scalars, self.epsilon(start))]
 
     def targets(self) -> Tensor:
         """Return the Q(lambda) targets [T, N] of the full rollout."""

@@ -75,9 +75,9 @@ class EpsilonGreedyAgent:
         c = self.config
         return self.spec.linear(c.start_e, c.end_e, c.exploration_fraction, step)
 
-    def to_metrics(self, scalars: list[dict[str, torch.Tensor]], step: int) -> list[Metrics]:
-        """Return the scalars of updates as numbers, with the exploration rate at agent step `step`."""
-        return [row | {"epsilon": self.epsilon(step)} for row in to_metrics(scalars)]
+    def to_metrics(self, scalars: list[dict[str, torch.Tensor]], epsilon: float) -> list[Metrics]:
+        """Return the scalars of updates as numbers, with the exploration rate."""
+        return [row | {"epsilon": epsilon} for row in to_metrics(scalars)]
 
     def act(self, observation: Array, step: int) -> Array:
         return self.epsilon_greedy(observation, self.epsilon(step), self.spec.rng("explore", step))
