@@ -5,7 +5,6 @@ algorithm's own `Config` are flags of the command line under the same names; the
 """
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from q2pi.envs.spec import EnvSpec
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 
 Hyperparameters = TypeVar("Hyperparameters", covariant=True)
 Dataclass = TypeVar("Dataclass")
@@ -108,9 +107,7 @@ def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Datacla
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise UserError(f"{where}: unknown option {key!r}{hint}")
+            raise UserError(f"{where}: unknown option {key!r}{suggest(key, known)}")
         old = getattr(base, key)
         if dataclasses.is_dataclass(old) and not isinstance(old, type):
             if not isinstance(value, Mapping):

@@ -1,6 +1,5 @@
 """From a name to a configuration, and from a prepared one to an agent, fresh or with what a checkpoint holds."""
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
@@ -13,7 +12,7 @@ from q2pi.acceleration.device import device_of
 from q2pi.algorithms.base import Agent, AgentSpec
 from q2pi.config import RunConfig
 from q2pi.envs.vector import VectorEnv
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 from q2pi.types import State
 
 
@@ -76,7 +75,5 @@ def names() -> list[str]:
 def find(name: str) -> ModuleType:
     """Return the module of the algorithm `name`, which holds its `Config`, `check` and `Agent`."""
     if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"unknown algorithm {name!r}: it must be one of {', '.join(names())}{hint}")
+        raise UserError(f"unknown algorithm {name!r}: it must be one of {', '.join(names())}{suggest(name, names())}")
     return importlib.import_module(f"{algorithms.__name__}.{name}")

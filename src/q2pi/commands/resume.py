@@ -9,6 +9,7 @@ import tyro
 from q2pi.commands.options import parse
 from q2pi.commands.train import carry_on
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.training.loop import prepare
 
 
@@ -21,8 +22,8 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
     run = RunFolder.open(options.run)
-    config = prepare(run.config())
-    step, state, info, warnings = run.newest_checkpoint()
+    config = prepare(read_config(run))
+    step, state, info, warnings = load_checkpoint(run)
     for warning in warnings:
         print(f"q2pi: {warning}", file=sys.stderr)
     if step >= config.total_timesteps:

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from q2pi.config import RunConfig
 from q2pi.runs.estimate import _options, estimate, gigabytes, time_run
+from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events as loop
 
-RECENT_EPISODES = 20
 PLAIN_SECONDS = 10.0
 RATE_ROWS = 10
 """Rows of metrics over which steps per second are measured: what learning makes slower shows soon."""
@@ -80,9 +80,7 @@ class _View:
     def time_left(self) -> str:
         if not self.rate > 0:
             return "--:--"
-        minutes, seconds = divmod(int((self.total - self.step) / self.rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        return clock((self.total - self.step) / self.rate)
 
     def say(self, text: str) -> None:
         raise NotImplementedError

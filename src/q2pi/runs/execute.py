@@ -13,8 +13,9 @@ from typing import Any
 
 from q2pi.config import RunConfig
 from q2pi.errors import UserError
-from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import record
 from q2pi.training.events import Event
 from q2pi.training.loop import prepare, run
@@ -35,11 +36,11 @@ def execute(config: RunConfig[Any], path: Path | str, stop: Callable[[], bool] =
     config, folder = prepare(config), RunFolder(path)
     if not folder.config_file.is_file():
         folder = RunFolder.create(path, config)
-    elif prepare(folder.config()) != config:
+    elif prepare(read_config(folder)) != config:
         raise UserError(f"{path} holds a run of another configuration; name another folder or remove it")
     step, state, seconds = 0, None, 0.0
-    if checkpoint.steps(folder.checkpoints):
-        step, state, info, _ = folder.newest_checkpoint()
+    if steps(folder.checkpoints):
+        step, state, info, _ = load_checkpoint(folder)
         seconds = info["seconds"]
     if step < config.total_timesteps:
         yield from record(run(config, state, stop), folder, seconds)
@@ -50,4 +51,4 @@ def is_finished(path: Path | str) -> bool:
     folder = RunFolder(path)
     if not folder.config_file.is_file():
         return False
-    return max(checkpoint.steps(folder.checkpoints), default=-1) >= folder.config().total_timesteps
+    return max(steps(folder.checkpoints), default=-1) >= read_config(folder).total_timesteps

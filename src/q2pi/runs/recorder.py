@@ -22,7 +22,9 @@ from typing import Any
 
 from q2pi.envs.vector import Episode
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunFolder, _replace
+from q2pi.runs.files import write_atomically
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.manifest import notes
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 Entry = dict[str, Any]
@@ -60,7 +62,7 @@ class _Recorder:
         _drop_rows_after(run.metrics_file, step)
         self.metrics = run.metrics_file.open("a")
         self.board = _Board(run.tensorboard, step)
-        known = checkpoint.notes(run.checkpoints, step)
+        known = notes(run.checkpoints, step)
         self.newest: deque[Entry] = deque(known.get("newest", []), maxlen=NEWEST_EPISODES)
         self.best: list[Entry] = known.get("best", [])
 
@@ -69,8 +71,12 @@ class _Recorder:
             case EpisodeEnded(step, episode):
                 self._episode(step, episode)
             case Progress(step, metrics, seconds):
-                spent = sum(value for name, value in seconds.items() if name != "evaluate")
-                self._row("train", step, metrics | {"seconds": seconds, "elapsed": self._elapsed(), "spent": spent})
+                clocks = {
+                    "seconds": seconds,
+                    "wall_seconds": self._wall_seconds(),
+                    "train_seconds": sum(value for name, value in seconds.items() if name != "evaluate"),
+                }
+                self._row("train", step, metrics | clocks)
                 for name, value in metrics.items():
                     self.board.write(f"train/{name}", value, step)
                 self.metrics.flush()
@@ -78,12 +84,12 @@ class _Recorder:
                 report = evaluation.report()
                 self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
                 self.board.write("evaluation/mean", report["statistics"]["mean"], step)
-                _replace(self.run.evaluation_file, json.dumps(report, indent=1))
+                write_atomically(self.run.evaluation_file, json.dumps(report, indent=1))
             case Checkpoint(step, state):
                 self.flush()
                 # The files of episodes may be newer than the checkpoint that an interrupted run continues from.
                 episodes = {"newest": list(self.newest), "best": self.best}
-                checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._elapsed()} | episodes)
+                checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._wall_seconds()} | episodes)
             case Finished():
                 self.flush()
 
@@ -91,8 +97,8 @@ class _Recorder:
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
         self.board.flush()
-        _replace(self.run.episodes / "newest.json", json.dumps(list(self.newest)))
-        _replace(self.run.episodes / "best.json", json.dumps(self.best))
+        write_atomically(self.run.episodes / "newest.json", json.dumps(list(self.newest)))
+        write_atomically(self.run.episodes / "best.json", json.dumps(self.best))
 
     def close(self) -> None:
         self.metrics.close()
@@ -116,7 +122,7 @@ class _Recorder:
     def _row(self, kind: str, step: int, values: dict[str, Any]) -> None:
         self.metrics.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
 
-    def _elapsed(self) -> float:
+    def _wall_seconds(self) -> float:
         return round(time.perf_counter() - self.began, 3)
 
 
@@ -151,4 +157,4 @@ def _drop_rows_after(path: Path, step: int) -> None:
         return
     with path.open() as file:
         kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-    _replace(path, "".join(kept))
+    write_atomically(path, "".join(kept))
