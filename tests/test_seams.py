@@ -17,6 +17,7 @@ from q2pi.config import ResolvedConfig, RunConfig, resolve
 from q2pi.equations import losses
 from q2pi.networks.value import QNetwork
 from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import Event, Progress, Started
 
 
@@ -166,23 +167,20 @@ def test_an_algorithm_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_run_folder_is_read_line_by_line(tmp_path: Path) -> None:
     """What a live page does: read what is new since it last looked."""
-    from q2pi.runs.folder import RunFolder
-    from q2pi.runs.history import read_history
-
     execute(small(), tmp_path / "run")
-    history = read_history(RunFolder(tmp_path / "run"))
-    assert len(history.steps)
-    rows, offset = history.tail(0)
+    folder = RunFolder(tmp_path / "run")
+    rows, offset = folder.tail()
     assert {row["kind"] for row in rows} >= {"train", "episode"}
-    assert history.tail(offset) == ([], offset)
+    assert folder.tail(offset) == ([], offset)
 
 
 def test_an_executor_is_one_class(tmp_path: Path) -> None:
     """Jobs run in this process: the protocol asks for no more than `run`."""
     from importlib import import_module
 
-    from q2pi.config import to_table
     from q2pi.parallel.executor import Executor, Job, JobStatus
+
+    from q2pi.config import to_table
 
     class Here:
         def run(self, jobs: Iterable[Job], stop: Callable[[], bool] = lambda: False) -> Iterator[JobStatus]:

@@ -1,7 +1,7 @@
 """Mistakes a user can make, answered in one line."""
 
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -11,7 +11,14 @@ class UserError(Exception):
     """
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the known word closest to `word`, or "" if none is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def suggest(word: str, known: Iterable[str], most: int = 1) -> str:
+    """Return " (did you mean 'x'?)" for the known words closest to `word`, upper case ignored; "" if none is close.
+
+    Args:
+        word: what was asked for.
+        known: what exists.
+        most: number of words to suggest.
+    """
+    spelled = {name.lower(): name for name in known}
+    close = [repr(spelled[key]) for key in get_close_matches(word.lower(), spelled, n=most)]
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -22,8 +22,9 @@ from q2pi.envs.vector import Step
 from q2pi.equations import exact
 from q2pi.errors import UserError
 from q2pi.rng import stream
-from q2pi.runs import checkpoint
+from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 from q2pi.training.events import Diverged, Progress, Started
 from q2pi.training.loop import run
 
@@ -337,11 +338,11 @@ def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys:
     more = {"learning_rate": 1e30, "checkpoint_frequency": 20, "threads": 1, "device": "cpu", "run_dir": path}
     assert cli.online(["train", "dqn", *flags(options | more)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    step = checkpoint.steps(RunFolder(path).checkpoints)[-1]
+    step = manifest.steps(RunFolder(path).checkpoints)[-1]
     assert line.startswith("q2pi: training diverged: ")
     assert f"{path}/checkpoints/{step:012d}" in line
     assert "--learning-rate" in line
-    _, state, _, warnings = RunFolder(path).newest_checkpoint()
+    _, state, _, warnings = load_checkpoint(RunFolder(path))
     assert not warnings
     assert all(weight.isfinite().all() for weight in state["agent"]["online"].values())
 

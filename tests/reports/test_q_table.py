@@ -47,7 +47,7 @@ def test_directions_are_those_in_which_the_world_moves(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", ["q2pi/AliasedVacuumCells-v0", "q2pi/AliasedVacuumDiscrete-v0"])
 def test_the_corridor_is_drawn_as_it_is(env_id: str) -> None:
     grid, world = grid_of(EnvSpec(env_id)), AliasedVacuum()
-    assert grid.kind.tolist() == [[""] * 5, ["danger", "rock", "goal", "rock", "danger"]]
+    assert grid.kind.tolist() == [[""] * 5, ["hazard", "wall", "goal", "wall", "hazard"]]
     for cell in range(5):
         for action, (down, right) in enumerate(grid.directions):
             following, below, _ = world.move(cell, action)
@@ -59,9 +59,9 @@ def test_the_corridor_is_drawn_as_it_is(env_id: str) -> None:
 
 def test_holes_cliff_and_goals_have_no_arrow() -> None:
     lake, cliff = grid_of(EnvSpec("FrozenLake-v1")), grid_of(EnvSpec("CliffWalking-v1"))
-    assert np.argwhere(lake.kind == "danger").tolist() == [[1, 1], [1, 3], [2, 3], [3, 0]]
+    assert np.argwhere(lake.kind == "hazard").tolist() == [[1, 1], [1, 3], [2, 3], [3, 0]]
     assert (lake.kind[3, 3], lake.row[3, 3], lake.row[1, 1]) == ("goal", -1, -1)
-    assert cliff.kind[3].tolist() == ["", *["danger"] * 10, "goal"]
+    assert cliff.kind[3].tolist() == ["", *["hazard"] * 10, "goal"]
     assert (cliff.kind[:3] == "").all()
     assert cliff.row[2, 5] == 2 * 12 + 5
 

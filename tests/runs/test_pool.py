@@ -9,6 +9,7 @@ from small_runs import cartpole
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute, is_finished
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 from q2pi.runs.pool import Job, JobStatus, run_jobs
 
 LONG = {"total_timesteps": 1_000_000, "learning_starts": 900_000, "checkpoint_frequency": 0}
@@ -65,7 +66,7 @@ def test_runs_in_flight_are_saved_and_continue_and_no_other_begins(tmp_path: Pat
     assert news[-1].state == "stopped"
     assert not (tmp_path / "second").exists()
     assert not is_finished(tmp_path / "first")
-    saved = RunFolder(tmp_path / "first").newest_checkpoint()[0]
+    saved = load_checkpoint(RunFolder(tmp_path / "first"))[0]
     assert 0 < saved == news[-1].step < LONG["total_timesteps"]
 
 
@@ -78,4 +79,4 @@ def test_leaving_the_loop_ends_the_processes(tmp_path: Path) -> None:
 
 
 def digest_of(path: Path) -> str:
-    return digest(RunFolder(path).newest_checkpoint()[1])
+    return digest(load_checkpoint(RunFolder(path))[1])

@@ -63,7 +63,7 @@ def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("preset", "fragment"),
     [
-        ("natur", "nature, quick; did you mean 'nature'?"),
+        ("natur", "nature, quick (did you mean 'nature'?)"),
         ("missing.toml", "nature, quick (or give the path of a .toml file)"),
     ],
 )

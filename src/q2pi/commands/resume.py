@@ -11,6 +11,7 @@ from q2pi.commands.terminal import TerminalRun
 from q2pi.config import resolve
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import read_config
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
     run = RunFolder.open(options.run)
-    config = resolve(run.config())
+    config = resolve(read_config(run))
     with TerminalRun(config, run.path, Console()) as terminal:
         last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
         if last is None:

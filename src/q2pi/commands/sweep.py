@@ -17,9 +17,10 @@ from q2pi.commands.options import parse
 from q2pi.commands.terminal import PLAIN_SECONDS, score_line
 from q2pi.commands.train import StopRequest
 from q2pi.config import at_least
-from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.manifest import steps
 from q2pi.runs.pool import Job, JobStatus, run_jobs
+from q2pi.runs.progress import clock
 from q2pi.runs.sweep import Sweep, check, read_sweep
 
 DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
@@ -135,9 +136,7 @@ class _Display:
         left = sum(self.budget.values()) - sum(self.steps.values())
         if taken <= 0:
             return "--:--"
-        minutes, seconds = divmod(int(left * (time.monotonic() - self.began) / taken), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        return clock(left * (time.monotonic() - self.began) / taken)
 
 
 def _ending(news: JobStatus) -> str:
@@ -164,4 +163,4 @@ def _explain(sweep: Sweep, root: Path) -> None:
 
 
 def _saved_step(job: Job) -> int:
-    return max(checkpoint.steps(RunFolder(job.path).checkpoints), default=0)
+    return max(steps(RunFolder(job.path).checkpoints), default=0)

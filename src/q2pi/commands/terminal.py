@@ -19,9 +19,9 @@ from rich.text import Text
 from q2pi.config import ResolvedConfig, RunConfig
 from q2pi.runs.estimate import Estimate, TimingRun, _options, gigabytes, peak_memory
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.progress import RECENT_EPISODES
 from q2pi.training import events
 
-RECENT_EPISODES = 20
 PLAIN_SECONDS = 10.0
 RATE_ROWS = 10
 """Rows of metrics over which steps per second are measured: what learning makes slower shows soon."""
@@ -176,11 +176,7 @@ class _View:
         return f"{self.rate:,.0f}" if self.rate > 0 else "..."
 
     def time_left(self) -> str:
-        if not self.rate > 0:
-            return "--:--"
-        minutes, seconds = divmod(int((self.total - self.step) / self.rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        return clock((self.total - self.step) / self.rate) if self.rate > 0 else "--:--"
 
     def say(self, text: str) -> None:
         raise NotImplementedError

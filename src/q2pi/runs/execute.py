@@ -13,8 +13,9 @@ from typing import Any
 
 from q2pi.config import ResolvedConfig, resolve
 from q2pi.errors import UserError
-from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
 from q2pi.training.events import Event, Finished, Interrupted
@@ -69,7 +70,7 @@ def is_finished(path: Path | str) -> bool:
     folder = RunFolder(path)
     if not folder.config_file.is_file():
         return False
-    return max(checkpoint.steps(folder.checkpoints), default=-1) >= folder.config().total_timesteps
+    return max(steps(folder.checkpoints), default=-1) >= read_config(folder).total_timesteps
 
 
 def _open(path: Path, config: ResolvedConfig[Any]) -> RunFolder:
@@ -77,16 +78,16 @@ def _open(path: Path, config: ResolvedConfig[Any]) -> RunFolder:
     folder = RunFolder(path)
     if not folder.config_file.is_file():
         return RunFolder.create(path, config)
-    if resolve(folder.config()) != config:
+    if resolve(read_config(folder)) != config:
         raise UserError(f"{path} holds a run of another configuration; name another folder or remove it")
     return folder
 
 
 def _newest(folder: RunFolder | None, warn: Callable[[str], None]) -> tuple[int, State | None, float]:
     """Return (agent step, state, wall-clock seconds so far) of a folder's newest checkpoint; (0, None, 0) without."""
-    if folder is None or not checkpoint.steps(folder.checkpoints):
+    if folder is None or not steps(folder.checkpoints):
         return 0, None, 0.0
-    step, state, info, warnings = folder.newest_checkpoint()
+    step, state, info, warnings = load_checkpoint(folder)
     for warning in warnings:
         warn(warning)
     return step, state, info["seconds"]

@@ -9,7 +9,9 @@ from typing import Any
 
 from q2pi.envs.vector import Episode
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunFolder, _replace
+from q2pi.runs.files import write_atomically
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.manifest import notes
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 Entry = dict[str, Any]
@@ -33,7 +35,7 @@ class Recorder:
             folder.mkdir(exist_ok=True)
         _drop_rows_after(run.metrics_file, step)
         self.metrics = run.metrics_file.open("a")
-        known = checkpoint.notes(run.checkpoints, step)
+        known = notes(run.checkpoints, step)
         self.newest: deque[Entry] = deque(known.get("newest", []), maxlen=NEWEST_EPISODES)
         self.best: list[Entry] = known.get("best", [])
 
@@ -43,13 +45,13 @@ class Recorder:
                 self._episode(step, episode)
             case Progress(step, metrics, seconds):
                 training = sum(value for name, value in seconds.items() if name != "evaluate")
-                times = {"seconds": seconds, "elapsed": self._wall_seconds(), "spent": training}
+                times = {"seconds": seconds, "wall_seconds": self._wall_seconds(), "train_seconds": training}
                 self._row("train", step, metrics | times)
                 self.metrics.flush()
             case Evaluated(step, evaluation):
                 report = evaluation.report()
                 self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
-                _replace(self.run.evaluation_file, json.dumps(report, indent=1))
+                write_atomically(self.run.evaluation_file, json.dumps(report, indent=1))
             case Checkpoint(step, state):
                 self.flush()
                 # The episodes' files may be newer than the checkpoint that an interrupted run continues from.
@@ -61,8 +63,8 @@ class Recorder:
     def flush(self) -> None:
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
-        _replace(self.run.episodes / "newest.json", json.dumps(list(self.newest)))
-        _replace(self.run.episodes / "best.json", json.dumps(self.best))
+        write_atomically(self.run.episodes / "newest.json", json.dumps(list(self.newest)))
+        write_atomically(self.run.episodes / "best.json", json.dumps(self.best))
 
     def close(self) -> None:
         self.metrics.close()
@@ -89,4 +91,4 @@ def _drop_rows_after(path: Path, step: int) -> None:
         return
     with path.open() as file:
         kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-    _replace(path, "".join(kept))
+    write_atomically(path, "".join(kept))

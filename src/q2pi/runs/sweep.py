@@ -17,14 +17,13 @@ order, so it stays the same when the file grows.
 """
 
 import dataclasses
-import difflib
 import itertools
 import json
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,11 @@ from typing import Any
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, override, resolve, to_table
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.runs.execute import is_finished
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import read_config
 from q2pi.runs.pool import Job
 from q2pi.training.presets import configure
 
@@ -73,7 +73,7 @@ def read_sweep(file: Path, root: Path) -> Sweep:
     for name in names:
         if name not in registry.names():
             known = f"one of {', '.join(registry.names())}"
-            raise UserError(f"{file}: unknown algorithm {name!r}: it must be {known}{_hint(name, registry.names())}")
+            raise UserError(f"{file}: unknown algorithm {name!r}: it must be {known}{suggest(name, registry.names())}")
     seeds = _seeds(file, table)
     workers = table.get("workers", 1)
     if not _is_int(workers) or workers < 1:
@@ -117,7 +117,7 @@ def _load(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
     for key in table:
         if key not in KEYS:
-            raise UserError(f"{file}: unknown key {key!r}{_hint(key, KEYS)}; options of the runs belong in [options]")
+            raise UserError(f"{file}: unknown key {key!r}{suggest(key, KEYS)}; options of the runs belong in [options]")
     for key in ("options", "grid", "algorithm"):
         if not isinstance(table.get(key, {}), dict):
             raise UserError(f"{file}: {key} = {table[key]!r}: it must be a table, [{key}]")
@@ -166,7 +166,7 @@ def _own(file: Path, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]
     tables = table.get("algorithm", {})
     for name, own in tables.items():
         if name not in table["algorithms"]:
-            raise UserError(f"{file}: [algorithm.{name}]: {name} is not among algorithms{_hint(name, [algorithm])}")
+            raise UserError(f"{file}: [algorithm.{name}]: {name} is not among algorithms{suggest(name, [algorithm])}")
         if not isinstance(own, dict):
             raise UserError(f"{file}: algorithm.{name} = {own!r}: it must be a table, [algorithm.{name}]")
     found: dict[str, Any] = tables.get(algorithm, {})
@@ -218,7 +218,7 @@ def _configure(algorithm: str, env_id: str, seed: int, choice: Mapping[str, Any]
     for option in options:
         if option not in known - {"env", "hyper"}:
             owners = [name for name in registry.names() if hasattr(default_config(name).hyper, option)]
-            hint = f"; options of one algorithm belong in [algorithm.{owners[0]}]" if owners else _hint(option, known)
+            hint = f"; options of one algorithm belong in [algorithm.{owners[0]}]" if owners else suggest(option, known)
             raise UserError(f"unknown option {option!r} of {algorithm}{hint}")
     return resolve(override(config, options))
 
@@ -255,12 +255,7 @@ def _check_folder(job: Job) -> None:
     folder = RunFolder(job.path)
     if not folder.config_file.is_file():
         folder.check_new()
-    elif resolve(folder.config()) != job.config:
+    elif resolve(read_config(folder)) != job.config:
         raise UserError(
             f"{job.path} holds a run of another configuration: name another folder with --runs, or remove it"
         )
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

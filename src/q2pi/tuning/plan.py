@@ -15,6 +15,7 @@ from q2pi.algorithms.common.search_space import Choice, Range, Space
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
+from q2pi.runs.files import write_atomically
 from q2pi.tuning.space import Options
 
 Sampler = Literal["tpe", "cmaes", "random", "gp", "nsga2"]
@@ -141,9 +142,7 @@ class StudyFolder:
     def write(self, plan: Plan) -> None:
         """Write the plan of a new study, whole or not at all."""
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / ".study.toml.partial"
-        temporary.write_text(tomli_w.dumps(plan.table()))
-        temporary.replace(self.plan_file)
+        write_atomically(self.plan_file, tomli_w.dumps(plan.table()))
 
 
 def check_same(folder: StudyFolder, old: Plan, new: Plan) -> None:

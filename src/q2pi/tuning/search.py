@@ -9,6 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from q2pi.errors import UserError
+from q2pi.runs.progress import clock
 from q2pi.tuning import final
 from q2pi.tuning.final import Candidate, is_evaluated, runs
 from q2pi.tuning.plan import Plan, StudyFolder
@@ -117,13 +118,6 @@ class Progress:
         if not self.ended:
             return "--:--" if over < self.wanted else "00:00"
         return clock((time.monotonic() - self.began) / self.ended * max(0, self.wanted - over))
-
-
-def clock(left: float) -> str:
-    """Write seconds as [hours:]minutes:seconds."""
-    minutes, seconds = divmod(int(left), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:

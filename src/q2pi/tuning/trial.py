@@ -25,10 +25,10 @@ from q2pi.algorithms.common.search_space import Int, PowerOfTwo
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, from_table, to_table
 from q2pi.errors import UserError
-from q2pi.runs import checkpoint
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.locks import held, take
+from q2pi.runs.locks import hold, take
+from q2pi.runs.manifest import steps
 from q2pi.training.events import Diverged, Evaluated, Interrupted, Started
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
 from q2pi.tuning.plan import Plan, StudyFolder
@@ -57,7 +57,7 @@ class Claim:
     config: RunConfig[Any]
     attempt: list[int]
     """Progress at each claim since the trial began, this one's last."""
-    owner: IO[str]
+    owner: IO[bytes]
     again: bool
     """Whether another process began it."""
 
@@ -73,7 +73,7 @@ class Claim:
 
 def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> Claim | None:
     """Return the next trial to work on, or None where all `wanted` trials have ended or are in good hands."""
-    with held(folder.claims):
+    with hold(folder.claims):
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state == TrialState.RUNNING and (owner := take(folder.owner(frozen.number))):
@@ -92,7 +92,7 @@ def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> 
         return _claimed(folder, plan, trial, owner)
 
 
-def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[str]) -> Claim:
+def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[bytes]) -> Claim:
     drawn = suggest(trial, plan.space)
     table = trial.user_attrs.get("config")
     if table is None:
@@ -125,7 +125,7 @@ def config_of(plan: Plan, table: dict[str, Any]) -> RunConfig[Any]:
 def _progress(folder: StudyFolder, plan: Plan, number: int) -> int:
     """Return the agent steps that the trial's checkpoints hold, over its seeds."""
     runs = [RunFolder(folder.trial(number) / f"seed-{seed}") for seed in plan.trial_seeds]
-    return sum(max(checkpoint.steps(run.checkpoints), default=0) for run in runs)
+    return sum(max(steps(run.checkpoints), default=0) for run in runs)
 
 
 def work_on(folder: StudyFolder, plan: Plan, study: optuna.Study, claimed: Claim, stop: Callable[[], bool]) -> Outcome:
