@@ -60,7 +60,7 @@ def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
     for seed in seeds:
         run = RunFolder.open(folder_of(root, task, seed))
         reports.append(json.loads(run.evaluation_file.read_text()))
-        seconds.append(run.rows("train")[-1]["elapsed"])
+        seconds.append(run.rows("train")[-1]["wall_seconds"])
     means = [report["statistics"]["mean"] for report in reports]
     spreads = [report["statistics"]["mean_minus_std"] for report in reports]
     return {

@@ -45,7 +45,7 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     run = RunFolder.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
     judging = np.cumsum([row["seconds"].get("evaluate", 0.0) for row in rows])
-    training = (np.array([row["elapsed"] for row in rows]) - judging) / 60
+    training = (np.array([row["wall_seconds"] for row in rows]) - judging) / 60
     minutes = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], training)
     return {
         "minutes": training[-1],

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from q2pi.reports.learning_curves import learning_curves, published_comparison
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 from q2pi.statistics.scores import bootstrap_interval, mean
 
 WINDOW = 10_000
@@ -56,7 +57,7 @@ def curve(run: RunFolder, window: int = WINDOW) -> list[dict[str, float]]:
             row[f"mean_{name}"] = round(sum(e[name] for e in ended) / len(ended), 3) if ended else ""
         for name in [name for name in SCALARS if any(name in update for update in updates)]:
             row[name] = round(sum(r[name] * r["updates"] for r in learned) / count, 6) if count else ""
-        row["seconds"] = round(max((r["elapsed"] for r in learned), default=0.0), 1)
+        row["seconds"] = round(max((r["wall_seconds"] for r in learned), default=0.0), 1)
         rows.append(row)
     return rows
 
@@ -94,7 +95,7 @@ def main() -> None:
     if options.published:
         picture = folder / "beside_published.png"
         published_comparison(run, PUBLISHED[options.published], picture, width=options.width)
-    _, state, _, _ = run.newest_checkpoint()
+    _, state, _, _ = load_checkpoint(run)
     network = next(state["agent"][name] for name in TRAINED if name in state["agent"])
     weights = {name.replace("/", "."): tensor.to(torch.float16) for name, tensor in network.items()}
     save_file(weights, folder / "weights.safetensors")

@@ -29,10 +29,10 @@ def finished_run(
     run = RunFolder.create(path, config)
     rows: list[dict[str, Any]] = [{"kind": "episode", "step": step, "return": value} for step, value in curve]
     half, whole = reached // 2, reached - reached // 2
-    rows.append({"kind": "train", "step": half, "spent": half * seconds_per_step, "elapsed": 0.0})
+    rows.append({"kind": "train", "step": half, "train_seconds": half * seconds_per_step, "wall_seconds": 0.0})
     statistics = {"n": 30, "mean": score, "mean_interval": [score, score]}
     rows.append({"kind": "evaluation", "step": reached, "statistics": statistics, "scores": []})
-    rows.append({"kind": "train", "step": reached, "spent": whole * seconds_per_step, "elapsed": 0.0})
+    rows.append({"kind": "train", "step": reached, "train_seconds": whole * seconds_per_step, "wall_seconds": 0.0})
     run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run.evaluation_file.write_text(json.dumps({"step": reached, "protocol": {"policy": policy}}))
     return run

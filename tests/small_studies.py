@@ -15,9 +15,8 @@ from small_runs import QUIET
 
 from q2pi.algorithms.common.search_space import Float, OneMinus, PowerOfTwo
 from q2pi.algorithms.registry import default_config
-from q2pi.config import override
+from q2pi.config import override, resolve
 from q2pi.runs.execute import execute
-from q2pi.training.loop import prepare
 from q2pi.tuning import search
 from q2pi.tuning.objective import read_curve, value
 from q2pi.tuning.plan import Plan, StudyFolder
@@ -53,7 +52,7 @@ SPAWN.set_forkserver_preload(
 
 def plan(changes: dict[str, Any] | None = None, **options: Any) -> Plan:
     """Return REINFORCE on CartPole: 2 seeds of 300 agent steps, three evaluations each, nothing pruned."""
-    base = prepare(override(default_config("reinforce"), TINY | (changes or {})))
+    base = resolve(override(default_config("reinforce"), TINY | (changes or {})))
     return Plan(**{"name": "tiny", "base": base, "space": SPACE, "fixed": {}, "seeds": 2, "pruner": "none"} | options)
 
 

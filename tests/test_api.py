@@ -10,10 +10,11 @@ from small_runs import CARTPOLE, cartpole
 
 import q2pi
 from q2pi import api
+from q2pi.config import resolve
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
+from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.training.presets import configure
 
 
@@ -38,9 +39,9 @@ def test_a_trained_agent_is_loaded_as_it_was(folder: Path, tmp_path: Path) -> No
 
 def test_a_recorded_run_can_be_opened(folder: Path) -> None:
     run = RunFolder.open(folder)
-    assert run.config() == prepare(api.override(configure("dqn", "CartPole-v1")[0], CARTPOLE))
+    assert read_config(run) == resolve(api.override(configure("dqn", "CartPole-v1")[0], CARTPOLE))
     assert run.rows("train")
-    assert run.newest_checkpoint()[0] == 400
+    assert load_checkpoint(run)[0] == 400
 
 
 def test_a_run_is_judged(folder: Path) -> None:

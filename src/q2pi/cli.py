@@ -1,9 +1,10 @@
 """The command line: `q2pi VERB ...`. Each verb is a module of `q2pi.commands`, imported when it is asked for."""
 
-import difflib
 import os
 import sys
 from importlib import import_module
+
+from q2pi.errors import UserError, suggest
 
 VERBS = {
     "train": "train an agent (bare: Double DQN on Space Invaders)",
@@ -47,11 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"q2pi {__version__}")
         return 0
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return _fail(f"unknown verb {verb!r}{hint} (q2pi --help lists them)")
-    from q2pi.errors import UserError
-
+        return _fail(f"unknown command {verb!r}{suggest(verb, VERBS)}; q2pi --help lists the commands")
     try:
         status: int = import_module(f"q2pi.commands.{verb}").main(rest)
     except UserError as problem:

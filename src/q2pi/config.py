@@ -1,19 +1,22 @@
 """The configuration of a run: frozen dataclasses, read from and written to TOML.
 
-A run is a pure function of its `RunConfig`. Its fields and those of the environment specification and of the
-algorithm's own `Config` are flags of the command line under the same names; their docstrings are the help texts.
+    RunConfig --resolve--> ResolvedConfig --to_table--> config.toml
+
+A run is a pure function of its `ResolvedConfig`. The fields of `RunConfig`, of its environment specification and of the
+algorithm's own `Config` are options of the command line under the same names; their docstrings are the help texts.
+Nothing here imports torch until a precision must be chosen, so that reading a run's configuration stays light.
 """
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from q2pi.envs.spec import EnvSpec
-from q2pi.errors import UserError
+from q2pi.envs.spec import EnvSpec, is_atari
+from q2pi.envs.spec import resolve as resolve_env
+from q2pi.errors import UserError, suggest
 
 Hyperparameters = TypeVar("Hyperparameters", covariant=True)
 Dataclass = TypeVar("Dataclass")
@@ -21,37 +24,67 @@ Dataclass = TypeVar("Dataclass")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Generic[Hyperparameters]):
-    """Everything a run depends on."""
+    """Everything that a run depends on."""
 
     algorithm: str
     """Name of a file in q2pi/algorithms."""
     total_timesteps: int = 200_000
-    """Budget in agent steps, over all games together (one agent step of Atari = 4 frames)."""
+    """Budget in agent steps, summed over environments (one agent step of Atari = 4 frames)."""
     seed: int = 1
-    """Seed of the run: of its episodes, its exploration, its samples and its first weights."""
+    """Seed of episodes, exploration, sampling and initial weights."""
     num_envs: int = 8
-    """Games played side by side."""
+    """Number of environments that are stepped together."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the networks live; auto is cuda where there is one."""
+    """Torch device; auto uses CUDA if available."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32); auto is, for Atari games, what a
-    measurement found faster on this machine, else fp32, and is settled before the run begins."""
+    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32). auto chooses, for Atari games, what is
+    faster on this machine."""
     threads: int = 0
-    """Threads of the arithmetic on the CPU; 0 is one per core. Results are bit-exact for the same number."""
+    """Number of CPU threads of torch; 0 uses one per core. Results are bit-exact for the same number."""
     checkpoint_frequency: int = 50_000
-    """Agent steps between checkpoints; there is always one at the end. 0 is only that one."""
+    """Agent steps between checkpoints; the last step always has one. 0 keeps only that one."""
     log_frequency: int = 1_000
     """Agent steps between two rows of metrics."""
     evaluation_frequency: int = 0
-    """Agent steps between evaluations during training; 0 is only the one at the end."""
+    """Agent steps between evaluations during training; 0 evaluates only at the end."""
     evaluation_episodes: int = 30
-    """Whole episodes of an evaluation; 0 is no evaluation at all."""
+    """Number of whole episodes per evaluation; 0 disables evaluation."""
     env: EnvSpec = field(default_factory=EnvSpec)
     hyper: Hyperparameters
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(RunConfig[Hyperparameters]):
+    """A `RunConfig` with every bound checked and nothing left to `auto` or None; only `resolve` makes one."""
+
+
+def resolve(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameters]:
+    """Return `config` with its environment, precision and algorithm's options resolved. Idempotent.
+
+    Raises:
+        UserError: an unknown environment, or a value out of its bounds.
+    """
+    config = dataclasses.replace(config, env=resolve_env(config.env))
+    check_run(config)
+    hyper: Any = config.hyper
+    hyper.check(config)
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision=_faster_precision(config))
+    config = dataclasses.replace(config, hyper=hyper.resolved(config))
+    return ResolvedConfig(**{entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)})
+
+
+def _faster_precision(config: RunConfig[Any]) -> Literal["fp32", "bf16"]:
+    if not is_atari(config.env.env_id):
+        return "fp32"
+    from q2pi.acceleration.device import device_of
+    from q2pi.acceleration.precision import faster_precision
+
+    return faster_precision(config.hyper.image_network, device_of(config.device))
+
+
 def check_run(config: RunConfig[Any]) -> None:
-    """Raise a UserError for the first field of the run's own that is out of its bounds."""
+    """Raise a UserError for the first field of the run itself that is out of its bounds."""
     at_least(config, 1, "total_timesteps", "num_envs", "log_frequency")
     at_least(config, 0, "seed", "threads", "checkpoint_frequency", "evaluation_frequency", "evaluation_episodes")
     if config.num_envs > config.total_timesteps:
@@ -64,10 +97,12 @@ def flag(name: str) -> str:
 
 
 def at_least(config: Any, bound: float, *names: str) -> None:
-    """Raise a UserError unless each named field of `config` is a number >= bound."""
+    """Raise a UserError unless each named field of `config` is a number >= bound, or a tuple of such layers."""
     for name in names:
         value = getattr(config, name)
-        if not value >= bound:
+        if isinstance(value, tuple) and (not value or min(value) < bound):
+            raise UserError(f"{flag(name)} {value} is out of range: at least one layer of at least {bound} unit")
+        if not isinstance(value, tuple) and not value >= bound:
             raise UserError(f"{flag(name)} {value} is out of range: it must be at least {bound}")
 
 
@@ -108,9 +143,7 @@ def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Datacla
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise UserError(f"{where}: unknown option {key!r}{hint}")
+            raise UserError(f"{where}: unknown option {key!r}{suggest(key, known)}")
         old = getattr(base, key)
         if dataclasses.is_dataclass(old) and not isinstance(old, type):
             if not isinstance(value, Mapping):

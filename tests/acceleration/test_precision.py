@@ -33,18 +33,18 @@ def measured(monkeypatch: pytest.MonkeyPatch, share: float) -> list[str]:
 @pytest.mark.parametrize(("share", "found"), [(0.5, "bf16"), (0.89, "bf16"), (0.95, "fp32"), (1.6, "fp32")])
 def test_bf16_is_taken_where_it_pays(cache: Path, monkeypatch: pytest.MonkeyPatch, share: float, found: str) -> None:
     measured(monkeypatch, share)
-    assert precision.choice("nature", CPU) == found
+    assert precision.faster_precision("nature", CPU) == found
 
 
 def test_a_machine_is_measured_once_for_each_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = measured(monkeypatch, 0.5)
-    assert [precision.choice("nature", CPU) for _ in range(2)] == ["bf16", "bf16"]
-    precision.choice("nips", CPU)
+    assert [precision.faster_precision("nature", CPU) for _ in range(2)] == ["bf16", "bf16"]
+    precision.faster_precision("nips", CPU)
     assert asked == ["nature", "nips"]
     measured(monkeypatch, 2.0)
-    assert precision.choice("nature", CPU) == "bf16", "a run that is started again decides as it did"
+    assert precision.faster_precision("nature", CPU) == "bf16", "a run that is started again decides as it did"
     monkeypatch.setattr(precision, "_processor", lambda: "another avx512_bf16")
-    assert precision.choice("nature", CPU) == "fp32", "another machine is measured anew"
+    assert precision.faster_precision("nature", CPU) == "fp32", "another machine is measured anew"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
@@ -52,20 +52,20 @@ def test_a_broken_cache_is_measured_again(cache: Path, monkeypatch: pytest.Monke
     cache.parent.mkdir()
     cache.write_text(content)
     assert measured(monkeypatch, 0.5) == []
-    assert precision.choice("nature", CPU) == "bf16"
+    assert precision.faster_precision("nature", CPU) == "bf16"
     assert "bf16" in cache.read_text()
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.parent.write_text("a file where the folder should be")
     measured(monkeypatch, 0.5)
-    assert precision.choice("nature", CPU) == "bf16"
+    assert precision.faster_precision("nature", CPU) == "bf16"
 
 
 def test_without_instructions_nothing_is_measured(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = measured(monkeypatch, 0.5)
     monkeypatch.setattr(precision, "_processor", lambda: "old")
-    assert precision.choice("nature", CPU) == "fp32"
+    assert precision.faster_precision("nature", CPU) == "fp32"
     assert not asked
     assert not cache.exists()
 

@@ -52,7 +52,7 @@ class Seen(nn.Module):
 def scripted(**options: Any) -> pqn.Agent:
     """Return an agent whose Q-values are the numbers of its observations."""
     agent = agent_of(**options)
-    agent.main = Seen()  # type: ignore[assignment]
+    agent.online = Seen()  # type: ignore[assignment]
     return agent
 
 

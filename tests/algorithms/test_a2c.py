@@ -72,7 +72,7 @@ def test_targets_are_n_step_returns_to_the_end_of_the_rollout(ending: str, targe
     observe(agent, 20, 2, 7 if ending else 30, ending)
     observe(agent, 99 if ending else 30, 3, 40)
     observe(agent, 40, 4, 5)
-    batch = agent._batch()
+    batch = agent.batch()
     torch.testing.assert_close(batch.target, torch.tensor(targets))
     expected = np.array(targets) - [10, 20, 99 if ending else 30, 40]
     torch.testing.assert_close(batch.advantage, torch.tensor(expected, dtype=torch.float32))
@@ -86,7 +86,7 @@ def test_a_lost_life_cuts_the_return_and_keeps_the_episode() -> None:
         agent.spec = dataclasses.replace(agent.spec, env=env)
         observe(agent, 10, 1, 20, "life_lost")
         observe(agent, 20, 2, 30)
-        targets[rule] = agent._batch().target.tolist()
+        targets[rule] = agent.batch().target.tolist()
     assert targets[True] == pytest.approx([1.0, 5.0])
     assert targets[False] == pytest.approx([1.5, 5.0])
 
@@ -97,14 +97,14 @@ def test_lambda_below_one_trusts_values_sooner() -> None:
     observe(agent, 10, 1, 20)
     observe(agent, 20, 2, 30)
     observe(agent, 30, 3, 40)
-    torch.testing.assert_close(agent._batch().target, torch.tensor([3.0, 5.0, 7.0]))
+    torch.testing.assert_close(agent.batch().target, torch.tensor([3.0, 5.0, 7.0]))
 
 
 def test_rewards_are_scaled_by_one_number_for_the_whole_rollout() -> None:
     agent = make_agent(num_steps=3, gamma=0.0, normalize_rewards=True)
     for reward in (2, 4, 6):
         observe(agent, 0, reward, 0)
-    np.testing.assert_allclose(agent._batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
+    np.testing.assert_allclose(agent.batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
 
 
 def test_statistics_of_observations_take_a_rollout_in_after_its_update() -> None:
@@ -250,7 +250,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
 )
 def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loop.prepare(config(**changes))
+        loop.resolve(config(**changes))
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ from small_runs import CARTPOLE, QUIET, digests
 from q2pi.algorithms import registry
 from q2pi.algorithms.common.search_space import Choice, Int, PowerOfTwo, Range, ends
 from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import RunConfig, from_table, override, to_table
+from q2pi.config import RunConfig, from_table, override, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import evaluate
@@ -26,7 +26,7 @@ from q2pi.runs import checkpoint
 from q2pi.runs import estimate as estimate
 from q2pi.runs.checkpoint import digest
 from q2pi.training.events import Checkpoint, Started
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 from q2pi.training.presets import configure
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ WITH_IMAGES = [name for name in NAMES if "images" in registry.find(name).OBSERVA
 def small(name: str, **changes: Any) -> RunConfig[Any]:
     """Return 400 agent steps of 4 games with four checkpoints."""
     common = QUIET | {"env_id": "CartPole-v1", "total_timesteps": 400, "num_envs": 4, "checkpoint_frequency": 100}
-    return prepare(override(default_config(name), common | SETTINGS.get(name, {}) | changes))
+    return resolve(override(default_config(name), common | SETTINGS.get(name, {}) | changes))
 
 
 def built(config: RunConfig[Any]) -> tuple[Any, Any]:

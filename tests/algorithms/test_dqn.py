@@ -15,17 +15,18 @@ from small_runs import Chain, cartpole, digests, flags, invaders
 
 from q2pi import cli
 from q2pi.algorithms import dqn
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs.atari import AtariEngine
 from q2pi.envs.gymnasium import GymnasiumEngine
 from q2pi.envs.vector import Step
 from q2pi.equations import exact
 from q2pi.errors import UserError
 from q2pi.rng import stream
-from q2pi.runs import checkpoint
+from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 from q2pi.training.events import Diverged, Progress, Started
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 
 
 def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
@@ -56,9 +57,9 @@ def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
 
 def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
     """Return the weights after Adam's updates, written out number by number (Kingma and Ba 2015, algorithm 1)."""
-    config, main, target = agent.config, agent.main, agent.target
-    names = [name for name, _ in main.named_parameters()]
-    weights = {name: parameter.detach().clone().double() for name, parameter in main.named_parameters()}
+    config, online, target = agent.config, agent.online, agent.target
+    names = [name for name, _ in online.named_parameters()]
+    weights = {name: parameter.detach().clone().double() for name, parameter in online.named_parameters()}
     first = {name: torch.zeros_like(weights[name]) for name in names}
     second = {name: torch.zeros_like(weights[name]) for name in names}
     for number in range(updates):
@@ -103,7 +104,7 @@ def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
 
 def distance(agent: dqn.Agent, weights: dict[str, Any]) -> float:
     """Return the largest difference of a weight, in learning rates: one update moves a weight by about one."""
-    moved = [(parameter - weights[name]).abs().max().item() for name, parameter in agent.main.named_parameters()]
+    moved = [(parameter - weights[name]).abs().max().item() for name, parameter in agent.online.named_parameters()]
     return max(moved) / agent.config.learning_rate
 
 
@@ -132,11 +133,11 @@ def test_layers_are_normalised_where_asked(layer_norm: bool) -> None:
     """A layer ten times as strong is the same layer once it is normalised."""
     agent = agent_of(layer_norm=layer_norm, hidden=(16,))
     observation = torch.tensor([[0.5, -2.0], [3.0, 1.0]])
-    before = agent.main(observation)
+    before = agent.online(observation)
     with torch.no_grad():
-        for parameter in agent.main.torso.layers[0].parameters():
+        for parameter in agent.online.torso.layers[0].parameters():
             parameter.mul_(10)
-    same = torch.allclose(before, agent.main(observation), rtol=1e-3, atol=1e-3)
+    same = torch.allclose(before, agent.online(observation), rtol=1e-3, atol=1e-3)
     assert same == layer_norm
 
 
@@ -149,8 +150,8 @@ def test_one_forward_for_both_observations_gives_the_same_gradient(double: bool)
     tensors = [torch.as_tensor(column) for column in columns]
 
     def gradient(joined: bool) -> list[torch.Tensor]:
-        value, _ = dqn.loss(agent.main, agent.target, *tensors, double=double, error="huber", joined=joined)
-        return list(torch.autograd.grad(value, list(agent.main.parameters())))
+        value, _ = dqn.loss(agent.online, agent.target, *tensors, double=double, error="huber", joined=joined)
+        return list(torch.autograd.grad(value, list(agent.online.parameters())))
 
     for one, two in zip(gradient(True), gradient(False), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
@@ -159,9 +160,9 @@ def test_one_forward_for_both_observations_gives_the_same_gradient(double: bool)
 def test_gradients_are_clipped_by_their_norm() -> None:
     """Far below Adam's constant, its first step is lr * gradient / eps: of norm lr * bound / eps."""
     agent = prepared(max_grad_norm=1e-3, adam_eps=1.0)
-    before = torch.cat([parameter.detach().flatten().clone() for parameter in agent.main.parameters()])
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in agent.online.parameters()])
     agent.learn(1)
-    after = torch.cat([parameter.detach().flatten() for parameter in agent.main.parameters()])
+    after = torch.cat([parameter.detach().flatten() for parameter in agent.online.parameters()])
     assert float((after - before).norm()) == pytest.approx(0.01 * 1e-3, rel=0.05)
 
 
@@ -179,7 +180,7 @@ def test_a_rate_in_a_tensor_moves_weights_as_a_number_does(anneal: bool) -> None
     tensor.optimizer.param_groups[0]["lr"] = torch.tensor(tensor.config.learning_rate)
     for agent in (number, tensor):
         agent.learn(40)
-    assert distance(number, dict(tensor.main.named_parameters())) < 1e-4
+    assert distance(number, dict(tensor.online.named_parameters())) < 1e-4
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.25])
@@ -219,7 +220,7 @@ def test_the_target_network_moves_at_its_agent_steps(envs: int, tau: float, monk
         metrics = update(*batch)
         if not torch.equal(agent.target.head.weight, before):
             moved.append(10 + 4 * agent.updates)
-            expected = before + tau * (agent.main.head.weight.detach() - before)
+            expected = before + tau * (agent.online.head.weight.detach() - before)
             torch.testing.assert_close(agent.target.head.weight, expected)
         return metrics
 
@@ -278,16 +279,16 @@ def test_it_learns_the_values_of_a_chain(double: bool, n_step: int) -> None:
     """Five states in a row: Q*(s, right) = 0.9^(4 - s). Every learned value is within 0.05 of it."""
     agent = learned(world("Chain-v0", gamma=0.9, double=double, n_step=n_step))
     with torch.no_grad():
-        q = agent.main(torch.eye(5)).numpy()
+        q = agent.online(torch.eye(5)).numpy()
     _, expected = exact.optimal_values(Chain.mdp)
     assert np.abs(q - expected).max() < 0.05
     assert q.argmax(axis=1).tolist() == [1] * 5
     fresh = dqn.Agent(agent.config, agent.spec)
-    assert np.abs(fresh.main(torch.eye(5)).detach().numpy() - expected).max() > 0.3, "the values were learned"
+    assert np.abs(fresh.online(torch.eye(5)).detach().numpy() - expected).max() > 0.3, "the values were learned"
 
 
 def value_of(config: RunConfig[Any]) -> float:
-    return learned(config).main(torch.ones(1, 1)).max().item()
+    return learned(config).online(torch.ones(1, 1)).max().item()
 
 
 def test_truncation_is_not_the_end_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,15 +336,15 @@ def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys:
     path = tmp_path / "run"
     options = {"env_id": "CartPole-v1", "total_timesteps": 400, "num_envs": 4, "learning_starts": 64, "batch_size": 8}
     more = {"learning_rate": 1e30, "checkpoint_frequency": 20, "threads": 1, "device": "cpu", "run_dir": path}
-    assert cli.main(["train", "dqn", *flags(options | more)]) == 1
+    assert cli.online(["train", "dqn", *flags(options | more)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    step = checkpoint.steps(RunFolder(path).checkpoints)[-1]
+    step = manifest.steps(RunFolder(path).checkpoints)[-1]
     assert line.startswith("q2pi: training diverged: ")
     assert f"{path}/checkpoints/{step:012d}" in line
     assert "--learning-rate" in line
-    _, state, _, warnings = RunFolder(path).newest_checkpoint()
+    _, state, _, warnings = load_checkpoint(RunFolder(path))
     assert not warnings
-    assert all(weight.isfinite().all() for weight in state["agent"]["main"].values())
+    assert all(weight.isfinite().all() for weight in state["agent"]["online"].values())
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys:
 )
 def test_bounds(change: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:
-        prepare(cartpole(**change))
+        resolve(cartpole(**change))
     assert str(caught.value).startswith(line)
 
 
@@ -377,7 +378,7 @@ def test_the_least_learning_starts_leave_time_for_one_transition(envs: int, n_st
     assert list(run(cartpole(learning_starts=least, **options)))
     if least:
         with pytest.raises(UserError, match=f"it must be at least {least} "):
-            prepare(cartpole(learning_starts=least - 1, **options))
+            resolve(cartpole(learning_starts=least - 1, **options))
 
 
 def test_a_buffer_of_one_transition_is_never_empty() -> None:

@@ -66,7 +66,7 @@ def test_one_coin_for_all_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
     def shared(observation: Any, epsilon: float, noise: np.random.Generator) -> Any:
         explores = noise.random() < epsilon
-        return noise.integers(2, size=GAMES) if explores else agent._q(observation).argmax(axis=1)
+        return noise.integers(2, size=GAMES) if explores else agent.q_values(observation).argmax(axis=1)
 
     monkeypatch.setattr(agent, "_epsilon_greedy", shared)
     assert all_or_none(coins(agent, monkeypatch)) == 1
@@ -78,7 +78,7 @@ def test_random_actions_are_uniform_and_greedy_ones_the_best() -> None:
     drawn = np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)])
     assert abs(drawn.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * GAMES)
     greedy = agent_of(GAMES, start_e=0.0, end_e=0.0)
-    best = greedy.main(torch.from_numpy(observation)).argmax(dim=1).tolist()
+    best = greedy.online(torch.from_numpy(observation)).argmax(dim=1).tolist()
     assert greedy.act(observation, 0).tolist() == best
     assert greedy.predict(observation)[0].tolist() == best
 

@@ -45,11 +45,11 @@ def test_the_ratio_is_one_before_the_first_update(space: Any, shape: tuple[int, 
     agent = make_agent(space, shape, log_std=1.0, **changes)
     for rollout in range(2):
         fill(agent, rollout * agent.rollout.steps)
-        batch = agent._batch()
+        batch = agent.batch()
         for row in range(agent.rollout.steps):  # rows as they were acted on: the same arithmetic, so the same bits
             acted = batch.select(torch.arange(row * GAMES, (row + 1) * GAMES))
             assert torch.equal(ratio(agent, acted), torch.ones(GAMES))
-        shuffled = batch.select(agent._minibatches(0)[0])
+        shuffled = batch.select(agent.minibatches(0)[0])
         torch.testing.assert_close(ratio(agent, shuffled), torch.ones(len(shuffled.action)), atol=1e-5, rtol=0)
         first = agent.learn((rollout + 1) * agent.rollout.steps * GAMES)[0]
         assert first["approx_kl"] == pytest.approx(0, abs=1e-6)
@@ -65,13 +65,13 @@ def test_the_ratio_is_not_one_if_statistics_move_within_a_rollout() -> None:
     assert agent.observations is not None
     normalizer = agent.observations
     fill(agent, 8, moved=lambda now: normalizer.update(observations((3,), now)))
-    assert (ratio(agent, agent._batch()) - 1).abs().max() > 1e-5
+    assert (ratio(agent, agent.batch()) - 1).abs().max() > 1e-5
 
 
 def test_the_ratio_is_not_one_if_clipped_actions_are_stored() -> None:
     agent = make_agent(BOX, log_std=1.0)
     sent = fill(agent)
-    batch = dataclasses.replace(agent._batch(), action=torch.from_numpy(np.concatenate(sent)))
+    batch = dataclasses.replace(agent.batch(), action=torch.from_numpy(np.concatenate(sent)))
     assert (ratio(agent, batch) - 1).abs().max() > 0.1
 
 
@@ -151,13 +151,13 @@ def test_advantages_are_normalised_in_each_minibatch() -> None:
 
 def test_minibatches_part_the_rollout_anew_in_each_epoch() -> None:
     agent = make_agent(num_minibatches=4)
-    epochs = [torch.cat(agent._minibatches(epoch)).tolist() for epoch in range(3)]
-    assert [len(part) for part in agent._minibatches(0)] == [4] * 4
+    epochs = [torch.cat(agent.minibatches(epoch)).tolist() for epoch in range(3)]
+    assert [len(part) for part in agent.minibatches(0)] == [4] * 4
     assert all(sorted(order) == list(range(16)) for order in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert torch.cat(agent._minibatches(0)).tolist() == epochs[0]
+    assert torch.cat(agent.minibatches(0)).tolist() == epochs[0]
     agent.rollouts += 1
-    assert torch.cat(agent._minibatches(0)).tolist() != epochs[0]
+    assert torch.cat(agent.minibatches(0)).tolist() != epochs[0]
 
 
 def test_every_step_is_learned_from_as_often_as_epochs_say() -> None:
@@ -184,11 +184,11 @@ def test_steps_and_clip_fall_linearly() -> None:
     agent = make_agent(learning_rate=1e-3, clip_coefficient=0.2, anneal_clip_coefficient=True)
     fill(agent)
     assert [row["learning_rate"] for row in agent.learn(56)] == pytest.approx([7.5e-4] * 8)
-    assert agent._clip(40) == pytest.approx(0.15)
+    assert agent.clip_coefficient(40) == pytest.approx(0.15)
     constant = make_agent(learning_rate=1e-3, anneal_learning_rate=False, clip_coefficient=0.2)
     fill(constant)
     assert {row["learning_rate"] for row in constant.learn(56)} == {1e-3}
-    assert constant._clip(40) == 0.2
+    assert constant.clip_coefficient(40) == 0.2
 
 
 def test_explained_variance() -> None:
@@ -264,7 +264,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(
 )
 def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loop.prepare(config("CartPole-v1", 160, **changes))
+        loop.resolve(config("CartPole-v1", 160, **changes))
     assert "\n" not in str(caught.value)
 
 

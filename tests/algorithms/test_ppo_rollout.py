@@ -43,7 +43,7 @@ def test_values_of_final_observations_and_of_the_end_of_the_rollout() -> None:
     agent.act(seen(30, 99), 2)
     last = Step(seen(50, 60), seen(50, 60), np.array([3, 4], np.float32), nothing, nothing, nothing, ())
     agent.observe(np.zeros(2), last)
-    batch = agent._batch()
+    batch = agent.batch()
     # returns: game 0: 1 + 0.1 * (3 + 0.1 * 50) and 3 + 0.1 * 50; game 1: 2 + 0.1 * 40 and 4 + 0.1 * 60
     torch.testing.assert_close(batch.target, torch.tensor([1.8, 6.0, 8.0, 10.0]))
     torch.testing.assert_close(batch.advantage, torch.tensor([1.8 - 10, 6.0 - 20, 8.0 - 30, 10.0 - 99]))
@@ -61,7 +61,7 @@ def test_time_running_out_is_no_end_of_the_world(truncation: bool) -> None:
         cut = np.full(GAMES, now % 3 == 2)
         ends = (nothing, cut) if truncation else (cut, nothing)
         agent.observe(np.zeros(GAMES), Step(ten, ten, np.ones(GAMES, np.float32), *ends, nothing, ()))
-    advantage = agent._batch().advantage
+    advantage = agent.batch().advantage
     if truncation:
         torch.testing.assert_close(advantage, torch.zeros(16), atol=1e-5, rtol=0)
     else:
@@ -99,7 +99,7 @@ def test_squashed_actions_lie_within_their_bounds_and_have_the_right_density() -
     agent = make_agent(BOX, squash=True, log_std=-0.5)
     sent = torch.from_numpy(np.concatenate(fill(agent)))
     assert BOX.contains(sent[0].numpy())
-    batch = agent._batch()
+    batch = agent.batch()
     low, high = torch.from_numpy(BOX.low), torch.from_numpy(BOX.high)
     policy, _ = agent.network(batch.observation)
     torch.testing.assert_close(sent, low + (high - low) * (1 + torch.tanh(batch.action)) / 2)

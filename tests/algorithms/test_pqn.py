@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from q2pi.algorithms import pqn
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, override
+from q2pi.config import RunConfig, override, resolve
 from q2pi.envs.vector import Step
 from q2pi.equations import exact
 from q2pi.errors import UserError
 from q2pi.rng import stream
 from q2pi.runs import checkpoint
 from q2pi.training.events import Evaluated, Progress, Started
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 from q2pi.training.presets import configure
 
 # ---- learning --------------------------------------------------------------------------------------------------------
@@ -60,19 +60,19 @@ def test_loss_and_gradient_by_hand() -> None:
 
 def test_each_epoch_goes_over_every_step_once_in_an_order_of_its_own() -> None:
     agent = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2)
-    epochs = torch.stack(agent._minibatches()).split(3)
+    epochs = torch.stack(agent.minibatches()).split(3)
     assert [sorted(epoch.flatten().tolist()) for epoch in epochs] == [list(range(12))] * 2
     assert epochs[0].shape == (3, 4)
     assert not torch.equal(*epochs)
     agent.rollouts = 1
-    assert not torch.equal(torch.stack(agent._minibatches()[:3]), epochs[0])
+    assert not torch.equal(torch.stack(agent.minibatches()[:3]), epochs[0])
 
 
 def test_minibatches_come_from_all_rollouts_of_the_window() -> None:
     """Six rows a rollout, twice: all of one, all of two, then twelve of the eighteen of three."""
     agent = agent_of(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2, window=3)
     for rollout, rows in enumerate((12, 24, 36, 36)):
-        drawn = torch.cat(agent._minibatches())
+        drawn = torch.cat(agent.minibatches())
         assert len(drawn) == 24
         assert drawn.max() < rows
         assert len(drawn.unique()) == min(rows, 24)
@@ -89,7 +89,7 @@ def test_older_steps_are_learned_from_with_the_targets_they_had() -> None:
     assert torch.equal(agent.window.target[:3], first)
     agent.rollouts = 0
     filled(agent, 0)
-    assert not torch.allclose(agent._targets().flatten(), first), "worked out anew they would be others"
+    assert not torch.allclose(agent.targets().flatten(), first), "worked out anew they would be others"
 
 
 def test_updates_come_with_full_rollouts_alone() -> None:
@@ -136,7 +136,7 @@ def test_the_gradient_is_bounded() -> None:
     for bound in (0.01, 0.0):
         agent = agent_of(num_steps=4, max_grad_norm=bound)
         filled(agent).learn(4)
-        gradients = [parameter.grad.norm() for parameter in agent.main.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad.norm() for parameter in agent.online.parameters() if parameter.grad is not None]
         norm = torch.stack(gradients).norm().item()
         assert norm == pytest.approx(0.01, rel=1e-3) if bound else norm > 0.1
 
@@ -144,19 +144,19 @@ def test_the_gradient_is_bounded() -> None:
 def test_the_running_average_follows_the_trained_weights_and_plays() -> None:
     """After each update average = 3/4 average + 1/4 newest; the values of a rollout are the average's."""
     agent = agent_of(num_steps=3, update_epochs=1, learning_rate=0.1, ema_decay=0.75)
-    expected = [weight.clone() for weight in agent.main.parameters()]
+    expected = [weight.clone() for weight in agent.online.parameters()]
     for rollout in range(12):
         filled(agent, rollout).learn(3 * (rollout + 1))
-        newest = zip(expected, agent.main.parameters(), strict=True)
+        newest = zip(expected, agent.online.parameters(), strict=True)
         expected = [0.75 * old + 0.25 * new.detach() for old, new in newest]
     torch.testing.assert_close(list(agent.acting_network.parameters()), expected)
     observed = torch.from_numpy(filled(agent, 12).rollout.observation[:, 0])
     with torch.no_grad():
-        averaged, newest = (network(observed).amax(dim=1).numpy() for network in (agent.acting_network, agent.main))
+        averaged, newest = (network(observed).amax(dim=1).numpy() for network in (agent.acting_network, agent.online))
     np.testing.assert_allclose(agent.rollout.value[:, 0], averaged, rtol=1e-6)
     assert np.abs(averaged - newest).max() > 1e-3, "else the test could not tell them apart"
     plain = agent_of()
-    assert plain.acting_network is plain.main
+    assert plain.acting_network is plain.online
 
 
 def test_each_game_explores_at_its_rung_of_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,14 +177,14 @@ def test_each_game_explores_at_its_rung_of_the_ladder(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_images_are_read_with_their_channels_last(precision: str) -> None:
     agent = agent_of(num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision)
-    before = [parameter.clone() for parameter in agent.main.parameters()]
+    before = [parameter.clone() for parameter in agent.online.parameters()]
     for rollout in range(4):
         filled(agent, rollout).learn(6 * (rollout + 1))
         observation, _, _ = agent.window.take(torch.tensor([4, 1]))
         assert observation.is_contiguous(memory_format=torch.channels_last)
         expected = agent.rollout.observation.reshape(6, 4, 36, 36)[[4, 1]]
         np.testing.assert_array_equal(observation.numpy(), expected)
-    moved = [not torch.equal(old, new) for old, new in zip(before, agent.main.parameters(), strict=True)]
+    moved = [not torch.equal(old, new) for old, new in zip(before, agent.online.parameters(), strict=True)]
     assert all(moved)
 
 
@@ -208,7 +208,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
         elif lost == "window":
             damaged["agent"]["window"]["after"]["target"][:] = 7
         elif lost == "average":
-            damaged["agent"]["average"] = damaged["agent"]["main"]
+            damaged["agent"]["average"] = damaged["agent"]["online"]
         elif lost == "optimizer":
             del damaged["agent"]["optimizer"]
         else:
@@ -250,7 +250,7 @@ def learned(env_id: str, **changes: Any) -> pqn.Agent:
 
 def chain_values(agent: pqn.Agent) -> np.ndarray:
     with torch.no_grad():
-        q: np.ndarray = agent.main(torch.eye(5)).numpy()
+        q: np.ndarray = agent.online(torch.eye(5)).numpy()
     return q
 
 
@@ -273,7 +273,7 @@ def test_with_falling_exploration_the_published_lambda_learns_the_best_values_to
 
 
 def value_of(env_id: str) -> float:
-    return learned(env_id, gamma=0.5, q_lambda=0.0, total_timesteps=5_000).main(torch.ones(1, 1)).max().item()
+    return learned(env_id, gamma=0.5, q_lambda=0.0, total_timesteps=5_000).online(torch.ones(1, 1)).max().item()
 
 
 def test_truncation_is_not_the_end_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def test_pqn_solves_cart_pole() -> None:
 )
 def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        prepare(small(**changes))
+        resolve(small(**changes))
     assert "\n" not in str(caught.value)
 
 

@@ -36,7 +36,7 @@ def test_the_second_last_target_is_not_off_by_one() -> None:
     """
     agent = scripted(num_steps=3)
     play(agent, values=[8, 2, 6, 16], rewards=[1, 2, 4])
-    assert agent._targets()[:, 0].tolist() == [3.125, 6.5, 12]
+    assert agent.targets()[:, 0].tolist() == [3.125, 6.5, 12]
     assert with_the_published_slip(agent) == [3.75, 9, 12], "2 + (16 + 12)/4 = 9 and 1 + (2 + 9)/4 = 3.75"
 
 
@@ -44,7 +44,7 @@ def test_nor_is_it_where_the_episode_ends_with_the_rollout() -> None:
     """Second-last: 2 + (6 + 4)/4 = 4.5; the slip forgets that the last state was worth 6 to the network."""
     agent = scripted(num_steps=3)
     play(agent, [8, 2, 6, 16], [1, 2, 4], {2: "terminated"})
-    assert agent._targets()[1:, 0].tolist() == [4.5, 4]
+    assert agent.targets()[1:, 0].tolist() == [4.5, 4]
     assert with_the_published_slip(agent)[1:] == [3, 4]
 
 
@@ -64,16 +64,16 @@ def test_an_ending_cuts_the_return(ending: str, targets: list[float]) -> None:
     env = EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=True)
     agent = scripted(num_steps=4, env=env)
     play(agent, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending})
-    assert agent._targets()[:, 0].tolist() == [*targets, 11.5, 24]
+    assert agent.targets()[:, 0].tolist() == [*targets, 11.5, 24]
     plain = scripted(num_steps=4)
     play(plain, [8, 2, 40, 6, 32], [1, 2, 4, 8])
-    assert plain._targets()[1, 0] == 2 + (40 + 11.5) / 4, "the twin: without an ending the return goes on"
+    assert plain.targets()[1, 0] == 2 + (40 + 11.5) / 4, "the twin: without an ending the return goes on"
 
 
 def test_a_lost_life_counts_only_under_the_rule() -> None:
     agent = scripted(num_steps=2)
     play(agent, [8, 2, 6], [1, 2], {0: "life_lost"})
-    assert agent._targets()[:, 0].tolist() == [1 + (2 + 5) / 4, 5]
+    assert agent.targets()[:, 0].tolist() == [1 + (2 + 5) / 4, 5]
 
 
 def slow_target(agent: pqn.Agent, history: list[dict[str, Any]], t: int) -> float:
@@ -113,7 +113,7 @@ def test_targets_of_random_play_against_a_slow_oracle(q_lambda: float) -> None:
     endings = {row["ending"] for rows in history for row in rows}
     assert endings == {"terminated", "truncated", ""}
     expected = [[slow_target(agent, rows, t) for rows in history] for t in range(steps)]
-    np.testing.assert_allclose(agent._targets().numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(agent.targets().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_no_forward_is_made_twice() -> None:
@@ -122,8 +122,8 @@ def test_no_forward_is_made_twice() -> None:
     for t in range(4):
         agent.act(seen(t, t), t)
         observe(agent, [0, 0], [t + 1, t + 1], ["truncated" if t == 1 else "", "terminated" if t == 2 else ""])
-    agent._targets()
-    assert agent.main.rows == 11
+    agent.targets()
+    assert agent.online.rows == 11
 
 
 def test_rewards_are_clipped_where_the_rules_say_so() -> None:

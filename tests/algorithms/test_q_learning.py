@@ -11,7 +11,7 @@ import pytest
 from q2pi import api
 from q2pi.algorithms.q_learning import Agent, Config, memory_needed
 from q2pi.algorithms.registry import agent_spec, build_agent
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum
 from q2pi.envs.vector import Step
@@ -21,7 +21,7 @@ from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.estimate import estimate
 from q2pi.training.events import Checkpoint, Finished, Started
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 from q2pi.training.presets import configure, names
 
 LAKE = "FrozenLake-v1"  # 16 states, 4 actions
@@ -45,7 +45,7 @@ def config_for(env_id: str, *, num_envs: int = 1, steps: int = 1000, seed: int =
 
 
 def agent_for(env_id: str = LAKE, **options: Any) -> Agent:
-    config = prepare(config_for(env_id, **options))
+    config = resolve(config_for(env_id, **options))
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
     envs.close()
@@ -212,8 +212,8 @@ def test_the_learning_rate_falls_where_asked_to() -> None:
 
 
 def test_learning_reads_the_sign_of_rewards_where_they_are_clipped() -> None:
-    config = prepare(config_for("CliffWalking-v1", learning_rate=1.0))
-    clipped = prepare(replace(config, env=EnvSpec("CliffWalking-v1", clip_rewards=True)))
+    config = resolve(config_for("CliffWalking-v1", learning_rate=1.0))
+    clipped = resolve(replace(config, env=EnvSpec("CliffWalking-v1", clip_rewards=True)))
     for chosen, expected in ((config, -100.0), (clipped, -1.0)):
         envs = make_envs(chosen.env, 1, 1)
         agent = build_agent(chosen, envs)
@@ -315,7 +315,7 @@ def test_a_run_is_recorded_loaded_and_judged(tmp_path: Path) -> None:
 
 def test_memory_and_updates_are_foretold() -> None:
     for target, tables in (("q_learning", 1), ("double_q", 2)):
-        config = prepare(config_for(LAKE, target=target))
+        config = resolve(config_for(LAKE, target=target))
         envs = make_envs(config.env, 1, 1)
         assert memory_needed(config.hyper, agent_spec(config, envs)) == tables * 16 * 4 * 8
         assert estimate(config).updates == 1000
@@ -343,7 +343,7 @@ def test_what_cannot_be_served_is_said_in_one_line(options: dict[str, Any], mess
 
 
 def test_a_table_beyond_memory_is_refused_before_it_is_made() -> None:
-    config = prepare(replace(config_for("Blackjack-v1"), env=EnvSpec("Blackjack-v1", stack=4)))
+    config = resolve(replace(config_for("Blackjack-v1"), env=EnvSpec("Blackjack-v1", stack=4)))
     envs = make_envs(config.env, 1, 1)
     with pytest.raises(UserError, match=r"--env-id Blackjack-v1 with --stack 4 has 2.46e\+11 states"):
         build_agent(config, envs)
@@ -353,7 +353,7 @@ def test_a_table_beyond_memory_is_refused_before_it_is_made() -> None:
 def test_presets_are_complete(name: str) -> None:
     config, used = configure("q_learning", None, name)
     assert used == name
-    prepare(config)
+    resolve(config)
 
 
 @pytest.mark.learning

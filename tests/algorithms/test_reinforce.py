@@ -121,7 +121,7 @@ def test_the_value_network_moves_towards_the_returns_after_the_weights_were_comp
     observation = torch.from_numpy(np.array(rows))
     first = agent._train_value(observation, torch.tensor(targets, dtype=torch.float32))
     assert first > 0.1
-    np.testing.assert_allclose(agent._values(torch.eye(3)), expected, atol=0.03)
+    np.testing.assert_allclose(agent.values(torch.eye(3)), expected, atol=0.03)
 
 
 def until_learned(agent: reinforce.Agent, name: str = "chain") -> int:
@@ -227,14 +227,14 @@ def test_a_run_resumed_within_a_batch_ends_the_same_bit_for_bit(tmp_path: Path, 
 )
 def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loop.prepare(config(**changes))
+        loop.resolve(config(**changes))
     assert "\n" not in str(caught.value)
 
 
 def test_a_mean_over_other_episodes_needs_others() -> None:
     run = dataclasses.replace(config(episodes_per_update=1, baseline="batch_mean"), num_envs=1)
     with pytest.raises(UserError, match=r"--baseline batch_mean .* must be at least 2"):
-        loop.prepare(run)
+        loop.resolve(run)
     assert reinforce.timing_config(dataclasses.replace(run, num_envs=3)).hyper.episodes_per_update == 3
     assert reinforce.timing_config(run).hyper.episodes_per_update == 2
 

@@ -15,6 +15,7 @@ import q2pi
 from q2pi import cli
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 
 SMALL = flags({name: value for name, value in CARTPOLE.items() if name != "env_id"})
 TRAIN = ["train", "dqn", "--env-id", "CartPole-v1", *SMALL]
@@ -57,10 +58,10 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["trian"], ["unknown verb 'trian'", "did you mean 'train'?"]),
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
         (["zzz"], ["unknown verb 'zzz'", "q2pi --help"]),
         (["train", "dqm"], ["unknown algorithm 'dqm'", "did you mean 'dqn'?"]),
-        (["train", "dqn", "--env-id", "SpaceInvader"], ["--env-id SpaceInvader", "did you mean SpaceInvaders"]),
+        (["train", "dqn", "--env-id", "SpaceInvader"], ["--env-id SpaceInvader", "did you mean 'SpaceInvaders'"]),
         (["train", "dqn", "--env-id"], ["--env-id"]),
         (["train", "dqn", "--preset", "natur"], ["--preset natur", "did you mean 'nature'?"]),
         ([*TRAIN, "--lerning-rate", "1"], ["--lerning-rate", "did you mean --learning-rate?"]),
@@ -124,7 +125,7 @@ def test_a_run_folder_below_a_file(line_of: Callable[..., str], tmp_path: Path) 
     ("text", "fragment"),
     [
         ('algorithms = ["dqm"]\nenv_ids = ["CartPole-v1"]\nseeds = 1', "unknown algorithm 'dqm'"),
-        ('algorithms = ["dqn"]\nenv_ids = ["CartPoll-v1"]\nseeds = 1', "did you mean CartPole-v1"),
+        ('algorithms = ["dqn"]\nenv_ids = ["CartPoll-v1"]\nseeds = 1', "did you mean 'CartPole-v1'"),
         ('algorithms = ["dqn"]\nenv_ids = []\nseeds = 1', "env_ids = []"),
         ('algorithms = ["dqn"]\nenv_ids = ["Pendulum-v1"]\nseeds = 1', "Pendulum-v1/dqn/seed-1: --env-id Pendulum-v1"),
     ],
@@ -173,7 +174,7 @@ def test_a_folder_that_is_no_run(verb: str, line_of: Callable[..., str], tmp_pat
         ('algorithm = "dqn"', 'algorithm = "dqn"\nhyper = 5', ["config.toml"]),
         ("batch_size = 8", "batch_size = 8.5", ["batch_size = 8.5", "int"]),
         ("batch_size = 8", "batch_size = 800", ["--batch-size 800", "--buffer-size 200"]),
-        ('env_id = "CartPole-v1"', 'env_id = "CartPoll-v1"', ["--env-id CartPoll-v1", "did you mean CartPole"]),
+        ('env_id = "CartPole-v1"', 'env_id = "CartPoll-v1"', ["--env-id CartPoll-v1", "did you mean 'CartPole"]),
         ("    16,", "    17,", ["--hidden"]),
     ],
     ids=lambda value: value.strip() if isinstance(value, str) else None,
@@ -228,7 +229,7 @@ def test_a_full_disk(
     assert contents(folder / "checkpoints") == before
     monkeypatch.setattr(checkpoint, "_write", write)
     assert cli.main(["resume", str(folder)]) == 0
-    assert RunFolder.open(folder).newest_checkpoint()[0] == 800
+    assert load_checkpoint(RunFolder.open(folder))[0] == 800
 
 
 def test_a_damaged_checkpoint_is_a_warning(capfd: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -251,7 +252,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_mistake_ends_the_process_with_status_2() -> None:
     result = python("-m", "q2pi.cli", "trian")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "q2pi: unknown verb 'trian'; did you mean 'train'? (q2pi --help lists them)\n"
+    assert result.stderr == "q2pi: unknown command 'trian' (did you mean 'train'?); q2pi --help lists the commands\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["--version"], ["trian"]], ids=" ".join)

@@ -12,9 +12,11 @@ import pytest
 from small_runs import CARTPOLE
 
 from q2pi import cli
-from q2pi.runs.checkpoint import digest, steps
+from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.manifest import steps
 from q2pi.runs.sweep import read_sweep
 
 FILE = """
@@ -51,11 +53,11 @@ def test_a_sweep_is_listed_done_skipped_and_reported(tmp_path: Path, capfd: pyte
     assert "2 runs in" in said.out
     assert "finished  CartPole-v1/dqn/seed-1  mean" in said.out
     assert "done 2 of 2, failed 0" in said.out
-    before = digest(RunFolder(runs / "CartPole-v1/dqn/seed-1").newest_checkpoint()[1])
+    before = digest(load_checkpoint(RunFolder(runs / "CartPole-v1/dqn/seed-1"))[1])
 
     assert cli.main(command) == 0
     assert "2 of them done" in capfd.readouterr().out
-    assert digest(RunFolder(runs / "CartPole-v1/dqn/seed-1").newest_checkpoint()[1]) == before
+    assert digest(load_checkpoint(RunFolder(runs / "CartPole-v1/dqn/seed-1"))[1]) == before
 
     assert cli.main(["report", str(runs), "--out", str(out)]) == 0
     assert "CartPole-v1, raw scores" in capfd.readouterr().out
@@ -94,7 +96,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(
     assert cli.main(["sweep", str(file), "--runs", str(runs)]) == 0
     (again,) = read_sweep(file, tmp_path / "again").runs
     execute(again.config, again.path)
-    assert digest(folder.newest_checkpoint()[1]) == digest(RunFolder(again.path).newest_checkpoint()[1])
+    assert digest(load_checkpoint(folder)[1]) == digest(load_checkpoint(RunFolder(again.path))[1])
 
 
 def test_a_killed_parent_leaves_no_run_behind_that_goes_on(tmp_path: Path) -> None:

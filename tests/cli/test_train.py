@@ -8,10 +8,10 @@ import pytest
 from small_runs import CARTPOLE, INVADERS, flags
 
 from q2pi import cli
-from q2pi.config import override
-from q2pi.runs import checkpoint
+from q2pi.config import override, resolve
+from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
+from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.training.presets import configure
 
 TRAIN = ["train", "dqn", *flags(CARTPOLE)]
@@ -33,8 +33,8 @@ def test_a_run_leaves_what_the_layout_promises(folder: Path) -> None:
     }
     run = RunFolder.open(folder)
     base, _ = configure("dqn", "CartPole-v1")
-    assert run.config() == prepare(override(base, CARTPOLE | {"evaluation_episodes": 2}))
-    assert checkpoint.steps(run.checkpoints) == [300, 400]
+    assert read_config(run) == resolve(override(base, CARTPOLE | {"evaluation_episodes": 2}))
+    assert manifest.steps(run.checkpoints) == [300, 400]
     assert {row["kind"] for row in run.rows("train") + run.rows("episode") + run.rows("evaluation")} == {
         *["train", "episode", "evaluation"]
     }
@@ -62,7 +62,7 @@ def test_what_a_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_f
 def test_the_same_command_gives_the_same_run(folder: Path, tmp_path: Path, no_figures: None) -> None:
     path = tmp_path / "again"
     assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
-    first, second = RunFolder.open(folder).newest_checkpoint()[1], RunFolder.open(path).newest_checkpoint()[1]
+    first, second = load_checkpoint(RunFolder.open(folder))[1], load_checkpoint(RunFolder.open(path))[1]
     assert checkpoint.digest(first) == checkpoint.digest(second)
     assert (path / "evaluation.json").read_text() == (folder / "evaluation.json").read_text()
 
@@ -70,7 +70,7 @@ def test_the_same_command_gives_the_same_run(folder: Path, tmp_path: Path, no_fi
 def test_another_seed_gives_another_run(folder: Path, tmp_path: Path, no_figures: None) -> None:
     path = tmp_path / "other"
     assert cli.main([*TRAIN, "--seed", "2", "--run-dir", str(path)]) == 0
-    first, second = RunFolder.open(folder).newest_checkpoint()[1], RunFolder.open(path).newest_checkpoint()[1]
+    first, second = load_checkpoint(RunFolder.open(folder))[1], load_checkpoint(RunFolder.open(path))[1]
     assert checkpoint.digest(first) != checkpoint.digest(second)
 
 
@@ -81,7 +81,7 @@ def test_a_finished_run_is_finished(folder: Path, capfd: pytest.CaptureFixture[s
 
 def test_the_digest_is_that_of_the_newest_state(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["digest", str(folder)]) == 0
-    assert capfd.readouterr().out.strip() == checkpoint.digest(RunFolder.open(folder).newest_checkpoint()[1])
+    assert capfd.readouterr().out.strip() == checkpoint.digest(load_checkpoint(RunFolder.open(folder))[1])
 
 
 def test_evaluate_prints_a_table(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_options_of_the_preset_give_way(tmp_path: Path, no_figures: None) -> Non
     arguments = ["--preset", "classic", "--total-timesteps", "200", "--learning-starts", "100", "--no-double"]
     quiet = flags({"evaluation_episodes": 0, "threads": 1, "device": "cpu", "run_dir": path})
     assert cli.main(["train", "dqn", "--env-id", "CartPole-v1", *arguments, *quiet]) == 0
-    config = RunFolder.open(path).config()
+    config = read_config(RunFolder.open(path))
     assert (config.hyper.double, config.hyper.learning_starts, config.hyper.batch_size) == (False, 100, 64)
 
 

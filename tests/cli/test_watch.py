@@ -37,7 +37,8 @@ def events(last: int) -> Iterator[Event]:
     yield EpisodeEnded(60, pushed(1, 2, 14))
     yield Progress(60, {"loss": 0.5, "q": 1.5, "updates": 3}, {"act": 1.0})
     if last >= 80:
-        yield Evaluated(80, Evaluation(80, (pushed(0, 3, 8), pushed(1, 4, 8)), {"env": to_table(CARTPOLE)}))
+        protocol = {"env": to_table(CARTPOLE), "policy": "greedy"}
+        yield Evaluated(80, Evaluation(80, (pushed(0, 3, 8), pushed(1, 4, 8)), protocol))
         yield Checkpoint(80, {"step": 80})
     if last >= 100:
         yield Checkpoint(100, {"step": 100})
@@ -89,13 +90,13 @@ def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, capsys: pytest.Capt
     run_of(tmp_path / "metrics", 100).metrics_file.write_text('{"kind": "episode"}\n')
     run_of(tmp_path / "torn", 100).metrics_file.write_bytes(b"\xff\xfe\n")
     run_of(tmp_path / "toml", 100).config_file.write_text("= broken")
-    run_of(tmp_path / "unknown", 100).config_file.write_text('algorithm = "alchemy"')
+    run_of(tmp_path / "partial", 100).config_file.write_text('algorithm = "alchemy"')
     assert cli.main(["runs", str(tmp_path)]) == 0
     rows = table(capsys)
     assert rows["good"]["state"] == "finished"
-    assert all(rows[name]["state"].startswith("damaged: ") for name in ("metrics", "torn", "toml", "unknown"))
+    assert all(rows[name]["state"].startswith("damaged: ") for name in ("metrics", "torn", "toml", "partial"))
     assert rows["metrics"]["environment"] == "CartPole-v1"
-    assert "alchemy" in rows["unknown"]["state"]
+    assert "'seed' is missing" in rows["partial"]["state"]
 
 
 def test_runs_draws_a_table_on_a_terminal(

@@ -12,7 +12,7 @@ import torch
 from small_runs import cartpole
 
 from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import RunConfig, override
+from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation import background
 from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator, make_evaluator
@@ -20,7 +20,7 @@ from q2pi.parallel.executor import Job, JobStatus, Stop, never
 from q2pi.runs.checkpoint import digest
 from q2pi.training import loop
 from q2pi.training.events import Checkpoint, Evaluated, Interrupted, Progress
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 
 GAME = {
     "env_id": "SpaceInvaders",
@@ -38,13 +38,13 @@ GAME = {
 }
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"batch_size": 8, "buffer_size": 500, "learning_starts": 20},
-    "pqn": {"num_steps": 10, "num_minibatches": 1, "ema_decay": 0.9},
+    "pqn_laptop": {"num_steps": 10, "num_minibatches": 1, "ema_decay": 0.9},
 }
 
 
-def game(algorithm: str = "dqn", **changes: Any) -> RunConfig[Any]:
+def game(algorithm: str = "dqn", **changes: Any) -> ResolvedConfig[Any]:
     """240 agent steps of Space Invaders, evaluated after 90, 180 and all, with checkpoints after every 60."""
-    return prepare(override(default_config(algorithm), GAME | SMALL[algorithm] | changes))
+    return resolve(override(default_config(algorithm), GAME | SMALL[algorithm] | changes))
 
 
 class Held:
@@ -76,7 +76,7 @@ def test_only_atari_beside_an_accelerator_is_evaluated_in_the_background(monkeyp
     assert isinstance(make_evaluator(game()), BlockingEvaluator)
     monkeypatch.setattr(background, "device_of", lambda name: torch.device("cuda"))
     assert isinstance(make_evaluator(game()), BackgroundEvaluator)
-    assert isinstance(make_evaluator(prepare(cartpole())), BlockingEvaluator), (
+    assert isinstance(make_evaluator(resolve(cartpole())), BlockingEvaluator), (
         "a user's registered environment may not exist in another process"
     )
 

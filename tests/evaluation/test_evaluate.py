@@ -8,12 +8,12 @@ import pytest
 from small_runs import cartpole, invaders, length_after
 
 from q2pi.algorithms.registry import build_agent
+from q2pi.config import resolve
 from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation, evaluate, mean_return
 from q2pi.rng import derive, stream
-from q2pi.training.loop import prepare
 
 SPEC = resolve(EnvSpec("ShortOrLong-v0"))
 SEED = 3
@@ -118,7 +118,7 @@ def test_an_atari_report_names_its_rules_and_the_human_score() -> None:
 def test_it_does_not_depend_on_how_many_games_training_plays(make: Any) -> None:
     reports = []
     for envs in (1, 5):
-        config = prepare(make(num_envs=envs, eval_epsilon=0.3))
+        config = resolve(make(num_envs=envs, eval_epsilon=0.3))
         training = make_envs(config.env, envs, config.seed)
         agent = build_agent(config, training)
         training.close()

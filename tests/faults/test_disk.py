@@ -10,8 +10,9 @@ from small_runs import cartpole, digests
 
 from q2pi import cli
 from q2pi.commands import train
-from q2pi.runs import checkpoint
+from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 
 
 def mount(*arguments: str) -> bool:
@@ -56,18 +57,18 @@ def test_a_disk_that_fills_up(
     stopping = iter([False] * 100 + [True])
     for _ in train.record(train.loop.run(CONFIG, stop=lambda: next(stopping)), run):
         pass
-    assert checkpoint.steps(run.checkpoints) == [400, 404]
+    assert manifest.steps(run.checkpoints) == [400, 404]
     shrink(disk, room)
     capfd.readouterr()
     assert cli.main(["resume", str(path)]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("q2pi: no space left on device")
-    for step in checkpoint.steps(run.checkpoints):
+    for step in manifest.steps(run.checkpoints):
         checkpoint.load(run.checkpoints / f"{step:012d}")
     assert not list(run.checkpoints.glob(".*.partial"))
     assert mount("-o", "remount,size=16m", str(disk))
     assert cli.main(["resume", str(path)]) == 0
-    assert checkpoint.digest(run.newest_checkpoint()[1]) == whole
+    assert checkpoint.digest(load_checkpoint(run)[1]) == whole
     steps = [row["step"] for row in run.rows("episode")]
     assert steps == sorted(steps)
     assert len({(row["game"], row["number"]) for row in run.rows("episode")}) == len(steps)

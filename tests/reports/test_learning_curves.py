@@ -14,8 +14,10 @@ from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports import learning_curves as plots
-from q2pi.reports.learning_curves import learning_curves, published_comparison, window_means
+from q2pi.reports.learning_curves import learning_curves, published_comparison
+from q2pi.reports.windows import usual_width, window_means
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.history import read_history
 
 CARTPOLE = EnvSpec("CartPole-v1", stack=1, clip_rewards=False)
 MACHADO = EnvSpec("Pong", protocol="machado", repeat_action_probability=0.25, clip_rewards=True, frame_skip=4)
@@ -88,7 +90,7 @@ def test_a_window_holds_its_last_step_and_not_the_one_before_its_first() -> None
 def test_a_single_run_is_drawn_with_its_episodes_and_its_evaluations(tmp_path: Path, figures: list[Figure]) -> None:
     run = run_of(
         tmp_path / "run",
-        config_of(env=MACHADO, eval_epsilon=0.002),
+        config_of(env=MACHADO),
         episode(40, 2.0),
         episode(100, 4.0),
         train(100, loss=0.5, q=8.0),
@@ -96,6 +98,8 @@ def test_a_single_run_is_drawn_with_its_episodes_and_its_evaluations(tmp_path: P
         train(200, loss=0.25, q=9.0),
         evaluation(200, 30.0, 20.0, 50.0),
     )
+    policy = "epsilon-greedy, epsilon 0.002"
+    run.evaluation_file.write_text(json.dumps({"protocol": {"policy": policy}}))
     path = tmp_path / "made" / "curve.png"
     assert learning_curves([run], path, width=100) == path
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -110,9 +114,9 @@ def test_a_single_run_is_drawn_with_its_episodes_and_its_evaluations(tmp_path: P
     assert figure.axes[0].get_title(loc="left") == "dqn on Pong"
     assert [axes.get_xlabel() for axes in figure.axes] == ["agent steps"] * 3
     assert [axes.get_ylabel() for axes in figure.axes] == ["raw return per episode", "loss per update", "mean Q-value"]
-    for fact in ("machado protocol, sticky actions 0.25", "rewards clipped", "each 100 agent steps", "epsilon 0.002"):
+    for fact in ("machado protocol, sticky actions 0.25", "rewards clipped", "each 100 agent steps"):
         assert fact in subtitle(figure)
-    assert "30 whole episodes" in subtitle(figure)
+    assert f"30 whole episodes ({policy})" in subtitle(figure)
     assert "over episodes" in subtitle(figure)
 
 
@@ -160,6 +164,16 @@ def test_runs_that_differ_in_more_are_curves_of_their_own_named_by_the_differenc
     ]
 
 
+def test_runs_that_are_evaluated_in_different_ways_name_none(tmp_path: Path, figures: list[Figure]) -> None:
+    runs = []
+    for seed, policy in ((1, "greedy"), (2, "drawn from the policy")):
+        run = run_of(tmp_path / str(seed), config_of(seed), episode(50, 10.0), evaluation(200, 1.0, 0.9, 1.1))
+        run.evaluation_file.write_text(json.dumps({"protocol": {"policy": policy}}))
+        runs.append(run)
+    learning_curves(runs, tmp_path / "both.png", width=100)
+    assert "30 whole episodes, 95 %" in subtitle(figures[0])
+
+
 def test_two_environments_are_named_and_their_rules_are_not_claimed_to_be_one(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
@@ -204,7 +218,7 @@ def test_the_usual_window_is_round_and_holds_ten_episodes_where_it_can(
 ) -> None:
     steps = np.linspace(1, last, episodes).astype(int) if episodes > 1 else [last]
     run = run_of(tmp_path / "run", config_of(), *(episode(int(step), 1.0) for step in steps))
-    assert plots._width([plots.read_history(run)]) == width
+    assert usual_width([read_history(run)]) == width
 
 
 def test_a_run_beside_published_points(tmp_path: Path, figures: list[Figure]) -> None:

@@ -7,20 +7,19 @@ import pytest
 
 from q2pi.algorithms.q_learning import Config
 from q2pi.algorithms.registry import build_agent
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum
 from q2pi.errors import UserError
 from q2pi.reports import q_table as tables
 from q2pi.reports.q_table import Grid, grid_of, table_picture
-from q2pi.training.loop import prepare
 
 
 def agent_on(env_id: str, algorithm: str = "q_learning") -> object:
     from q2pi.algorithms.registry import find
 
     hyper = find(algorithm).Config() if algorithm != "q_learning" else Config()
-    config = prepare(RunConfig(algorithm=algorithm, num_envs=1, device="cpu", env=EnvSpec(env_id), hyper=hyper))
+    config = resolve(RunConfig(algorithm=algorithm, num_envs=1, device="cpu", env=EnvSpec(env_id), hyper=hyper))
     envs = make_envs(config.env, 1, 0)
     agent = build_agent(config, envs)
     envs.close()
@@ -48,7 +47,7 @@ def test_directions_are_those_in_which_the_world_moves(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", ["q2pi/AliasedVacuumCells-v0", "q2pi/AliasedVacuumDiscrete-v0"])
 def test_the_corridor_is_drawn_as_it_is(env_id: str) -> None:
     grid, world = grid_of(EnvSpec(env_id)), AliasedVacuum()
-    assert grid.kind.tolist() == [[""] * 5, ["danger", "rock", "goal", "rock", "danger"]]
+    assert grid.kind.tolist() == [[""] * 5, ["hazard", "wall", "goal", "wall", "hazard"]]
     for cell in range(5):
         for action, (down, right) in enumerate(grid.directions):
             following, below, _ = world.move(cell, action)
@@ -60,9 +59,9 @@ def test_the_corridor_is_drawn_as_it_is(env_id: str) -> None:
 
 def test_holes_cliff_and_goals_have_no_arrow() -> None:
     lake, cliff = grid_of(EnvSpec("FrozenLake-v1")), grid_of(EnvSpec("CliffWalking-v1"))
-    assert np.argwhere(lake.kind == "danger").tolist() == [[1, 1], [1, 3], [2, 3], [3, 0]]
+    assert np.argwhere(lake.kind == "hazard").tolist() == [[1, 1], [1, 3], [2, 3], [3, 0]]
     assert (lake.kind[3, 3], lake.row[3, 3], lake.row[1, 1]) == ("goal", -1, -1)
-    assert cliff.kind[3].tolist() == ["", *["danger"] * 10, "goal"]
+    assert cliff.kind[3].tolist() == ["", *["hazard"] * 10, "goal"]
     assert (cliff.kind[:3] == "").all()
     assert cliff.row[2, 5] == 2 * 12 + 5
 

@@ -18,8 +18,9 @@ from small_runs import cartpole, invaders
 from q2pi import cli
 from q2pi.commands import train
 from q2pi.config import RunConfig
-from q2pi.runs import checkpoint
+from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.training.events import Event
 
 # Processes of their own that need not import torch again.
@@ -34,7 +35,7 @@ def live(path: Path, fate: Fate) -> None:
     """Train in the run folder `path`, from its newest checkpoint if it has one, until fate strikes."""
     sys.stdout = sys.stderr = io.StringIO()
     run = RunFolder.open(path)
-    _, state, info, _ = run.newest_checkpoint() if checkpoint.steps(run.checkpoints) else (0, None, {}, [])
+    _, state, info, _ = load_checkpoint(run) if manifest.steps(run.checkpoints) else (0, None, {}, [])
     kind, number = fate
     if kind == "flush":
         os.fsync = dying(os.fsync, number)
@@ -43,7 +44,7 @@ def live(path: Path, fate: Fate) -> None:
     else:
         events = train.loop.run
         train.loop.run = lambda *arguments: dying_at(events(*arguments), number, signal.Signals[kind])
-    sys.exit(train.carry_on(run, run.config(), state, info.get("seconds", 0.0)))
+    sys.exit(train.carry_on(run, read_config(run), state, info.get("seconds", 0.0)))
 
 
 def dying(call: Any, number: int) -> Any:
@@ -82,12 +83,12 @@ def exit_code_of(path: Path, fate: Fate) -> int | None:
 
 
 def digest_of(path: Path) -> str:
-    return checkpoint.digest(RunFolder.open(path).newest_checkpoint()[1])
+    return checkpoint.digest(load_checkpoint(RunFolder.open(path))[1])
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """Return all rows of metrics.jsonl without the readings of the clock."""
-    clock = {"seconds", "elapsed", "spent"}
+    clock = {"seconds", "wall_seconds", "train_seconds"}
     lines = RunFolder(path).metrics_file.read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
 
@@ -99,7 +100,7 @@ def episodes(path: Path) -> list[Any]:
 def check_intact(path: Path) -> None:
     """Every checkpoint that has its name is whole, however the process died."""
     folder = RunFolder.open(path).checkpoints
-    for step in checkpoint.steps(folder):
+    for step in manifest.steps(folder):
         assert checkpoint.load(folder / f"{step:012d}")[0]["step"] == step
 
 
@@ -122,12 +123,12 @@ FATES: list[Fate] = [("flush", 19), ("SIGKILL", 2), ("flush", 2), ("flush", 17)]
 @pytest.mark.parametrize("uninterrupted", WORLDS.values(), ids=WORLDS.keys(), indirect=True)
 def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "killed"
-    run = RunFolder.create(path, RunFolder(uninterrupted).config())
-    every = run.config().checkpoint_frequency
+    run = RunFolder.create(path, read_config(RunFolder(uninterrupted)))
+    every = read_config(run).checkpoint_frequency
     for fate, kept, torn in zip(FATES, [1, 1, 1, 2], [2, 2, 2, 3], strict=True):
         assert exit_code_of(path, fate) == -signal.SIGKILL
         check_intact(path)
-        assert checkpoint.steps(run.checkpoints)[-1] // every == kept
+        assert manifest.steps(run.checkpoints)[-1] // every == kept
         assert [int(path.name.split(".")[1]) // every for path in run.checkpoints.glob(".*.partial")] == [torn]
     assert cli.main(["resume", str(path)]) == 0
     capsys.readouterr()
@@ -144,11 +145,11 @@ def test_killed_from_outside_while_a_checkpoint_is_written(uninterrupted: Path, 
     path = tmp_path / "killed"
     run = RunFolder.create(path, cartpole())
     for _ in range(2):
-        before = checkpoint.steps(run.checkpoints)
+        before = manifest.steps(run.checkpoints)
         process = SPAWN.Process(target=live, args=(path, ("slow", 30)))
         process.start()
         deadline = time.monotonic() + 60
-        while checkpoint.steps(run.checkpoints) == before or not list(run.checkpoints.glob(".*.partial")):
+        while manifest.steps(run.checkpoints) == before or not list(run.checkpoints.glob(".*.partial")):
             assert time.monotonic() < deadline
             time.sleep(0.002)
         process.kill()
@@ -177,7 +178,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
     path = tmp_path / "stopped"
     RunFolder.create(path, cartpole())
     assert exit_code_of(path, (signal_name, 7)) == 130
-    stopped_at = checkpoint.steps(RunFolder(path).checkpoints)[-1]
+    stopped_at = manifest.steps(RunFolder(path).checkpoints)[-1]
     assert 0 < stopped_at < 400
     assert rows(path)[-1]["step"] == stopped_at
     assert cli.main(["resume", str(path)]) == 0
@@ -212,4 +213,4 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     run = RunFolder.create(tmp_path / "stopped", cartpole())
     with pytest.raises(KeyboardInterrupt):
         train.carry_on(run, cartpole(), None, 0.0)
-    assert checkpoint.steps(run.checkpoints) == []
+    assert manifest.steps(run.checkpoints) == []

@@ -17,7 +17,8 @@ import torch
 import q2pi
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
-from q2pi.runs.checkpoint import Damaged, StoredArray, digest, load, load_newest, notes, save, steps
+from q2pi.runs.checkpoint import Damaged, StoredArray, digest, load, load_newest, save
+from q2pi.runs.manifest import checksum, notes, steps
 from q2pi.types import State
 
 FILES = ["manifest.json", "state.json", "weights.safetensors", "arrays.safetensors", "replay.frames.zst"]
@@ -177,7 +178,7 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> No
     manifest = json.loads((path / "manifest.json").read_text())
     del manifest["sha256"]
     change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest | {"sha256": checkpoint._checksum(manifest)}))
+    (path / "manifest.json").write_text(json.dumps(manifest | {"sha256": checksum(manifest)}))
 
 
 def test_a_newer_format_is_refused_and_the_first_is_read(folder: Path) -> None:

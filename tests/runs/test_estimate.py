@@ -18,12 +18,11 @@ from small_runs import cartpole, invaders
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import agent_spec, build_agent, default_config
 from q2pi.commands.terminal import explain
-from q2pi.config import RunConfig, override
+from q2pi.config import RunConfig, override, resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.runs import estimate
 from q2pi.training.events import Progress
-from q2pi.training.loop import prepare
 
 
 def test_counts_of_a_run_by_hand() -> None:
@@ -42,7 +41,7 @@ def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: p
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1_000))
     monkeypatch.setattr(estimate.psutil, "Process", lambda: process)
     monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
-    config = prepare(config)
+    config = resolve(config)
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent: Any = build_agent(config, envs)
     needed = registry.find("dqn").memory_needed(config.hyper, agent_spec(config, envs))
@@ -73,7 +72,7 @@ def test_peak_memory_grows_with_what_is_touched() -> None:
 
 def test_a_million_atari_frames_take_seven_gigabytes() -> None:
     """84 * 84 = 7056 bytes a frame, and 21 beside it: action 8, reward 4, continuation 4, age 4, final 1."""
-    config = prepare(invaders(resize=(84, 84), num_envs=8))
+    config = resolve(invaders(resize=(84, 84), num_envs=8))
     envs = make_envs(config.env, 1, 1)
     spec = replace(agent_spec(config, envs), num_envs=8)
     envs.close()
@@ -94,7 +93,7 @@ def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() -> None:
     config = override(default_config("pqn"), {"env_id": "SpaceInvaders", "num_envs": 8, "window": 10**6})
     with pytest.raises(UserError, match=r"^--num-envs 8 with --window 1000000 needs [\d.]+ GB, more than"):
-        estimate.estimate(prepare(config))
+        estimate.estimate(resolve(config))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() ->
     ids=["usual", "one step of all games", "five steps"],
 )
 def test_a_trial_gives_a_time(config: RunConfig[Any]) -> None:
-    assert 0 < estimate.time_run(prepare(config)).seconds < 60
+    assert 0 < estimate.time_run(resolve(config)).seconds < 60
 
 
 PEAK = """
@@ -111,9 +110,9 @@ import sys
 from small_runs import cartpole
 from q2pi.runs import estimate
 from q2pi.runs.execute import execute
-from q2pi.training.loop import prepare
+from q2pi.config import resolve
 
-config = prepare(cartpole(hidden=(1500, 1500)))
+config = resolve(cartpole(hidden=(1500, 1500)))
 expected = estimate.time_run(config).memory + estimate.estimate(config).storage
 for _ in execute(config, sys.argv[1]):
     pass
@@ -131,7 +130,7 @@ def test_the_peak_of_a_run_is_that_of_its_forecast(tmp_path: Path) -> None:
 
 
 def test_more_steps_take_more_time() -> None:
-    config = prepare(cartpole())
+    config = resolve(cartpole())
     assert estimate.time_run(replace(config, total_timesteps=400_000)).seconds > 10 * estimate.time_run(config).seconds
 
 
@@ -142,13 +141,13 @@ def test_each_part_is_forecast_by_the_row_in_which_it_was_quickest() -> None:
         Progress(600, {"updates": 10}, {"act": 0.2, "environment": 0.4, "learn": 1.0}),
         Progress(900, {"updates": 0}, {"act": 0.5, "environment": 0.5, "learn": 0.0}),
     ]
-    assert estimate._seconds(prepare(cartpole()), rows) == pytest.approx(0.8 + 8.4)
-    assert np.isnan(estimate._seconds(prepare(cartpole()), rows[2:])), "no update, no telling"
+    assert estimate._seconds(resolve(cartpole()), rows) == pytest.approx(0.8 + 8.4)
+    assert np.isnan(estimate._seconds(resolve(cartpole()), rows[2:])), "no update, no telling"
 
 
 def explained(config: RunConfig[Any], brief: bool) -> str:
     text = io.StringIO()
-    explain(prepare(config), "classic", Console(file=text, width=120), brief)
+    explain(resolve(config), "classic", Console(file=text, width=120), brief)
     return text.getvalue()
 
 
@@ -183,9 +182,9 @@ def test_frames_are_compressed_where_raw_ones_take_over_a_third_of_the_memory(
     changes: dict[str, Any], memory: int, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("q2pi.training.loop.virtual_memory", lambda: SimpleNamespace(total=memory))
-    assert prepare(invaders(resize=(84, 84), **changes)).hyper.replay_codec == codec
+    assert resolve(invaders(resize=(84, 84), **changes)).hyper.replay_codec == codec
 
 
 def test_vectors_are_kept_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("q2pi.training.loop.virtual_memory", lambda: SimpleNamespace(total=1_000))
-    assert prepare(cartpole()).hyper.replay_codec == "raw"
+    assert resolve(cartpole()).hyper.replay_codec == "raw"

@@ -13,9 +13,9 @@ from small_runs import cartpole
 from q2pi.envs.vector import Episode
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import Evaluation
-from q2pi.runs import checkpoint
-from q2pi.runs import folder as rundir
+from q2pi.runs import manifest
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import read_config
 from q2pi.runs.recorder import record
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress, Started
 
@@ -48,7 +48,7 @@ def scores(run: RunFolder, file: str) -> list[float]:
 
 def test_a_new_run_holds_its_config(run: RunFolder) -> None:
     assert [path.name for path in run.path.iterdir()] == ["config.toml"]
-    assert RunFolder.open(run.path).config() == cartpole()
+    assert read_config(RunFolder.open(run.path)) == cartpole()
 
 
 def test_an_empty_folder_can_become_a_run(tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_rows_are_written_by_kind(run: RunFolder) -> None:
     assert episode == {"kind": "episode", "step": 4, "return": 9.0, "length": 3, "game": 0, "number": 0, "seed": 1000}
     (train,) = run.rows("train")
     assert (train["step"], train["loss"], train["seconds"]) == (8, 0.5, seconds)
-    assert train["spent"] == 3.0, "training, without the evaluation"
+    assert train["train_seconds"] == 3.0, "training, without the evaluation"
     (judged,) = run.rows("evaluation")
     assert (judged["step"], judged["scores"], judged["statistics"]["mean"]) == (8, [7.0], 7.0)
     assert json.loads(run.evaluation_file.read_text())["protocol"] == {"env": {"env_id": "CartPole-v1"}}
-    assert checkpoint.steps(run.checkpoints) == [8]
+    assert manifest.steps(run.checkpoints) == [8]
 
 
 def test_the_best_and_the_newest_episodes_are_kept(run: RunFolder) -> None:
@@ -127,6 +127,31 @@ def test_a_torn_last_line_is_no_row(run: RunFolder) -> None:
     assert len(run.rows("episode")) == 1
 
 
+def test_the_tail_gives_each_row_once_and_never_a_torn_one(run: RunFolder) -> None:
+    assert run.tail() == ([], 0)
+    first, second = b'{"kind": "train", "step": 1}\n', b'{"kind": "train", "step": 2}\n'
+    run.metrics_file.write_bytes(first + second[:20])
+    rows, offset = run.tail()
+    assert ([row["step"] for row in rows], offset) == ([1], len(first))
+    assert run.tail(offset) == ([], offset), "the second row is not complete yet"
+    run.metrics_file.write_bytes(first + second)
+    rows, offset = run.tail(offset)
+    assert ([row["step"] for row in rows], offset) == ([2], len(first + second))
+    assert run.tail(offset) == ([], offset)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_the_tail_starts_over_if_a_resumed_run_has_dropped_rows(run: RunFolder, kept: int) -> None:
+    rows = [b'{"kind": "train", "step": 1}\n', b'{"kind": "train", "step": 22}\n', b'{"kind": "train", "step": 333}\n']
+    run.metrics_file.write_bytes(b"".join(rows))
+    _, offset = run.tail()
+    run.metrics_file.write_bytes(b"".join(rows[:kept]))
+    assert run.tail(offset) == ([], 0)
+    # The run has come further than before: the offset is now in the middle of a line.
+    run.metrics_file.write_bytes(b"".join(rows[:kept] + [b'{"kind": "train", "step": 22, "loss": 0.123456789}\n'] * 3))
+    assert run.tail(offset) == ([], 0)
+
+
 def test_a_run_without_metrics_has_no_rows(run: RunFolder) -> None:
     assert run.rows("train") == []
 
@@ -143,7 +168,7 @@ def test_a_second_process_is_kept_out(run: RunFolder) -> None:
 def test_time_before_a_resume_counts(run: RunFolder) -> None:
     for _ in record(iter([started(), saved(4)]), run, seconds_before=100.0):
         pass
-    assert 100 <= checkpoint.notes(run.checkpoints, 4)["seconds"] < 160
+    assert 100 <= manifest.notes(run.checkpoints, 4)["seconds"] < 160
 
 
 def tensorboard(run: RunFolder) -> list[tuple[int, Any]]:
@@ -174,18 +199,18 @@ def test_tensorboard_gets_the_same_numbers(run: RunFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["total_timesteps = ", b"\xff\xfe", "seed = 1"], ids=["torn", "binary", "nameless"])
+@pytest.mark.parametrize("text", ["total_timesteps = ", b"\xff\xfe", "seed = 1", "algorithm = 3"])
 def test_a_config_that_cannot_be_read(run: RunFolder, text: str | bytes) -> None:
     run.config_file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError, match=r"config\.toml") as caught:
-        run.config()
-    assert "\n" not in str(caught.value)
+    for read in (read_config, RunFolder.table, RunFolder.env):
+        with pytest.raises(UserError, match=r"config\.toml") as caught:
+            read(run)
+        assert "\n" not in str(caught.value)
 
 
-def test_small_files_are_replaced_whole(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = run.path / "small.json"
-    rundir._replace(path, "old")
-    monkeypatch.setattr(rundir.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
-    with pytest.raises(OSError, match="full"):
-        rundir._replace(path, "new")
-    assert path.read_text() == "old"
+def test_the_environment_is_read_without_the_algorithm(run: RunFolder) -> None:
+    run.config_file.write_text(run.config_file.read_text().replace('algorithm = "dqn"', 'algorithm = "alchemy"'))
+    assert run.table()["algorithm"] == "alchemy"
+    assert run.env() == cartpole().env
+    with pytest.raises(UserError, match="alchemy"):
+        read_config(run)

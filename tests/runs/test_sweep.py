@@ -99,7 +99,7 @@ def test_names_stay_when_the_file_grows(tmp_path: Path) -> None:
         ('"dqn", "ppo"', "", "algorithms = []: it must be a list of one or more names"),
         ('"dqn", "ppo"', '"dqm"', "unknown algorithm 'dqm'"),
         ('["CartPole-v1"]', "[]", "env_ids = []"),
-        ('["CartPole-v1"]', '["CartPoll-v1"]', "did you mean CartPole-v1"),
+        ('["CartPole-v1"]', '["CartPoll-v1"]', "did you mean 'CartPole-v1'"),
         ('["CartPole-v1"]', '["Pong", "ALE/Pong-v5"]', "Pong/dqn/seed-1 is listed twice"),
         ("[options]", "[options]\nseed = 3", "[options] seed: a sweep takes it from seeds"),
         ("[options]", "[options]\ngama = 0.9", "unknown option 'gama' of dqn (did you mean 'gamma'?)"),

@@ -8,10 +8,9 @@ import pytest
 from q2pi.acceleration import precision
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
-from q2pi.config import override
+from q2pi.config import override, resolve
 from q2pi.errors import UserError
 from q2pi.training import loop
-from q2pi.training.loop import prepare
 from q2pi.training.presets import configure, names
 
 ALL = [(algorithm, preset) for algorithm in registry.names() for preset in names(algorithm)]
@@ -21,7 +20,7 @@ ALL = [(algorithm, preset) for algorithm in registry.names() for preset in names
 def test_every_preset_can_run(algorithm: str, preset: str) -> None:
     config, used = configure(algorithm, "CartPole-v1" if preset == "classic" else None, preset)
     assert used == preset
-    assert prepare(config).algorithm == algorithm
+    assert resolve(config).algorithm == algorithm
     assert config != default_config(algorithm)
 
 
@@ -64,7 +63,7 @@ def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("preset", "fragment"),
     [
-        ("natur", "nature, quick; did you mean 'nature'?"),
+        ("natur", "nature, quick (did you mean 'nature'?)"),
         ("missing.toml", "nature, quick (or give the path of a .toml file)"),
     ],
 )
@@ -110,6 +109,6 @@ def test_auto_precision_is_settled_before_the_run(
 ) -> None:
     monkeypatch.setattr(precision, "choice", lambda network, device: "bf16" if network in pays else "fp32")
     config, _ = configure("dqn", env_id)
-    config = loop.prepare(override(replace(config, precision="auto"), options))
+    config = loop.resolve(override(replace(config, precision="auto"), options))
     assert config.precision == found
-    assert loop.prepare(config) == config
+    assert loop.resolve(config) == config

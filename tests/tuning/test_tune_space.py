@@ -8,13 +8,12 @@ from small_studies import begun, plan
 
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo
 from q2pi.algorithms.registry import default_config
-from q2pi.config import override
+from q2pi.config import override, resolve
 from q2pi.errors import UserError
-from q2pi.training.loop import prepare
 from q2pi.tuning.plan import StudyFolder, check_same
 from q2pi.tuning.space import decode, distribution, encode, narrow
 
-BASE = prepare(
+BASE = resolve(
     override(
         default_config("dqn"),
         {"env_id": "CartPole-v1", "total_timesteps": 5_000, "buffer_size": 1_000, "learning_starts": 100},

@@ -1,68 +1,108 @@
-"""A function of tensors as one CUDA graph: its hundred small kernels are launched as one, without Python between them.
+"""A function of tensors as one CUDA graph: its kernels are launched together, without Python between them.
 
-    captured = Captured(device)
-    output = captured(function, a, b)          # on the CPU just function(a, b)
+    graph = CudaGraph(device)
+    output = graph.wrap(function)(a, b)     # on the CPU, `wrap` returns the function itself
 
-It must be the same function at every call, change nothing but tensors in place (parameters, their gradients, an
-optimizer with `capturable=True`), and wait for nothing on the host. Shapes are those of the call that was captured;
-a call with others is made as it comes.
+Pass the same function each time. It may only modify tensors in place (parameters, their gradients, an optimizer with
+`capturable=True`) and must not sync with the host. Inputs of another shape run eagerly. Inputs and outputs are tensors,
+or dataclasses, dicts and tuples of them; what is no tensor in an input is passed on as it was at the capture.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Calls that are made as they come before the capture, on a stream of their own, as torch asks for: what is allocated
-once, such as an optimizer's state, must be there by then."""
+"""Eager calls before the capture, on a side stream, as torch requires: what is allocated once, such as an optimizer's
+state, must exist by then."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CudaGraph:
-    """Calls a function on the CPU; on a CUDA device captures it once and replays it from then on.
+    """Captures a function once on a CUDA device and replays it from then on.
 
-    It holds no reference to the function: a method's owner that holds its `Captured` is still freed at once.
+    It holds no reference to the function: an owner of a method that holds its `CudaGraph` is still freed at once.
 
     Args:
-        device: where the function's tensors lie.
+        device: of the function's tensors.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.inputs: tuple[Any, ...] = ()
+        self.output: Any = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the capture: the function's tensors are new ones from now on."""
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.inputs: tuple[Tensor, ...] = ()
-        self.output = torch.empty(0)
 
-    def __call__(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Return the function's output, which is the caller's own; its inputs may lie on the host."""
+    def wrap(self, function: Function) -> Function:
+        """Return the function, graphed on a CUDA device and as it is elsewhere."""
         if self.device.type != "cuda":
-            return function(*inputs)
+            return function
+        graphed: Any = partial(self._call, function)
+        return graphed  # type: ignore[no-any-return]
+
+    def _call(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """Return the function's output, which belongs to the caller; inputs may be on the host."""
         self.calls += 1
         if self.calls <= WARM_UP:
-            return self._aside(function, inputs)
+            return self._on_side_stream(function, inputs)
         if self.graph is None:
             self._capture(function, inputs)
-        if any(static.shape != given.shape for static, given in zip(self.inputs, inputs, strict=True)):
-            return function(*(given.to(self.device) for given in inputs))
-        for static, given in zip(self.inputs, inputs, strict=True):
-            static.copy_(given, non_blocking=True)
+        static, given = list(_tensors(self.inputs)), list(_tensors(inputs))
+        if any(old.shape != new.shape for old, new in zip(static, given, strict=True)):
+            return function(*_map(lambda tensor: tensor.to(self.device), inputs))
+        for old, new in zip(static, given, strict=True):
+            old.copy_(new, non_blocking=True)
         assert self.graph is not None
         self.graph.replay()
-        return self.output.clone()
+        return _map(Tensor.clone, self.output)
 
-    def _aside(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-        """Call the function on a side stream: every call of the warm-up is one that counts."""
-        aside, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
-        aside.wait_stream(main)
-        with torch.cuda.stream(aside):
-            output = function(*(given.to(self.device) for given in inputs))
-        main.wait_stream(aside)
+    def _on_side_stream(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
+        """Call the function on a side stream; the calls of the warm-up count as any other."""
+        side, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            output = function(*_map(lambda tensor: tensor.to(self.device), inputs))
+        current.wait_stream(side)
         return output
 
-    def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
-        """Record the function's kernels; none of them runs."""
-        self.inputs = tuple(torch.empty_like(given, device=self.device) for given in inputs)
+    def _capture(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
+        """Record the function's kernels without running them."""
+        self.inputs = _map(lambda tensor: torch.empty_like(tensor, device=self.device), inputs)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.output = function(*self.inputs)
+
+
+def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return a value with `change` applied to each tensor in it."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _map(change, item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_map(change, item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {entry.name: _map(change, getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changes)
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a value, always in the same order."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map(keep, value)
+    yield from found

@@ -1,4 +1,4 @@
-"""From a name to a configuration, and from a prepared one to an agent, fresh or with what a checkpoint holds."""
+"""Torch devices by the name that a configuration holds."""
 
 import torch
 
@@ -6,7 +6,11 @@ from q2pi.errors import UserError
 
 
 def device_of(name: str) -> torch.device:
-    """Return the torch device for auto, cpu or cuda."""
+    """Return the torch device for auto, cpu or cuda.
+
+    Raises:
+        UserError: cuda, and torch finds no CUDA device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,6 +1,6 @@
 """Whether bf16 pays here: measured once on each machine, since instructions for it do not make it fast.
 
-    choice("nature", device) -> bf16 or fp32
+    faster_precision("nature", device) -> bf16 or fp32
 
 Processors with tile instructions (AMX) compute these networks in half the time; on some that have bf16 dot products
 alone, the conversions around each layer cost more than they save, on others they do not. What was measured is kept in
@@ -29,7 +29,7 @@ PAYS = 0.9
 """bf16 is taken where it needs at most this share of fp32's time."""
 
 
-def choice(network: Network, device: torch.device) -> Precision:
+def faster_precision(network: Network, device: torch.device) -> Precision:
     """Return the faster precision for a network of images; on CUDA the instructions decide, without a measurement."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

@@ -1,86 +1,205 @@
-"""What every algorithm is given and what it must offer: the contract between an algorithm's file and the one loop.
+"""The contract between an algorithm's file and the generic code: `Config`, `Agent` and what an agent is built from.
 
-An algorithm's module holds
+An algorithm is a module of this package that holds
 
-    OBSERVATIONS, ACTIONS              the spaces it serves, in words, for `q2pi algorithms`
-    Config                             frozen dataclass of hyperparameters, each with a docstring
-    SPACE                              name of an option -> the range to search it in, see `q2pi.search`; an option is a
-                                       field of Config, or `num_envs`
-    settle(run)                        the nearest RunConfig whose options fit each other, where they were drawn apart;
-                                       options that the others leave without effect get their defaults
-    check(run)                         UserError for the first hyperparameter of a RunConfig that is out of its bounds
-    check_spaces(setting)              UserError where it cannot serve the environment's spaces
-    updates_owed(run, step)            gradient updates of a RunConfig after `step` agent steps, for the forecast
-    memory_needed(config, setting)     bytes of its own storage when full
-    calibration(run)                   a short run with the same work per step and per update, to be timed
-    Agent(config, setting)             see `Agent` below
+    Config     frozen dataclass, a subclass of `AlgorithmConfig`: hyperparameters, each with a docstring
+    Agent      class built as Agent(config, spec), see the protocol `Agent` below
+
+Generic code never looks for a hyperparameter by its name: it calls the methods of `AlgorithmConfig`.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from q2pi.algorithms.common.search_space import Space
+from q2pi.config import RunConfig, at_least, within
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
+from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
+from q2pi.networks.initialisation import seeded
+from q2pi.networks.policy import serves
+from q2pi.networks.torsos import Network
+from q2pi.rng import stream
 from q2pi.types import Array, Metrics, State
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+Own = TypeVar("Own", bound="AlgorithmConfig")
 
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """The world an agent is built for."""
+    """What an agent needs to know about its environment and its run."""
 
     env: EnvSpec
     """Resolved specification of the environment."""
     num_envs: int
-    frame_shape: tuple[int, ...]
-    frame_dtype: np.dtype[Any]
+    frame_space: Any
+    """The gymnasium Box of one frame (or vector, or row of table indices)."""
     stack: int
-    observation_shape: tuple[int, ...]
+    """Frames per observation."""
     action_space: Any
-    """The gymnasium space of one game's action."""
+    """The gymnasium space of one environment's action."""
     total_timesteps: int
-    """Agent steps, for schedules."""
+    """Budget in agent steps, for schedules."""
     seed: int
     device: torch.device
     precision: str
+    """fp32 or bf16."""
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self.frame_space.shape
+        return shape
+
+    @property
+    def frame_dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = np.dtype(self.frame_space.dtype)
+        return dtype
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one stacked observation: stacks are concatenated along the frame's first axis."""
+        first, *rest = self.frame_shape
+        return (self.stack * first, *rest)
+
+    def rng(self, name: str, *counters: int) -> np.random.Generator:
+        """Return the run's random stream `name` at up to three counters, see `q2pi.rng.stream`."""
+        return stream(self.seed, name, *counters)
+
+    def build(self, build: Callable[[], Module], name: str) -> Module:
+        """Return `build()` on the device, its initial weights drawn from the run's stream `name`."""
+        return seeded(build, self.seed, name).to(self.device)
+
+    def linear(self, start: float, end: float, fraction: float, step: int) -> float:
+        """Return the value at agent step `step` of a linear schedule over a share of the budget."""
+        return linear(start, end, fraction, self.total_timesteps, step)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which networks compute: bf16 autocast if the run asks for it."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """Hyperparameters, and the answers that generic code asks of an algorithm; a subclass overrides what differs."""
+
+    OBSERVATIONS: ClassVar[str] = "images, vectors"
+    """Observations that the algorithm takes, in words."""
+    ACTIONS: ClassVar[str] = "Discrete"
+    """Action spaces that the algorithm takes, in words."""
+    SPACE: ClassVar[Space] = {}
+    """Option -> range that `q2pi tune` searches; an option is a field, or `num_envs`."""
+    AT_LEAST: ClassVar[Mapping[str, float]] = {}
+    """Option -> its least value."""
+    WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Option -> its least and its greatest value."""
+    STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ("num_envs",)
+    """Options to name if the agent's storage does not fit in memory."""
+
+    def check(self, run: RunConfig[Any]) -> None:
+        """Raise a UserError for the first hyperparameter that is out of its bounds."""
+        for name, bound in self._bounds("AT_LEAST").items():
+            at_least(self, bound, name)
+        for name, (low, high) in self._bounds("WITHIN").items():
+            within(self, low, high, name)
+
+    def repaired(self, run: RunConfig[Any]) -> RunConfig[Any]:
+        """Return the nearest run whose options fit each other; a tuner draws each of them by itself."""
+        return run
+
+    def resolved(self: Own, run: RunConfig[Any]) -> Own:
+        """Return the hyperparameters with nothing left to `auto`, for this machine."""
+        return self
+
+    def check_spaces(self, spec: AgentSpec) -> None:
+        """Raise a UserError if the algorithm cannot serve the environment's spaces."""
+        env_id, name = spec.env.env_id, self.algorithm
+        kind = type(spec.action_space).__name__
+        if kind != "Discrete" and ("Box" not in self.ACTIONS or not serves(spec.action_space)):
+            needed = "Discrete or Box" if "Box" in self.ACTIONS else "a Discrete action space"
+            raise UserError(f"--env-id {env_id} has actions {spec.action_space}: {name} needs {needed}")
+        if spec.frame_dtype == np.int64:
+            raise UserError(f"--env-id {env_id} has Discrete observations: {name} needs a Box space")
+
+    def updates_due(self, step: int, num_envs: int) -> int:
+        """Return the number of gradient updates due after `step` agent steps."""
+        raise NotImplementedError
+
+    def storage_bytes(self, spec: AgentSpec, steps: int) -> int:
+        """Return the bytes of the agent's own storage after `steps` agent steps."""
+        raise NotImplementedError
+
+    def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
+        """Return a short run with the same work per step and per update, for timing."""
+        return run
+
+    @property
+    def image_network(self) -> Network:
+        """The torso for images, whose precision is measured before a run."""
+        return "nature"
+
+    @property
+    def storage_note(self) -> str:
+        """How the storage keeps its data, in words, or ""."""
+        return ""
+
+    @property
+    def method(self) -> str:
+        """The method that these hyperparameters train, in words, for the table that a run prints first."""
+        return self.algorithm
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm: its file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @classmethod
+    def _bounds(cls, name: str) -> dict[str, Any]:
+        """Return a table of bounds with those of the base classes."""
+        bounds: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            bounds |= vars(base).get(name, {})
+        return bounds
 
 
 class Agent(Protocol):
-    """The two phases, sampling and training, of a learner.
+    """A learner with two phases, sampling and training.
 
-    The loop calls, for each step of N games: `act`, then `learn` and `observe` in the order that `overlap` says:
+    For each step of N environments the loop calls `act`, then `learn` and `observe` in the order that `overlap` says:
 
         overlap = True    act, send, learn (while the emulators step), recv, observe
         overlap = False   act, send, recv, observe, learn
 
-    Either way what `learn` reads depends on the counters alone, never on how fast an emulator was. `state` can be
-    asked for before any `act`, so checkpoints need no alignment with rollouts or updates.
+    What `learn` reads depends on counters alone, never on how fast an emulator was. `state` may be called before any
+    `act`, so checkpoints need no alignment with rollouts or updates.
     """
 
     overlap: bool
 
     @property
     def evaluation_policy(self) -> str:
-        """How `evaluation_act` chooses, in words, for the protocol of a score."""
+        """How `evaluation_act` chooses actions, in words, for the protocol of a score."""
 
     def begin(self, observation: Array) -> None:
-        """Take in the first observations [N, ...] of a fresh run."""
+        """Receive the first observations [N, ...] of a new run."""
 
     def act(self, observation: Array, step: int) -> Array:
-        """Return training actions [N] for observations [N, ...] at agent step `step`, exploring as the method does."""
+        """Return training actions [N] for observations [N, ...] at agent step `step`, with exploration."""
 
-    def observe(self, action: Array, result: Step) -> None:
-        """Take in one step of N games."""
+    def observe(self, action: Array, step: Step) -> None:
+        """Store one step of N environments."""
 
     def learn(self, step: int) -> list[Metrics]:
-        """Do the updates that are owed after `step` agent steps; one dict of scalars for each update."""
+        """Make the updates that are due after `step` agent steps; return one dict of scalars for each update."""
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        """Return actions [N] as the method is judged, drawing what randomness that takes from `noise`."""
+        """Return the evaluation policy's actions [N]; `noise` is its only source of randomness."""
 
     def predict(
         self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
@@ -94,18 +213,7 @@ class Agent(Protocol):
         """Return everything that training has changed, as nested dicts of tensors, arrays and numbers."""
 
     def load(self, state: State) -> None:
-        """Continue from what `state` returned; without its "replay", where it has one, the agent can act, not learn."""
-
-
-def precision(spec: AgentSpec) -> torch.autocast:
-    """Return the context in which networks compute: bf16 autocast where the run asks for it."""
-    return torch.autocast(spec.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16")
-
-
-def refuse_tables(spec: AgentSpec, name: str) -> None:
-    """Raise a UserError where observations are numbers of states, which a network would read as quantities."""
-    if spec.frame_dtype == np.int64:
-        raise UserError(f"--env-id {spec.env.env_id} shows numbers of states: {name} needs images or vectors")
+        """Continue from what `state` returned; without its "replay" the agent can act, not learn."""
 
 
 def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
@@ -124,3 +232,17 @@ def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
     if batch.shape[1:] != shape:
         raise ValueError(f"observation of shape {array.shape}: expected {shape} or a batch of it")
     return np.ascontiguousarray(batch), single
+
+
+def to_metrics(scalars: list[dict[str, torch.Tensor]]) -> list[Metrics]:
+    """Return scalars [] by name as numbers, with one device-to-host sync for all updates."""
+    if not scalars:
+        return []
+    names = list(scalars[0])
+    table = torch.stack([torch.stack([row[name].detach() for name in names]) for row in scalars])
+    return [dict(zip(names, values, strict=True)) for values in table.tolist()]
+
+
+def observation_bytes(spec: AgentSpec) -> int:
+    """Return the bytes of one stacked observation."""
+    return math.prod(spec.observation_shape) * spec.frame_dtype.itemsize

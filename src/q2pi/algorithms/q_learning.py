@@ -3,49 +3,44 @@
 Papers: Watkins 1989, "Learning from Delayed Rewards" (Q-learning); Rummery and Niranjan 1994 (SARSA); van Seijen et al.
 2009 (Expected SARSA); van Hasselt 2010, "Double Q-learning".
 
-In one paragraph: a table holds Q(s, a) for every state and action; play epsilon-greedily, and after every agent step
-move the one entry that was tried a share `learning_rate` of the way towards r + gamma * (value of the next state). The
+In one paragraph: a table holds Q(s, a) for every state and action; act epsilon-greedily, and after every agent step
+move the entry of the action taken by the share `learning_rate` towards r + gamma * (value of the next state). The
 methods differ in that value, which is one function, `equations.tabular.tabular_target`. Q-learning takes the best
-action's and so learns about greedy play while exploring; SARSA takes that of the action chosen next and so learns about
-the play that explores. Double Q-learning keeps two tables, tosses a coin over which one is updated, lets that one
-choose the next action and the other one value it, and plays by the mean of both.
+action's and so learns about the greedy policy while exploring; SARSA takes that of the action chosen next and so learns
+about the policy that explores. Double Q-learning has two tables; a coin selects the one to update, which selects the
+next action while the other one evaluates it; it acts by the mean of both.
 
-Differences from the papers: exploration falls linearly over the run; several games may share the table, each making one
-update per step, in the order of the games; equal values share the greedy probability while training. Where time runs
-out the target bootstraps from the final state; SARSA, which will never act there, takes the mean over its policy.
+Differences from the papers: epsilon falls linearly over the run; several environments may share the table, each making
+one update per step, in their order; actions of equal value share the greedy probability during training. A truncated
+episode bootstraps from the final state; SARSA, which will never act there, takes the mean over its policy.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from q2pi.algorithms.base import AgentSpec, as_batch
-from q2pi.algorithms.common.search_space import Choice, Float, OneMinus, Space
+from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch
+from q2pi.algorithms.common import search_space as space
 from q2pi.config import RunConfig, within
-from q2pi.envs import make_envs
 from q2pi.envs.vector import Step
-from q2pi.equations.schedules import linear
 from q2pi.equations.tabular import Target, epsilon_greedy, tabular_target
 from q2pi.errors import UserError
-from q2pi.rng import stream
 from q2pi.types import Array, Metrics, State
 
-OBSERVATIONS = "Discrete, MultiDiscrete"
-ACTIONS = "Discrete"
 LARGEST_TABLE = 100_000_000
 """Entries that a table may have: 800 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Hyperparameters; the defaults suit small worlds with little chance in them."""
+class Config(AlgorithmConfig):
+    """Hyperparameters; the defaults suit small, nearly deterministic environments."""
 
     target: Target = "q_learning"
-    """What an entry is moved towards: the best next action (q_learning), the one taken (sarsa), the mean over the
-    policy (expected_sarsa), or one table's choice valued by another (double_q)."""
+    """Value of the next state: of the best action (q_learning), of the one taken (sarsa), the mean over the policy
+    (expected_sarsa), or one table's selection evaluated by another (double_q)."""
     learning_rate: float = 0.5
     """Share of the way to its target that an entry moves."""
     final_learning_rate: float | None = None
@@ -55,73 +50,68 @@ class Config:
     start_e: float = 1.0
     """Exploration rate epsilon at the first step."""
     end_e: float = 0.05
-    """Exploration rate at the end of the schedule, and from then on."""
+    """Exploration rate at the end of the schedule and from then on."""
     exploration_fraction: float = 0.5
     """Share of the budget over which epsilon falls linearly."""
+    eval_epsilon: float = 0.0
+    """Exploration rate during evaluation."""
 
-
-SPACE: Space = {
-    "target": Choice("q_learning", "sarsa", "expected_sarsa", "double_q"),
-    "learning_rate": Float(0.02, 1.0, log=True),
-    "final_learning_rate": Float(0.002, 1.0, log=True),
-    "gamma": OneMinus(0.9, 0.999),
-    "end_e": Float(0.01, 0.3, log=True),
-    "exploration_fraction": Float(0.1, 0.9),
-}
-
-
-def check(run: RunConfig[Config]) -> None:
-    """Raise a UserError for the first hyperparameter that is out of its bounds."""
-    config = run.hyper
-    within(config, 0, 1, "learning_rate", "gamma", "start_e", "end_e", "exploration_fraction")
-    if config.final_learning_rate is not None:
-        within(config, 0, 1, "final_learning_rate")
-
-
-def settle(run: RunConfig[Config]) -> RunConfig[Config]:
-    """Return the nearest run whose options fit each other: a learning rate that does not rise."""
-    config = run.hyper
-    if config.final_learning_rate is None:
-        return run
-    return replace(
-        run, hyper=replace(config, final_learning_rate=min(config.final_learning_rate, config.learning_rate))
+    OBSERVATIONS: ClassVar[str] = "Discrete, MultiDiscrete"
+    WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(
+        ("learning_rate", "gamma", "start_e", "end_e", "exploration_fraction", "eval_epsilon"), (0, 1)
     )
+    SPACE: ClassVar[space.Space] = {
+        "target": space.Choice("q_learning", "sarsa", "expected_sarsa", "double_q"),
+        "learning_rate": space.Float(0.02, 1.0, log=True),
+        "final_learning_rate": space.Float(0.002, 1.0, log=True),
+        "gamma": space.OneMinus(0.9, 0.999),
+        "end_e": space.Float(0.01, 0.3, log=True),
+        "exploration_fraction": space.Float(0.1, 0.9),
+    }
 
+    def check(self, run: RunConfig[Any]) -> None:
+        super().check(run)
+        if self.final_learning_rate is not None:
+            within(self, 0, 1, "final_learning_rate")
 
-def check_spaces(spec: AgentSpec) -> None:
-    """Raise a UserError where the environment's spaces are not ones that a table can serve."""
-    env_id = spec.env.env_id
-    if spec.frame_dtype != np.int64:
-        shape = ", ".join(map(str, spec.observation_shape))
-        raise UserError(f"--env-id {env_id} has observations Box({shape}): q_learning needs Discrete ones")
-    if type(spec.action_space).__name__ != "Discrete":
-        raise UserError(f"--env-id {env_id} has actions {spec.action_space}: q_learning needs a Discrete action space")
-    states = float(np.prod(_sizes(spec), dtype=np.float64))
-    if states * spec.action_space.n > LARGEST_TABLE:
-        raise UserError(
-            f"--env-id {env_id} with --stack {spec.stack} has {states:.3g} states: "
-            f"q_learning holds tables of at most {LARGEST_TABLE:,} entries"
-        )
+    def repaired(self, run: RunConfig[Any]) -> RunConfig[Any]:
+        """Return the run with a learning rate that does not rise."""
+        if self.final_learning_rate is None:
+            return run
+        last = min(self.final_learning_rate, self.learning_rate)
+        return replace(run, hyper=replace(self, final_learning_rate=last))
 
+    def check_spaces(self, spec: AgentSpec) -> None:
+        env_id = spec.env.env_id
+        if spec.frame_dtype != np.int64:
+            shape = ", ".join(map(str, spec.observation_shape))
+            raise UserError(f"--env-id {env_id} has observations Box({shape}): q_learning needs Discrete ones")
+        if type(spec.action_space).__name__ != "Discrete":
+            raise UserError(
+                f"--env-id {env_id} has actions {spec.action_space}: q_learning needs a Discrete action space"
+            )
+        states = float(np.prod(_sizes(spec), dtype=np.float64))
+        if states * spec.action_space.n > LARGEST_TABLE:
+            raise UserError(
+                f"--env-id {env_id} with --stack {spec.stack} has {states:.3g} states: "
+                f"q_learning holds tables of at most {LARGEST_TABLE:,} entries"
+            )
 
-def updates_due(run: RunConfig[Config], step: int) -> int:
-    """Return how many updates a run has made after `step` agent steps; SARSA's newest ones wait for the next action."""
-    return step
+    def updates_due(self, step: int, num_envs: int) -> int:
+        """Return one update per agent step; SARSA's newest ones wait for the next action."""
+        return step
 
+    def storage_bytes(self, spec: AgentSpec, steps: int) -> int:
+        """Return the bytes of the tables."""
+        return 8 * self.tables * int(np.prod(_sizes(spec))) * int(spec.action_space.n)
 
-def timing_config(run: RunConfig[Config]) -> RunConfig[Config]:
-    """Return a short run with the same work per step and per update, to be timed."""
-    return run
-
-
-def memory_needed(config: Config, spec: AgentSpec) -> int:
-    """Return the bytes of the tables."""
-    states = int(np.prod(_sizes(spec)))
-    return 8 * _tables(config) * states * int(spec.action_space.n)
+    @property
+    def tables(self) -> int:
+        return 2 if self.target == "double_q" else 1
 
 
 class Transition(NamedTuple):
-    """One step of one game, in numbers of table rows."""
+    """One step of one environment; states are table rows."""
 
     state: int
     action: int
@@ -131,7 +121,7 @@ class Transition(NamedTuple):
 
 
 class Agent:
-    """Epsilon-greedy play over N games, and the table that they share."""
+    """Epsilon-greedy actions in N environments, and the table that they share."""
 
     overlap = False
 
@@ -139,74 +129,77 @@ class Agent:
         self.config, self.spec = config, spec
         self.actions = int(spec.action_space.n)
         self.sizes = _sizes(spec)
-        self.q = np.zeros((_tables(config), int(np.prod(self.sizes)), self.actions))
+        self.q = np.zeros((config.tables, int(np.prod(self.sizes)), self.actions))
         """[1, S, A], or [2, S, A] for double_q."""
-        self.now = np.zeros(spec.num_envs, np.int64)
-        """[N] the state that each game's next action is taken in."""
-        self.half: list[Transition | None] = [None] * spec.num_envs
-        """SARSA's newest transition of each game, which waits for the next action."""
+        self.states = np.zeros(spec.num_envs, np.int64)
+        """[N] the state in which each environment takes its next action."""
+        self.pending: list[Transition | None] = [None] * spec.num_envs
+        """SARSA's newest transition of each environment, which waits for the next action."""
         self.ready: list[tuple[Transition, int | None]] = []
         """Transitions, with SARSA's next action, between `observe` and `learn`; empty at every checkpoint."""
         self.updates = 0
 
     @property
     def evaluation_policy(self) -> str:
-        return "greedy, the first of equals"
+        epsilon = self.config.eval_epsilon
+        return f"epsilon-greedy, epsilon {epsilon}" if epsilon else "greedy, ties to the lowest action"
 
     @property
     def table(self) -> Array:
-        """[S, A] the values that the agent plays by."""
+        """[S, A] the values that the agent acts by."""
         mean: Array = self.q.mean(axis=0)
         return mean
 
     def epsilon(self, step: int) -> float:
         """Return the exploration rate at agent step `step`."""
         c = self.config
-        return linear(c.start_e, c.end_e, c.exploration_fraction, self.spec.total_timesteps, step)
+        return self.spec.linear(c.start_e, c.end_e, c.exploration_fraction, step)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate at agent step `step`."""
         first, last = self.config.learning_rate, self.config.final_learning_rate
-        return first if last is None else linear(first, last, 1.0, self.spec.total_timesteps, step)
+        return first if last is None else self.spec.linear(first, last, 1.0, step)
 
     def begin(self, observation: Array) -> None:
-        self.now = self._rows(observation)
+        self.states = self._rows(observation)
 
     def act(self, observation: Array, step: int) -> Array:
-        return self._explore(observation, self.epsilon(step), stream(self.spec.seed, "explore", step))
+        return self._explore(observation, self.epsilon(step), self.spec.rng("explore", step))
 
-    def observe(self, action: Array, result: Step) -> None:
-        reward = np.sign(result.reward) if self.spec.env.clip_rewards else result.reward
-        discount = np.where(result.terminated, 0.0, self.config.gamma)
-        next_state = self._rows(result.next_observation)
-        for game, ended in enumerate(result.ended):
-            taken = int(action[game])
-            before = self.half[game]
-            if before is not None:
-                self.ready.append((before, taken))
-                self.half[game] = None
-            now = Transition(
-                int(self.now[game]), taken, float(reward[game]), float(discount[game]), int(next_state[game])
+    def observe(self, action: Array, step: Step) -> None:
+        reward = step.learning_reward
+        discount = np.where(step.continuation > 0, self.config.gamma, 0.0)
+        next_state = self._rows(step.next_observation)
+        for env, ended in enumerate(step.ended):
+            taken = int(action[env])
+            pending = self.pending[env]
+            if pending is not None:
+                self.ready.append((pending, taken))
+                self.pending[env] = None
+            transition = Transition(
+                int(self.states[env]), taken, float(reward[env]), float(discount[env]), int(next_state[env])
             )
             if self.config.target == "sarsa" and not ended:
-                self.half[game] = now
+                self.pending[env] = transition
             else:
-                self.ready.append((now, None))
-        self.now = self._rows(result.observation)
+                self.ready.append((transition, None))
+        self.states = self._rows(step.observation)
 
     def learn(self, step: int) -> list[Metrics]:
         epsilon, rate = self.epsilon(step), self.learning_rate(step)
         coins = np.zeros(len(self.ready), np.int64)
         if self.config.target == "double_q":
-            coins = stream(self.spec.seed, "double", step).integers(2, size=len(self.ready))
+            coins = self.spec.rng("double", step).integers(2, size=len(self.ready))
         metrics = []
         for (transition, next_action), coin in zip(self.ready, coins, strict=True):
-            error = self._update(transition, next_action, int(coin), epsilon, rate)
+            error = self.update(transition, next_action, int(coin), epsilon, rate)
             metrics.append({"td_error": abs(error), "epsilon": epsilon, "learning_rate": rate})
         self.ready.clear()
         return metrics
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
+        if self.config.eval_epsilon:
+            return self._explore(observation, self.config.eval_epsilon, noise)
         return self._greedy(observation)
 
     def predict(
@@ -231,14 +224,14 @@ class Agent:
         return {}
 
     def state(self) -> State:
-        waiting = [[np.nan] * len(Transition._fields) if half is None else list(half) for half in self.half]
-        return {"q": self.q, "now": self.now, "half": np.array(waiting, np.float64), "updates": self.updates}
+        waiting = [[np.nan] * len(Transition._fields) if one is None else list(one) for one in self.pending]
+        return {"q": self.q, "states": self.states, "pending": np.array(waiting, np.float64), "updates": self.updates}
 
     def load(self, state: State) -> None:
         """Continue from a `state()`.
 
         Raises:
-            UserError: the table belongs to another world or to another number of tables.
+            UserError: the table belongs to another environment or another --target.
         """
         if state["q"].shape != self.q.shape:
             raise UserError(
@@ -246,10 +239,10 @@ class Agent:
                 "--env-id and --target must be those of the saved run"
             )
         self.q = np.array(state["q"])
-        self.now = np.array(state["now"])
-        self.half = [
+        self.states = np.array(state["states"])
+        self.pending = [
             None if np.isnan(row[0]) else Transition(int(row[0]), int(row[1]), row[2], row[3], int(row[4]))
-            for row in state["half"].tolist()
+            for row in state["pending"].tolist()
         ]
         self.updates = state["updates"]
 
@@ -268,25 +261,25 @@ class Agent:
         return best
 
     def _explore(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [N] drawn from the epsilon-greedy policy: each game has a coin of its own."""
+        """Return actions [N] sampled from the epsilon-greedy policy: each environment has a coin of its own."""
         thresholds = epsilon_greedy(self._values(observation), epsilon).cumsum(axis=1)
         coins = noise.random((len(observation), 1))
         drawn: Array = np.minimum((coins >= thresholds).sum(axis=1), self.actions - 1)
         return drawn
 
-    def _update(self, t: Transition, next_action: int | None, coin: int, epsilon: float, rate: float) -> float:
+    def update(self, t: Transition, next_action: int | None, coin: int, epsilon: float, rate: float) -> float:
         """Move the entry of one transition towards its target and return the error that it had."""
-        updated, valuing = self.q[coin], self.q[-1 - coin]
-        goal = tabular_target(
+        updated, evaluating = self.q[coin], self.q[-1 - coin]
+        target = tabular_target(
             self.config.target,
             t.reward,
             t.discount,
-            valuing[t.next_state],
+            evaluating[t.next_state],
             q_selector=updated[t.next_state] if self.config.target == "double_q" else None,
             next_action=next_action,
             epsilon=epsilon,
         )
-        error = goal - float(updated[t.state, t.action])
+        error = target - float(updated[t.state, t.action])
         updated[t.state, t.action] += rate * error
         self.updates += 1
         return error
@@ -294,11 +287,4 @@ class Agent:
 
 def _sizes(spec: AgentSpec) -> tuple[int, ...]:
     """Return how many values each number of an observation can take."""
-    envs = make_envs(spec.env, 1, spec.seed)
-    sizes = np.tile(envs.frame_space.high + 1, spec.stack)
-    envs.close()
-    return tuple(int(size) for size in sizes)
-
-
-def _tables(config: Config) -> int:
-    return 2 if config.target == "double_q" else 1
+    return tuple(int(size) for size in np.tile(spec.frame_space.high + 1, spec.stack))

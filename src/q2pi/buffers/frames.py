@@ -18,12 +18,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import zstandard
 from numpy.typing import DTypeLike
+from psutil import virtual_memory  # type: ignore[import-untyped]
 
 from q2pi.errors import UserError
 from q2pi.types import Array
 
 Codec = Literal["auto", "raw", "zstd"]
-"""`auto` is settled by `settled` before a store is made; a store takes it for raw."""
+"""`auto` is resolved by `resolve_codec` before a store is made; a store takes it for raw."""
 RAW_SHARE = 3
 """Raw frames may take one part in this many of the machine's memory before `auto` compresses them."""
 CHUNK = 8
@@ -166,18 +167,18 @@ class CompressedFrames:
         self._open = {chunk: frames.copy() for chunk, frames in zip(opened.tolist(), raw, strict=True)}
 
 
-def settled(codec: Codec, raw_bytes: int, memory: int) -> Codec:
-    """Return the codec that `auto` stands for; any other stays.
+def resolve_codec(codec: Codec, raw_bytes: int) -> Codec:
+    """Return the codec that `auto` stands for on this machine; any other is returned as it is.
 
     Args:
         codec: as configured.
-        raw_bytes: what raw frames would take.
-        memory: bytes of memory of this machine, all of it: what is free changes, and a resumed run must choose again
-            what it chose before.
+        raw_bytes: bytes that raw frames would take.
+
+    The machine's whole memory decides, not what is free now: a resumed run must choose again what it chose before.
     """
     if codec != "auto":
         return codec
-    return "raw" if raw_bytes * RAW_SHARE <= memory else "zstd"
+    return "raw" if raw_bytes * RAW_SHARE <= virtual_memory().total else "zstd"
 
 
 def make_store(codec: Codec, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> MakeStore:

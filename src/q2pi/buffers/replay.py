@@ -41,8 +41,8 @@ Slots = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Transitions ready for a loss: reward + discount * value(next_observation) is the target of each."""
+class Transitions:
+    """Transitions as the replay assembles them: reward + discount * value(next_observation) is the target of each."""
 
     observation: Array
     """[B, K*C, H, W] or [B, K*D]: the newest K frames, oldest first, zeros before the episode's first."""
@@ -165,8 +165,8 @@ class Replay:
 
     def extend(
         self, action: Array, reward: Array, continuation: Array, next_frame: Array, ended: Array, first_frame: Array
-    ) -> None:
-        """Add one step of every environment.
+    ) -> Slots:
+        """Add one step of every environment; return the slots [N] that now hold its transitions.
 
         Args:
             action: [N, *action_shape] what was chosen at the open rows.
@@ -189,6 +189,7 @@ class Replay:
         if ended.any():
             which = np.flatnonzero(ended)
             self._append(which, first_frame[which], age=0, final=False)
+        return opened
 
     def _append(self, streams: Slots, frames: Array, age: Array | int, final: Array | bool) -> None:
         """Write one row to each of the distinct `streams`, over its oldest one."""
@@ -211,11 +212,11 @@ class Replay:
         behind = np.concatenate([self._steps, self.rows - 1 - np.arange(self.stack - 1)])
         edge = self._ahead(self._newest()[:, None], -behind)
         refused = (behind < self.written[:, None]) & ~self.final[edge] & ~self.can_sample(edge)
-        return int(self.held.sum() - self._finals.sum() - refused.sum())
+        return int(self.filled.sum() - self._finals.sum() - refused.sum())
 
     @property
-    def held(self) -> NDArray[np.int64]:
-        """[N] rows now in each stream: its rows 0 .. held - 1 are written, whatever their age."""
+    def filled(self) -> NDArray[np.int64]:
+        """[N] rows now in each stream: its rows 0 .. filled - 1 are written, whatever their age."""
         return np.minimum(self.written, self.rows)
 
     def can_sample(self, slots: Slots) -> Mask:
@@ -226,7 +227,7 @@ class Replay:
         """
         stream, row = np.divmod(slots, self.rows)
         behind = (self.written[stream] - 1 - row) % self.rows  # rows after this one, up to the open row
-        ahead_of = self.held[stream] - 1 - behind  # rows before this one; negative where nothing was written yet
+        ahead_of = self.filled[stream] - 1 - behind  # rows before this one; negative where nothing was written yet
         stacked = np.minimum(self.age[slots], self.stack - 1) <= ahead_of
         complete = behind >= self.n_step
         if self.n_step > 1:
@@ -235,7 +236,7 @@ class Replay:
             complete |= (ends & (steps < behind[..., None])).any(axis=-1)
         return np.asarray(stacked & complete & ~self.final[slots])
 
-    def sample(self, slots: Slots) -> Batch:
+    def sample(self, slots: Slots) -> Transitions:
         """Assemble the transitions at slots [B], in that order.
 
         Raises:
@@ -251,7 +252,7 @@ class Replay:
         rewards = np.where(within, self.reward[chain], 0) * self._powers[:-1]
         # One array for both: two would go back to the system after each batch, and be mapped anew, page by page.
         stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
-        return Batch(
+        return Transitions(
             observation=stacked[: len(slots)],
             action=self.action[slots],
             reward=rewards.sum(axis=1).astype(np.float32),
@@ -310,16 +311,16 @@ class Replay:
 
     def check(self) -> None:
         """Raise AssertionError where an invariant is broken; slow, for tests."""
-        for stream, (held, written) in enumerate(zip(self.held, self.written, strict=True)):
-            order = stream * self.rows + np.arange(written - held, written) % self.rows
+        for stream, (filled, written) in enumerate(zip(self.filled, self.written, strict=True)):
+            order = stream * self.rows + np.arange(written - filled, written) % self.rows
             final, age, continuation = self.final[order], self.age[order], self.continuation[order]
             assert not final[-1:].any(), "the newest row is open, not final"
             assert self._finals[stream] == final.sum(), "final rows are counted"
             assert not (final & (age == 0)).any(), "an episode has at least one step"
             assert (age[1:] == np.where(final[:-1], 0, age[:-1] + 1)).all(), "age counts on, and restarts after an end"
-            bare = final | (np.arange(held) == held - 1)
+            bare = final | (np.arange(filled) == filled - 1)
             assert np.isnan(self.reward[order][bare]).all(), "a row without an action has no reward"
             assert np.isnan(continuation[bare]).all(), "a row without an action has no continuation"
             assert np.isin(continuation[~bare], (0, 1)).all(), "continuation is 0 or 1"
-            assert not self.final[stream * self.rows + held : (stream + 1) * self.rows].any(), "empty rows are blank"
+            assert not self.final[stream * self.rows + filled : (stream + 1) * self.rows].any(), "empty rows are blank"
         assert len(self) == self.can_sample(np.arange(self.num_envs * self.rows)).sum(), "the length is exact"

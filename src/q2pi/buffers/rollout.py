@@ -3,6 +3,7 @@
 Both are read once and emptied, both can be saved half full, and both keep observations as the games gave them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,27 @@ class Rollout:
     @property
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self._columns().values())
+
+    @property
+    def rows(self) -> int:
+        """Agent steps of a full rollout, T * N."""
+        return self.steps * int(self.value.shape[1])
+
+    def final_values(self, truncated: Array, next_observation: Array, value_of: Callable[[Array], Array]) -> Array:
+        """Return the values [N] of the next observations that no later row of the rollout holds, 0 elsewhere.
+
+        These are the final observation of a truncated episode, and what follows the last row.
+
+        Args:
+            truncated: bool [N].
+            next_observation: [N, *observation_shape].
+            value_of: observations [B, ...] -> values [B].
+        """
+        wanted = truncated | (self.length == self.steps - 1)
+        values = np.zeros(len(wanted), np.float32)
+        if wanted.any():
+            values[wanted] = value_of(next_observation[wanted])
+        return values
 
     def append(self, **row: Array) -> None:
         """Take in one step of every game: one array [N, ...] for each column, by name."""

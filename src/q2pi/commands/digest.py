@@ -9,6 +9,7 @@ import tyro
 from q2pi.commands.options import parse
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     options = parse(Options, "digest", "Print one SHA-256 over a run's newest training state.", arguments)
-    _, state, _, warnings = RunFolder.open(options.run).newest_checkpoint()
+    _, state, _, warnings = load_checkpoint(RunFolder.open(options.run))
     for warning in warnings:
         print(f"q2pi: {warning}", file=sys.stderr)
     print(digest(state))

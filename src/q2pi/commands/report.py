@@ -9,8 +9,9 @@ import tyro
 from rich.console import Console
 
 from q2pi.commands.options import parse
-from q2pi.commands.runs import find_runs
 from q2pi.errors import UserError
+from q2pi.runs.files import write_atomically
+from q2pi.runs.find import find_runs
 from q2pi.runs.folder import RunFolder
 
 DESCRIPTION = """Aggregate finished runs by environment and method: means and interquartile means with 95 % intervals
@@ -39,19 +40,19 @@ def main(arguments: list[str]) -> int:
 
     from q2pi.reports.comparison.figures import draw
     from q2pi.reports.comparison.numbers import summarise
-    from q2pi.reports.comparison.page import html, show
+    from q2pi.reports.comparison.page import print_tables, report_page
     from q2pi.reports.comparison.read import collect
 
     report = summarise(*collect(runs))
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     out.mkdir(parents=True, exist_ok=True)
     figures = draw(report, out)
-    (out / "report.json").write_text(text)
-    (out / "report.html").write_text(html(report, figures))
+    write_atomically(out / "report.json", text)
+    write_atomically(out / "report.html", report_page(report, figures))
     if options.json:
         print(text, end="")
     else:
-        show(report, Console())
+        print_tables(report, Console())
         print(f"page: {out / 'report.html'}   numbers: {out / 'report.json'}   figures: {out}/*.png")
     return 0
 

@@ -1,15 +1,17 @@
 """q2pi resume: continue an interrupted run from its newest checkpoint, bit for bit."""
 
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+from rich.console import Console
 
 from q2pi.commands.options import parse
-from q2pi.commands.train import carry_on
+from q2pi.commands.terminal import TerminalRun
+from q2pi.config import resolve
+from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
+from q2pi.runs.load import read_config
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,9 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
     run = RunFolder.open(options.run)
-    config = prepare(run.config())
-    step, state, info, warnings = run.newest_checkpoint()
-    for warning in warnings:
-        print(f"q2pi: {warning}", file=sys.stderr)
-    if step >= config.total_timesteps:
-        print(f"{run.path} is finished: {step:,} of {config.total_timesteps:,} agent steps")
-        return 0
-    print(f"resuming {run.path} at step {step:,} of {config.total_timesteps:,}")
-    return carry_on(run, config, state, info["seconds"])
+    config = resolve(read_config(run))
+    with TerminalRun(config, run.path, Console()) as terminal:
+        last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+        if last is None:
+            print(f"{run.path} is finished: {config.total_timesteps:,} agent steps")
+    return terminal.status

@@ -1,22 +1,19 @@
 """q2pi runs: list the runs in a folder."""
 
-import fcntl
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from q2pi.commands.options import parse
-from q2pi.commands.terminal import RECENT_EPISODES
 from q2pi.errors import UserError
-from q2pi.runs import checkpoint
+from q2pi.runs.find import find_runs, run_state
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.history import History, read_history
+from q2pi.runs.progress import RECENT_EPISODES
 
 DESCRIPTION = """List the runs below a folder. Returns and scores are raw: "return" is the mean of the newest training
 episodes, "evaluation" the newest evaluation's mean with its 95 % interval."""
@@ -27,7 +24,7 @@ NUMBERS = ("seed", "agent steps", "return", "evaluation", "minutes")
 @dataclass(frozen=True)
 class Options:
     folder: Annotated[str, tyro.conf.Positional] = "runs"
-    """Folder below which runs are looked for."""
+    """Folder that is searched for runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -48,64 +45,33 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def find_runs(folder: Path) -> Iterator[RunFolder]:
-    """Yield the run folders below `folder`, itself included, in order of their paths."""
-    for path, folders, files in os.walk(folder):
-        folders.sort()
-        if "config.toml" in files:
-            folders.clear()
-            yield RunFolder(path)
-
-
 def _row(run: RunFolder) -> dict[str, str]:
     row = {"run": str(run.path)}
     try:
-        config = run.config()
-        row |= {"algorithm": config.algorithm, "environment": config.env.env_id, "seed": str(config.seed)}
-        return row | _progress(run, config.total_timesteps)
-    except (UserError, OSError, ValueError, KeyError, TypeError) as problem:
-        reason = str(problem) if isinstance(problem, UserError) else f"{run.metrics_file.name}: {problem!r}"
-        return row | {"state": f"damaged: {' '.join(reason.split())}"}
+        table = run.table()
+        row |= {"algorithm": table["algorithm"], "environment": table["env"]["env_id"], "seed": str(table["seed"])}
+        return row | _progress(read_history(run))
+    except UserError as problem:
+        return row | {"state": f"damaged: {' '.join(str(problem).split())}"}
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        return row | {"state": f"damaged: {run.metrics_file.name}: {problem!r}"}
 
 
-def _progress(run: RunFolder, total: int) -> dict[str, str]:
-    episodes, train, evaluations = (run.rows(kind) for kind in ("episode", "train", "evaluation"))
-    saved = checkpoint.steps(run.checkpoints)
-    newest = max(row["step"] for row in ({"step": 0}, *episodes[-1:], *train[-1:], *evaluations[-1:]))
-    row = {"agent steps": f"{newest:,} of {total:,}", "state": _state(run, saved, total)}
-    if episodes:
-        row["return"] = f"{np.mean([row['return'] for row in episodes[-RECENT_EPISODES:]]):.1f}"
-    if train:
-        row["minutes"] = f"{train[-1]['elapsed'] / 60:.1f}"
-    if evaluations:
-        row["evaluation"] = _score(evaluations[-1]["statistics"])
+def _progress(history: History) -> dict[str, str]:
+    total = history.total_timesteps
+    row = {"agent steps": f"{history.newest_step:,} of {total:,}", "state": run_state(history.run, total)}
+    if len(history.returns):
+        row["return"] = f"{history.returns[-RECENT_EPISODES:].mean():.1f}"
+    if history.train:
+        row["minutes"] = f"{history.train[-1]['wall_seconds'] / 60:.1f}"
+    if history.evaluations:
+        row["evaluation"] = _score(history.evaluations[max(history.evaluations)])
     return row
 
 
 def _score(statistics: dict[str, Any]) -> str:
     low, high = statistics["mean_interval"]
     return f"{statistics['mean']:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _state(run: RunFolder, saved: list[int], total: int) -> str:
-    if saved and saved[-1] >= total:
-        return "finished"
-    if _in_use(run):
-        return "training"
-    return f"stopped at {saved[-1]:,}" if saved else "no checkpoint"
-
-
-def _in_use(run: RunFolder) -> bool:
-    """Tell whether a process trains in the folder: it then holds the lock that `RunFolder.locked` takes."""
-    path = run.path / ".lock"
-    if not path.is_file():
-        return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def _table(rows: list[dict[str, str]]) -> Table:

@@ -18,8 +18,9 @@ from q2pi.config import at_least
 from q2pi.parallel.executor import Executor, JobStatus, Stop
 from q2pi.parallel.local import LocalProcesses
 from q2pi.parallel.stop import StopRequest
-from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.manifest import steps
+from q2pi.runs.progress import clock
 from q2pi.runs.sweep import Sweep, SweepRun, check, read_sweep
 
 DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
@@ -146,9 +147,7 @@ class _Display:
         left = sum(self.budget.values()) - sum(self.steps.values())
         if trained <= 0:
             return "--:--"
-        minutes, seconds = divmod(int(left * (time.monotonic() - self.start) / trained), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        return clock(left * (time.monotonic() - self.start) / trained)
 
 
 def _explain(sweep: Sweep, root: Path) -> None:
@@ -167,4 +166,4 @@ def _explain(sweep: Sweep, root: Path) -> None:
 
 
 def _saved_step(run: SweepRun) -> int:
-    return max(checkpoint.steps(RunFolder(run.path).checkpoints), default=0)
+    return max(steps(RunFolder(run.path).checkpoints), default=0)

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,26 +14,101 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from q2pi.config import RunConfig
-from q2pi.runs.estimate import _options, estimate, gigabytes, time_run
-from q2pi.training import events as loop
+from q2pi.config import ResolvedConfig, RunConfig
+from q2pi.parallel.stop import StopRequest
+from q2pi.runs.estimate import Estimate, TimingRun, _options, gigabytes, peak_memory
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.progress import RECENT_EPISODES, clock
+from q2pi.training import events
 
-RECENT_EPISODES = 20
 PLAIN_SECONDS = 10.0
 RATE_ROWS = 10
 """Rows of metrics over which steps per second are measured: what learning makes slower shows soon."""
 
 
-def show(events: Iterator[loop.Event], config: RunConfig[Any]) -> Iterator[loop.Event]:
-    """Show a run's progress on standard output and pass its events on."""
-    console = Console()
-    view = _LiveView(console, config) if console.is_terminal else _PlainView(config)
-    try:
-        for event in events:
-            view.take(event)
-            yield event
-    finally:
-        view.close()
+class TerminalRun:
+    """One run on a terminal: a sink that shows its progress, Ctrl-C, its score, and what to do next.
+
+        with TerminalRun(config, path, console) as terminal:
+            execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+        return terminal.status
+
+    Args:
+        config: what is trained.
+        path: the run folder.
+        console: where to print.
+        memory: peak bytes that were estimated, to be shown beside the real ones at the end; None shows none.
+    """
+
+    def __init__(self, config: ResolvedConfig[Any], path: Path, console: Console, memory: int | None = None) -> None:
+        self.config, self.path, self.console, self.memory = config, path, console, memory
+        self.status = 0
+        self._view: _View | None = None
+        self._step = 0
+        self._report: dict[str, Any] | None = None
+
+    def __enter__(self) -> "TerminalRun":
+        self._request = StopRequest()
+        return self
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> bool:
+        self._request.restore()
+        if not isinstance(problem, events.Diverged):
+            return False
+        newest = [str(path) for path in sorted(RunFolder(self.path).checkpoints.glob("[0-9]*"))][-1:]
+        kept = f"the last good checkpoint is {newest[0]}" if newest else "no checkpoint had been written yet"
+        print(f"q2pi: training diverged: {problem}; {kept}; try a smaller --learning-rate", file=sys.stderr)
+        self.status = 1
+        return True
+
+    def stop(self) -> bool:
+        return self._request()
+
+    def warn(self, text: str) -> None:
+        print(f"q2pi: {text}", file=sys.stderr)
+
+    def write(self, event: events.Event) -> None:
+        if isinstance(event, events.Started):
+            if event.step:
+                print(f"resuming {self.path} at step {event.step:,} of {self.config.total_timesteps:,}")
+            self._view = _LiveView(self.console, self.config) if self.console.is_terminal else _PlainView(self.config)
+        assert self._view is not None
+        self._view.take(event)
+        self._step = event.step
+        match event:
+            case events.Evaluated(_, evaluation):
+                self._report = evaluation.report()
+            case events.Interrupted(step):
+                self.close()
+                print(f"stopped at step {step:,}; continue with:  q2pi resume {self.path}")
+                self.status = 130
+            case events.Finished():
+                self.close()
+                self._finished(event)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._view is not None:
+            self._view.close()
+
+    def _finished(self, event: events.Finished) -> None:
+        from q2pi.reports.learning_curves import learning_curves
+
+        self.console.print(time_table(event.seconds))
+        estimated = f" ({gigabytes(self.memory)} estimated)" if self.memory is not None else ""
+        print(f"peak memory: {gigabytes(peak_memory())}{estimated}")
+        if self._report is not None:
+            self.console.print(evaluation_table(self._report))
+        run = RunFolder(self.path)
+        picture = learning_curves([run], run.figures / "learning_curve.png")
+        if picture is not None:
+            print(f"learning curve: {picture}")
+        print("next:")
+        print(f"  q2pi record {self.path}       a video of its best episode")
+        print(f"  q2pi evaluate {self.path}     a score over more episodes")
+        print(f"  q2pi plot {self.path}         its curves, alone or with other runs")
 
 
 class _View:
@@ -48,22 +123,22 @@ class _View:
         self.episodes = 0
         self.rate = float("nan")
 
-    def take(self, event: loop.Event) -> None:
+    def take(self, event: events.Event) -> None:
         self.step = event.step
         match event:
-            case loop.Started(step):
+            case events.Started(step):
                 self.marks.append((time.perf_counter(), step))
-            case loop.EpisodeEnded(_, episode):
+            case events.EpisodeEnded(_, episode):
                 self.returns.append(episode.episode_return)
                 self.episodes += 1
-            case loop.Progress(step, metrics):
+            case events.Progress(step, metrics):
                 self.metrics = metrics
                 self.marks.append((time.perf_counter(), step))
                 (began, first), (now, last) = self.marks[0], self.marks[-1]
                 self.rate = (last - first) / (now - began)
-            case loop.Evaluated(step, evaluation):
+            case events.Evaluated(step, evaluation):
                 self.say(f"evaluation at step {step:,}: {score_line(evaluation.report()['statistics'])}")
-            case loop.Checkpoint(step):
+            case events.Checkpoint(step):
                 self.say(f"checkpoint at step {step:,}")
 
     def line(self) -> str:
@@ -78,11 +153,7 @@ class _View:
         return f"{self.rate:,.0f}" if self.rate > 0 else "..."
 
     def time_left(self) -> str:
-        if not self.rate > 0:
-            return "--:--"
-        minutes, seconds = divmod(int((self.total - self.step) / self.rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        return clock((self.total - self.step) / self.rate) if self.rate > 0 else "--:--"
 
     def say(self, text: str) -> None:
         raise NotImplementedError
@@ -98,10 +169,10 @@ class _PlainView(_View):
         super().__init__(config)
         self.printed = 0.0
 
-    def take(self, event: loop.Event) -> None:
+    def take(self, event: events.Event) -> None:
         super().take(event)
         now = time.perf_counter()
-        if isinstance(event, loop.Progress) and (now - self.printed > PLAIN_SECONDS or event.step >= self.total):
+        if isinstance(event, events.Progress) and (now - self.printed > PLAIN_SECONDS or event.step >= self.total):
             self.printed = now
             share = 100 * self.step / self.total
             self.say(
@@ -138,10 +209,10 @@ class _LiveView(_View):
         self.live.start()
         self.drawn = 0.0
 
-    def take(self, event: loop.Event) -> None:
+    def take(self, event: events.Event) -> None:
         super().take(event)
         now = time.perf_counter()
-        if now - self.drawn > 0.2 or isinstance(event, loop.Finished):
+        if now - self.drawn > 0.2 or isinstance(event, events.Finished):
             self.drawn = now
             self.bar.update(self.task, completed=self.step, rate=self.speed(), left=self.time_left())
             self.text.plain = self.line()
@@ -204,21 +275,24 @@ def time_table(seconds: dict[str, float]) -> Table:
     return table
 
 
-def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> int:
-    """Print what a prepared run will take; in full, every option with it. Return the peak bytes of memory expected.
-
-    Raises:
-        UserError: the run cannot fit in this machine's memory.
-    """
-    needs, tried = estimate(config), time_run(config)
+def explain(
+    config: ResolvedConfig[Any],
+    preset: str | None,
+    needs: Estimate,
+    timing: TimingRun,
+    console: Console,
+    brief: bool = False,
+) -> int:
+    """Print what a run will take, and in full every option; return the peak bytes of memory expected."""
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
-    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} games side by side)")
+    table.add_row("method", config.hyper.method)
+    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} environments)")
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
-    peak = tried.memory + needs.storage
+    peak = timing.memory + needs.storage
     table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free{_kept(config)}")
-    table.add_row("time", f"{_duration(tried.seconds)} of training on this machine")
+    table.add_row("time", f"{_duration(timing.seconds)} of training on this machine")
     if not brief:
         for name, value in _options(config).items():
             if value != []:
@@ -228,9 +302,8 @@ def explain(config: RunConfig[Any], preset: str | None, console: Console, brief:
 
 
 def _kept(config: RunConfig[Any]) -> str:
-    """Say how replay keeps images, where there are any."""
-    codec = getattr(config.hyper, "replay_codec", None)
-    return f" (frames kept {'raw' if codec == 'raw' else 'compressed'})" if codec and config.env.resize else ""
+    """Return how the storage keeps images, if there are any."""
+    return f" ({config.hyper.storage_note})" if config.hyper.storage_note and config.env.resize else ""
 
 
 def _duration(seconds: float) -> str:

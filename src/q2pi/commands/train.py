@@ -1,24 +1,19 @@
-"""q2pi train: train an agent, watch it, judge it, and say what to try next."""
+"""q2pi train: train an agent, show its progress and its score, and name the next commands."""
 
-import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
 from q2pi.commands.options import parse, peek
-from q2pi.commands.terminal import evaluation_table, explain, show, time_table
-from q2pi.config import RunConfig
-from q2pi.runs.estimate import gigabytes, peak_memory
+from q2pi.commands.terminal import TerminalRun, explain
+from q2pi.config import RunConfig, resolve
+from q2pi.runs.estimate import estimate, time_run
+from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.recorder import record
-from q2pi.training import events, loop
 from q2pi.training.presets import configure
-from q2pi.types import State
 
 H = TypeVar("H")
 
@@ -34,9 +29,9 @@ class Options(Generic[H]):
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     preset: str | None = None
-    """A preset of the algorithm or the path of a TOML file; by default the one that suits the environment."""
+    """Preset of the algorithm, or path of a TOML file; by default the one that suits the environment."""
     explain: bool = False
-    """Print the configuration as steps, frames, updates, memory and expected time, and stop."""
+    """Print steps, frames, updates, memory, expected time and every option, and stop."""
 
 
 def main(arguments: list[str]) -> int:
@@ -45,94 +40,20 @@ def main(arguments: list[str]) -> int:
         algorithm, *arguments = arguments
     base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
     kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
-    default = Options(config=base, preset=preset)
-    options = parse(kind, f"train {algorithm}", DESCRIPTION, arguments, default)
-    config = loop.prepare(options.config)
+    options = parse(kind, f"train {algorithm}", DESCRIPTION, arguments, Options(config=base, preset=preset))
+    config, console = resolve(options.config), Console()
     if options.explain:
-        explain(config, preset, Console())
+        explain(config, preset, estimate(config), time_run(config), console)
         return 0
-    path = Path(options.run_dir) if options.run_dir else _fresh_folder(config)
+    path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
-    expected = explain(config, preset, Console(), brief=True)
-    run = RunFolder.create(path, config)
+    expected = explain(config, preset, estimate(config), time_run(config), console, brief=True)
     print(f"recording in {path}")
-    return carry_on(run, config, None, 0.0, expected)
+    with TerminalRun(config, path, console, expected) as terminal:
+        execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+    return terminal.status
 
 
-def carry_on(
-    run: RunFolder, config: RunConfig[Any], state: State | None, seconds_before: float, memory: int | None = None
-) -> int:
-    """Train to the end of the budget, or until Ctrl-C; return the exit status.
-
-    Args:
-        run, config: the folder and its configuration.
-        state: where to continue from, None for a fresh run.
-        seconds_before: wall-clock seconds that the run took before it was resumed.
-        memory: peak bytes that were forecast, to stand beside the real ones at the end.
-    """
-    console = Console()
-    asked = StopRequest()
-    last: events.Event | None = None
-    report: dict[str, Any] | None = None
-    try:
-        for event in show(record(loop.run(config, state, asked.stop), run, seconds_before), config):
-            last = event
-            if isinstance(event, events.Evaluated):
-                report = event.evaluation.report()
-    except events.Diverged as problem:
-        newest = [str(path) for path in sorted(run.checkpoints.glob("[0-9]*"))][-1:]
-        kept = f"the last good checkpoint is {newest[0]}" if newest else "no checkpoint had been written yet"
-        print(f"q2pi: training diverged: {problem}; {kept}; try a smaller --learning-rate", file=sys.stderr)
-        return 1
-    finally:
-        asked.restore()
-    if isinstance(last, events.Finished):
-        _farewell(run, last, report, memory, console)
-        return 0
-    print(f"stopped at step {last.step if last else 0:,}; continue with:  q2pi resume {run.path}")
-    return 130
-
-
-class StopRequest:
-    """Ctrl-C or a termination signal asks the loop to save and stop; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(self) -> bool:
-        return self.asked
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nsaving a checkpoint (once more to stop at once) ...", file=sys.stderr)
-
-
-def _fresh_folder(config: RunConfig[Any]) -> Path:
+def _new_folder(config: RunConfig[Any]) -> Path:
     name = f"{config.env.env_id.replace('/', '-')}-{config.algorithm}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Path("runs") / name
-
-
-def _farewell(
-    run: RunFolder, finished: events.Finished, report: dict[str, Any] | None, memory: int | None, console: Console
-) -> None:
-    console.print(time_table(finished.seconds))
-    estimate = f" ({gigabytes(memory)} were forecast)" if memory is not None else ""
-    print(f"peak memory: {gigabytes(peak_memory())}{estimate}")
-    from q2pi.reports.learning_curves import learning_curves
-
-    if report is not None:
-        console.print(evaluation_table(report))
-    picture = learning_curves([run], run.figures / "learning_curve.png")
-    if picture is not None:
-        print(f"learning curve: {picture}")
-    print("next:")
-    print(f"  q2pi record {run.path}       a video of its best episode")
-    print(f"  q2pi evaluate {run.path}     judge it on more episodes")
-    print(f"  q2pi plot {run.path}         draw its curves, alone or with other runs")

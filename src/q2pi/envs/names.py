@@ -6,10 +6,9 @@ CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_pac
 
 import importlib
 import re
-from difflib import get_close_matches
 from functools import lru_cache
 
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 
 _ATARI_ID = re.compile(r"(?:ALE/)?(?P<name>\w+?)(?:NoFrameskip|Deterministic)?(?:-v[045])?")
 _PLAYERS_NEEDED = {"combat", "joust", "maze_craze", "warlords"}
@@ -85,6 +84,5 @@ def canonical(env_id: str) -> str:
 
 
 def _suggestion(env_id: str) -> str:
-    known = {name.lower(): name for name in [*_gymnasium_ids(), *atari_roms()]}
-    close = [known[key] for key in get_close_matches(env_id.lower().removeprefix("ale/"), known, n=3)]
-    return f"; did you mean {', '.join(close)}?" if close else ", and no Atari game or Gymnasium id has a name like it"
+    close = suggest(env_id.lower().removeprefix("ale/"), [*_gymnasium_ids(), *atari_roms()], most=3)
+    return close or ", and no Atari game or Gymnasium id has a name like it"

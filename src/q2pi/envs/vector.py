@@ -94,6 +94,27 @@ class Step:
     """[N] bool: a life was lost and the game goes on."""
     episodes: tuple[Episode, ...]
     """The episodes that ended with this step, in order of game index."""
+    clip_rewards: bool = False
+    life_loss_discount: bool = False
+    stack: int = 1
+
+    @property
+    def learning_reward(self) -> Array:
+        reward: Array = np.sign(self.reward) if self.clip_rewards else self.reward
+        return reward
+
+    @property
+    def continuation(self) -> Array:
+        stopped = self.terminated | self.life_lost if self.life_loss_discount else self.terminated
+        return 1 - stopped.astype(np.float32)
+
+    @property
+    def next_frame(self) -> Array:
+        return self.next_observation[:, -(self.next_observation.shape[1] // self.stack) :]
+
+    @property
+    def frame(self) -> Array:
+        return self.observation[:, -(self.observation.shape[1] // self.stack) :]
 
     @property
     def ended(self) -> Array:
@@ -177,6 +198,9 @@ class VectorEnv:
             truncated=frames.truncated & ~frames.terminated,
             life_lost=(frames.lives < before) & ~ended,
             episodes=episodes,
+            clip_rewards=bool(self.spec.clip_rewards),
+            life_loss_discount=bool(self.spec.life_loss_discount),
+            stack=self.stack,
         )
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from q2pi.acceleration.device import device_of
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import RunConfig, from_table, to_table
+from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.envs.spec import is_atari
 from q2pi.envs.vector import Episode
@@ -51,7 +51,7 @@ class Evaluator(Protocol):
         """Cancel pending evaluations."""
 
 
-def make_evaluator(config: RunConfig[Any]) -> Evaluator:
+def make_evaluator(config: ResolvedConfig[Any]) -> Evaluator:
     """Return the evaluator of a run.
 
     Only Atari is evaluated in a subprocess: a user's registered environment may not exist there.
@@ -63,7 +63,7 @@ def make_evaluator(config: RunConfig[Any]) -> Evaluator:
 class BlockingEvaluator:
     """Training waits for each evaluation."""
 
-    def __init__(self, config: RunConfig[Any]) -> None:
+    def __init__(self, config: ResolvedConfig[Any]) -> None:
         self._config = config
         self._done: list[Evaluation] = []
 
@@ -89,7 +89,7 @@ class BackgroundEvaluator:
     evaluations.
     """
 
-    def __init__(self, config: RunConfig[Any], executor: Executor | None = None) -> None:
+    def __init__(self, config: ResolvedConfig[Any], executor: Executor | None = None) -> None:
         """Prepare; `executor` runs one job at a time, by default a process on this machine."""
         # bf16 was chosen for the accelerator; it is slower than fp32 on the CPU
         self._config = dataclasses.replace(config, device="cpu", precision="fp32")
@@ -157,7 +157,7 @@ def evaluate_weights(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Messa
         `protocol` and `episodes` of the `Evaluation`.
     """
     table = arguments["config"]
-    config = from_table(default_config(table["algorithm"]), table, "the run's configuration")
+    config = resolve(from_table(default_config(table["algorithm"]), table, "the run's configuration"))
     evaluation = _evaluate(config, _agent(config, load_file(arguments["weights"])), arguments["step"])
     episodes = [dataclasses.asdict(episode) | {"actions": episode.actions.tolist()} for episode in evaluation.episodes]
     return {"protocol": evaluation.protocol, "episodes": episodes}
@@ -187,7 +187,7 @@ def _weights(agent: Agent) -> dict[str, torch.Tensor]:
     }
 
 
-def _agent(config: RunConfig[Any], weights: Mapping[str, torch.Tensor]) -> Agent:
+def _agent(config: ResolvedConfig[Any], weights: Mapping[str, torch.Tensor]) -> Agent:
     """Return an agent with the given weights."""
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
@@ -197,5 +197,5 @@ def _agent(config: RunConfig[Any], weights: Mapping[str, torch.Tensor]) -> Agent
     return agent
 
 
-def _evaluate(config: RunConfig[Any], agent: Agent, step: int) -> Evaluation:
+def _evaluate(config: ResolvedConfig[Any], agent: Agent, step: int) -> Evaluation:
     return evaluate(agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED)

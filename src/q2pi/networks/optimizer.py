@@ -67,12 +67,43 @@ def _forget(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             slots[name].masked_fill_(slots[name].abs() < least, 0.0)
 
 
-def settable_rate(rate: float, device: torch.device) -> float | torch.Tensor:
-    """Return a step size for an optimizer that `set_rate` may change: a tensor where a CUDA graph will read it."""
+def gradient_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_grad_norm: float = 0.0) -> None:
+    """Make one step down the gradient of a loss [].
+
+    Args:
+        optimizer: of the parameters that are trained.
+        loss: [].
+        max_grad_norm: bound on the norm of the gradient of all parameters together; 0 is none.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    clip_gradient(optimizer, max_grad_norm)
+    optimizer.step()
+
+
+def clip_gradient(optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
+    """Scale the gradient down to a norm of at most `max_grad_norm`; 0 leaves it."""
+    if max_grad_norm > 0:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+
+
+@torch.no_grad()
+def polyak_update(slow: torch.nn.Module, fast: torch.nn.Module, tau: float) -> None:
+    """Move a network's parameters towards another's, in place: slow <- (1 - tau) * slow + tau * fast.
+
+    Source: Polyak and Juditsky 1992; Lillicrap et al. 2016 (soft target updates). tau = 1 copies.
+    """
+    for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
+        old.lerp_(new, tau) if tau < 1 else old.copy_(new)
+
+
+def adjustable_learning_rate(rate: float, device: torch.device) -> float | torch.Tensor:
+    """Return a learning rate that `set_learning_rate` may change: a tensor on CUDA, which a captured graph reads."""
     return torch.tensor(rate, device=device) if device.type == "cuda" else rate
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set an optimizer's step size; a tensor is filled in place, so that a captured graph sees it."""
     group = optimizer.param_groups[0]
     if isinstance(group["lr"], torch.Tensor):

@@ -33,6 +33,11 @@ class QNetwork(nn.Module):
         q: Tensor = self.head(self.torso(observation))
         return q.float()
 
+    def q_values(self, observation: Tensor) -> Tensor:
+        """Return Q [B, A] for acting; a head whose `forward` gives something else, such as quantiles, overrides it."""
+        q: Tensor = self(observation)
+        return q
+
 
 class ValueNetwork(nn.Module):
     """Observations [B, ...] -> V [B], float32, through a torso of its own (tanh for vectors)."""

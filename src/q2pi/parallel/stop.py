@@ -28,6 +28,10 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Install the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

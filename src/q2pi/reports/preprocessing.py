@@ -15,10 +15,10 @@ import numpy as np
 from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
+from q2pi.reports.style import INK, QUIET, RED, new_figure, save_figure
 from q2pi.rng import stream
 from q2pi.types import Array
 
-_PAPER, _INK, _PALE, _ACCENT = "#fbfaf6", "#22252b", "#8a8d93", "#d1495b"
 _MAGNIFIED = 2
 _GAP = 62
 _CARD = 22
@@ -29,9 +29,9 @@ class Stages:
     """One observation of a game, with what it was made of; colours are [H, W, 3], gray frames [H, W], all uint8."""
 
     colour: list[Array]
-    """The last two emulator frames of the step, raw; the last one only where a step is one frame."""
+    """The last two emulator frames of the step, raw; only the last one if a step is one frame."""
     gray: list[Array]
-    """The same in gray; in colour where the specification keeps colours."""
+    """The same in gray; in colour if the specification keeps colours."""
     pooled: Array
     """The maximum of `gray`, or the last of it without max-pooling."""
     cropped: Array
@@ -47,7 +47,7 @@ def stages(spec: EnvSpec, seed: int = 0, steps: int = 100) -> Stages:
     Args:
         spec: the game and its rules.
         seed: seed of the episode and of the random actions taken.
-        steps: agent steps before the picture is taken; fewer where the episode is shorter.
+        steps: agent steps before the picture is taken; fewer if the episode is shorter.
 
     Raises:
         UserError: not an Atari game, or fewer than one step.
@@ -114,21 +114,19 @@ def preprocessing_picture(spec: EnvSpec, path: str | Path, seed: int = 0, steps:
 
     Args:
         spec: an Atari game and its rules.
-        path: where the picture is written; its suffix chooses the format (.png, .svg, .pdf).
+        path: of the picture; its suffix chooses the format (.png, .svg, .pdf).
         seed: seed of the episode and of the random actions taken.
-        steps: agent steps before the picture is taken; fewer where the episode is shorter.
+        steps: agent steps before the picture is taken; fewer if the episode is shorter.
 
     Raises:
         UserError: not an Atari game, or fewer than one step.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     spec = resolve(spec)
     shown = stages(spec, seed, steps)
     way = _way(spec, shown)
-    figure = Figure(facecolor=_PAPER)
-    FigureCanvasAgg(figure)
+    # Resized below, when the extent of the drawing is known; the board places everything itself.
+    figure = new_figure(1, 1)
+    figure.set_layout_engine("none")
     board = _Board(figure.add_axes((0.0, 0.0, 1.0, 1.0)))
     board.text(0, -50, f"{spec.env_id}: from the emulator to the network", 16, fontweight="bold", va="bottom")
     right, lower = _draw_way(board, spec, shown, way)
@@ -137,7 +135,7 @@ def preprocessing_picture(spec: EnvSpec, path: str | Path, seed: int = 0, steps:
     width, height = max(right, bars_right) + 40, lowest + 40
     board.axes.set(xlim=(-40, width), ylim=(height, -84))
     figure.set_size_inches((width + 40) / 82, (height + 84) / 82)
-    figure.savefig(path, dpi=164)
+    save_figure(figure, Path(path))
     return shown
 
 
@@ -192,20 +190,20 @@ class _Board:
         height, width = image.shape[0] * scale, image.shape[1] * scale
         options = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest", "zorder": 2} | options
         self.axes.imshow(image, extent=(x, x + width, y + height, y), **options)
-        edge = Rectangle((x, y), width, height, fill=False, edgecolor=_INK, linewidth=0.8, zorder=options["zorder"])
+        edge = Rectangle((x, y), width, height, fill=False, edgecolor=INK, linewidth=0.8, zorder=options["zorder"])
         self.axes.add_patch(edge)
         return x + width, y + height
 
-    def text(self, x: float, y: float, text: str, size: float, color: str = _INK, **options: Any) -> None:
+    def text(self, x: float, y: float, text: str, size: float, color: str = INK, **options: Any) -> None:
         self.axes.text(x, y, text, color=color, fontsize=size, linespacing=1.45, **({"va": "top"} | options))
 
     def caption(self, title: str, note: str, x: float, y: float) -> None:
         """Write a title, and a paler note under it, below a frame."""
         self.text(x, y + 19, title, 11, fontweight="bold", va="baseline")
-        self.text(x, y + 26, note, 8.5, _PALE)
+        self.text(x, y + 26, note, 8.5, QUIET)
 
     def arrow(self, x: float, y: float, length: float) -> None:
-        style = {"arrowstyle": "-|>", "color": _ACCENT, "linewidth": 1.8, "mutation_scale": 15}
+        style = {"arrowstyle": "-|>", "color": RED, "linewidth": 1.8, "mutation_scale": 15}
         self.axes.annotate("", xy=(x + length, y), xytext=(x, y), arrowprops=style)
 
 
@@ -245,14 +243,14 @@ def _mark(board: _Board, pixels: Array, x: float) -> None:
 
     marked = pixels if pixels.ndim == 2 else pixels.any(axis=2)
     overlay = np.zeros((*marked.shape, 4))
-    overlay[marked] = to_rgba(_ACCENT)
+    overlay[marked] = to_rgba(RED)
     board.image(overlay, x, 0, zorder=3)
 
 
 def _draw_stack(board: _Board, spec: EnvSpec, shown: Stages, y: float) -> tuple[float, float]:
     """Draw the observation's frames, magnified, oldest first; return the right end and the lower end."""
     count = len(shown.stack)
-    board.text(0, y - 14, "what the network sees", 12, _ACCENT, fontweight="bold", va="baseline")
+    board.text(0, y - 14, "what the network sees", 12, RED, fontweight="bold", va="baseline")
     x, bottom = 0.0, y
     for age, frame in zip(range(count - 1, -1, -1), shown.stack, strict=True):
         left = x
@@ -263,7 +261,7 @@ def _draw_stack(board: _Board, spec: EnvSpec, shown: Stages, y: float) -> tuple[
     channels = sum(frame.size for frame in shown.stack) // (height * width)
     played = count * (spec.frame_skip or 1)
     note = f"observation {channels} x {height} x {width}, from {played} emulator frames"
-    board.text(0, bottom + 28, note, 8.5, _PALE)
+    board.text(0, bottom + 28, note, 8.5, QUIET)
     return x - 14, bottom + 42
 
 
@@ -273,11 +271,11 @@ def _draw_bars(board: _Board, way: list[_Stop], shown: Stages, x: float, y: floa
 
     stops = [*way, _Stop("stack", "", shown.stack)]
     largest = max(stop.size for stop in stops)
-    board.text(x, y - 14, "bytes", 12, _ACCENT, fontweight="bold", va="baseline")
+    board.text(x, y - 14, "bytes", 12, RED, fontweight="bold", va="baseline")
     for number, stop in enumerate(stops):
         top = y + number * 27
-        color = _ACCENT if stop.title == "stack" else _PALE
+        color = RED if stop.title == "stack" else QUIET
         board.text(x, top + 12, stop.title, 9.5, va="baseline")
         board.axes.add_patch(Rectangle((x + 58, top), 150 * stop.size / largest, 16, facecolor=color, edgecolor="none"))
-        board.text(x + 64 + 150 * stop.size / largest, top + 12, f"{stop.size:,}", 9, _PALE, va="baseline")
+        board.text(x + 64 + 150 * stop.size / largest, top + 12, f"{stop.size:,}", 9, QUIET, va="baseline")
     return x + 58 + 150 + 50

@@ -1,4 +1,4 @@
-"""A picture of a table where the world is a grid: the greedy action and its value in every cell.
+"""A picture of a Q-table of an environment that is a grid: the greedy action and its value in every cell.
 
     table_picture("runs/lake", "lake.png")
 
@@ -14,20 +14,22 @@ import numpy as np
 from q2pi.algorithms.base import Agent
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
+from q2pi.reports.style import GREEN, INK, RED, new_figure, save_figure
 from q2pi.runs.folder import RunFolder
 from q2pi.types import Array
 
-_COLOURS = {"goal": "#9fd09b", "danger": "#e3a397", "rock": "#343a46"}
+_COLOURS = {"goal": (GREEN, 0.5), "hazard": (RED, 0.5), "wall": (INK, 0.9)}
+"""Kind of cell -> colour and opacity."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a world and what its actions mean on paper."""
+    """The cells of an environment and the direction of each action."""
 
     row: Array
-    """int64 [H, W] the table row of each cell, -1 where nobody acts."""
+    """int64 [H, W] the table row of each cell, -1 for cells in which no action is taken (goal, hazard, wall)."""
     kind: Array
-    """str [H, W]: "" for a cell of the world; goal, danger, rock."""
+    """str [H, W]: "" for a cell in which an action is taken; goal, hazard, wall."""
     directions: tuple[tuple[int, int], ...]
     """(down, right) of each action."""
 
@@ -35,11 +37,11 @@ class Grid:
 def table_picture(source: Agent | RunFolder | str | Path, path: str | Path) -> Path:
     """Draw the table of an agent or of a run's newest checkpoint, and return the picture's path.
 
-    An arrow is the greedy action, a number its value; equals for the best have an arrow each, and where all actions are
-    equal there is a dot.
+    An arrow is the greedy action, a number its value. Actions that tie for the best have an arrow each; a cell whose
+    actions are all equal has a dot.
 
     Raises:
-        UserError: no table, or a world that is no grid.
+        UserError: the agent has no table, or the environment is no grid.
     """
     from q2pi.algorithms.q_learning import Agent as TableAgent
 
@@ -70,50 +72,47 @@ def grid_of(env: EnvSpec) -> Grid:
     from q2pi.envs.aliased_vacuum import AliasedVacuum
     from q2pi.envs.gymnasium import make
 
-    world = make(resolve(env)).unwrapped
-    if isinstance(world, FrozenLakeEnv):
-        return _frozen_lake(np.asarray(world.desc))
-    if isinstance(world, CliffWalkingEnv):
-        return _cliff(world.shape)
-    if isinstance(world, AliasedVacuum) and world.observation != "walls":
-        return _corridor(world)
+    made = make(resolve(env)).unwrapped
+    if isinstance(made, FrozenLakeEnv):
+        return _frozen_lake(np.asarray(made.desc))
+    if isinstance(made, CliffWalkingEnv):
+        return _cliff(made.shape)
+    if isinstance(made, AliasedVacuum) and made.observation != "walls":
+        return _corridor(made)
     raise UserError(
         f"--env-id {env.env_id} is no grid of table rows: FrozenLake, CliffWalking and the vacuum's corridor are"
     )
 
 
 def _frozen_lake(letters: Array) -> Grid:
-    kind = np.select([letters == b"G", letters == b"H"], ["goal", "danger"], "")
+    kind = np.select([letters == b"G", letters == b"H"], ["goal", "hazard"], "")
     row = np.where(kind == "", np.arange(letters.size).reshape(letters.shape), -1)
     return Grid(row, kind, ((0, -1), (1, 0), (0, 1), (-1, 0)))
 
 
 def _cliff(shape: tuple[int, int]) -> Grid:
     kind = np.full(shape, "", dtype="<U6")
-    kind[-1, 1:-1], kind[-1, -1] = "danger", "goal"
+    kind[-1, 1:-1], kind[-1, -1] = "hazard", "goal"
     row = np.where(kind == "", np.arange(kind.size).reshape(shape), -1)
     return Grid(row, kind, ((-1, 0), (0, 1), (1, 0), (0, -1)))
 
 
-def _corridor(world: Any) -> Grid:
+def _corridor(vacuum: Any) -> Grid:
     """Cells that look the same have the same table row, and so the same arrow."""
-    kind = np.full((2, world.length), "", dtype="<U6")
-    kind[1] = ["danger" if is_open else "rock" for is_open in ~world.walls[:-1, 2]]
-    kind[1, world.dust] = "goal"
+    kind = np.full((2, vacuum.length), "", dtype="<U6")
+    kind[1] = ["hazard" if is_open else "wall" for is_open in ~vacuum.walls[:-1, 2]]
+    kind[1, vacuum.dust] = "goal"
     row = np.full(kind.shape, -1)
-    row[0] = np.arange(world.length) if world.observation == "cell" else world.codes
+    row[0] = np.arange(vacuum.length) if vacuum.observation == "cell" else vacuum.codes
     return Grid(row, kind, ((-1, 0), (0, 1), (1, 0), (0, -1)))
 
 
 def draw(grid: Grid, table: Array, title: str, path: Path) -> Path:
     """Draw the greedy actions and values of `table` [S, A] on a grid, and return the picture's path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     height, width = grid.row.shape
-    figure = Figure(figsize=(0.4 + 0.95 * width, 0.7 + 0.95 * height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(0.4 + 0.95 * width, 0.7 + 0.95 * height)
     axes = figure.add_subplot()
     best = np.where(grid.row >= 0, table.max(axis=1)[grid.row], np.nan)
     low, high = float(np.nanmin(best)), float(np.nanmax(best))
@@ -121,10 +120,11 @@ def draw(grid: Grid, table: Array, title: str, path: Path) -> Path:
     axes.imshow(best, cmap="Blues", vmin=low - 0.3 * span, vmax=high + 0.6 * span)  # pale enough for dark text
     for y, x in np.ndindex(height, width):
         if grid.kind[y, x]:
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=_COLOURS[str(grid.kind[y, x])]))
+            colour, opacity = _COLOURS[str(grid.kind[y, x])]
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=opacity))
         else:
             _arrows(axes, x, y, table[grid.row[y, x]], grid.directions)
-            axes.text(x, y + 0.42, f"{best[y, x]:.3g}", ha="center", va="bottom", fontsize=8, color="#202530")
+            axes.text(x, y + 0.42, f"{best[y, x]:.3g}", ha="center", va="bottom", fontsize=8, color=INK)
     axes.set_xticks(np.arange(width + 1) - 0.5, [])
     axes.set_yticks(np.arange(height + 1) - 0.5, [])
     axes.grid(color="white", linewidth=2)
@@ -133,18 +133,16 @@ def draw(grid: Grid, table: Array, title: str, path: Path) -> Path:
     axes.set_ylim(height - 0.5, -0.5)
     axes.set_frame_on(False)
     axes.set_title(title, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    return save_figure(figure, path)
 
 
 def _arrows(axes: Any, x: int, y: int, q: Array, directions: tuple[tuple[int, int], ...]) -> None:
     best = np.flatnonzero(q == q.max())
     if len(best) == len(q):
-        axes.plot(x, y - 0.08, "o", color="#202530", markersize=4)
+        axes.plot(x, y - 0.08, "o", color=INK, markersize=4)
         return
     for action in best:
         down, right = directions[action]
-        style = {"arrowstyle": "-|>", "color": "#202530", "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
+        style = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
         start, end = (x - 0.22 * right, y - 0.08 - 0.22 * down), (x + 0.26 * right, y - 0.08 + 0.26 * down)
         axes.annotate("", xy=end, xytext=start, arrowprops=style)

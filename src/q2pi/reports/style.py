@@ -1,14 +1,6 @@
-"""Figures from run folders: learning curves of one run, over seeds or side by side, and a run beside published points.
+"""The style of every figure: palette, axes, captions, and how a figure is made and saved."""
 
-All is read from `config.toml` and `metrics.jsonl`. Training returns are averaged over windows of agent steps:
-
-    agent steps    0 |<--- width --->| width |<--- width --->| 2 width
-    episodes             x   x     x             x        x
-    drawn                    o (mean of 3)         o (mean of 2)
-
-An episode belongs to the window in which it ended, a window's last step included.
-"""
-
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,27 +15,45 @@ from q2pi.types import Array
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#777777")
 """Distinct to colour-blind readers too (Tol 2021, "Colour Schemes", the bright scheme)."""
-INK, QUIET, GRID = "#222222", "#666666", "#E6E6E6"
+BLUE, RED, GREEN = COLOURS[:3]
+INK, QUIET, GRID, PAPER = "#222222", "#666666", "#E6E6E6", "#FFFFFF"
+DPI = 150
 LINE = 135
 """Characters of a line of the subtitle."""
 
 
-def error_bars(means: Array, intervals: Sequence[tuple[float, ...]]) -> Array:
-    """Return intervals as matplotlib has them: [2, n] distances below and above the means."""
-    low, high = np.array(intervals).T
-    return np.maximum(0, [means - low, high - means])
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a width and a height in inches; its layout follows its contents."""
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
+    return figure
 
 
-def _point_style(colour: str) -> dict[str, Any]:
-    return {
-        "fmt": "D",
-        "color": colour,
-        "markersize": 6,
-        "markerfacecolor": "white",
-        "markeredgewidth": 1.6,
-        "elinewidth": 1.6,
-        "capsize": 3,
-    }
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure in the format of the path's suffix (.png, .svg, .pdf) and return the path; missing folders are
+    made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format=path.suffix[1:] or "png", facecolor=PAPER)
+    return path
+
+
+def grid_of_panels(figure: Figure, count: int, columns: int) -> list[Axes]:
+    """Return `count` axes in rows of at most `columns`."""
+    columns = min(columns, count)
+    panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    return panels[:count]
+
+
+def style_axes(axes: Axes, size: float = 10) -> None:
+    """Give axes a pale grid below the data, quiet tick labels of a font size, and no box."""
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=size, colors=QUIET, length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#BBBBBB")
 
 
 def finish_axes(
@@ -55,36 +65,46 @@ def finish_axes(
     x: str = "agent steps",
     from_zero: bool = True,
 ) -> None:
-    """Name the axes and calm them down."""
+    """Label the axes and apply the style.
+
+    Args:
+        axes: with all that is drawn; the horizontal axis holds whole numbers.
+        what: label of the vertical axis.
+        title: above the axes, in bold.
+        subtitle: below the title, wrapped.
+        small: whether the axes are one of several panels.
+        x: label of the horizontal axis.
+        from_zero: whether the horizontal axis begins at 0.
+    """
     size = 9 if small else 11
+    style_axes(axes, size - 1)
     axes.set_xlabel(x, fontsize=size, color=INK)
     axes.set_ylabel(what, fontsize=size, color=INK)
     if title:
-        lines = [line for part in subtitle.splitlines() for line in textwrap.wrap(part, LINE)]
+        lines = [line for part in subtitle.splitlines() for line in textwrap.wrap(part, LINE, break_on_hyphens=False)]
         axes.set_title(title, loc="left", fontsize=14, fontweight="bold", color=INK, pad=14 + 13 * len(lines))
         text = axes.annotate("\n".join(lines), (0, 1), (0, 9), "axes fraction", "offset points")
         text.set(fontsize=8.5, color=QUIET, linespacing=1.45, in_layout=False)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=size - 1, colors=QUIET, length=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.locator_params(axis="x", nbins=4 if small else 8)
     if from_zero:
         axes.set_xlim(left=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#BBBBBB")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches, laid out as its contents need."""
-    figure = Figure(figsize=(width, height), dpi=150)
-    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
-    return figure
+def error_bars(means: Array, intervals: Sequence[tuple[float, ...]]) -> Array:
+    """Return intervals as matplotlib has them: [2, n] distances below and above the means."""
+    low, high = np.array(intervals).T
+    return np.maximum(0, [means - low, high - means])
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG, its folder made where it is missing, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", facecolor="white")
-    return path
+def point_style(colour: str) -> dict[str, Any]:
+    """Return the keyword arguments of `Axes.errorbar` for evaluations: hollow diamonds."""
+    return {
+        "fmt": "D",
+        "color": colour,
+        "markersize": 6,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.6,
+        "elinewidth": 1.6,
+        "capsize": 3,
+    }

@@ -105,7 +105,7 @@ def record_video(run: RunFolder, path: Path | None = None, *, episode: str = "be
     path = path or run.videos / (f"{episode}.mp4" if not episode.isdecimal() else f"rank-{int(episode)}.mp4")
     if path.suffix != ".mp4":
         raise UserError(f"--out {path} must end in .mp4")
-    spec = run.config().env
+    spec = run.env()
     stage = make_renderer(spec)
     rate = stage.fps if fps is None else fps
     frames = _write(path, rate, replay(stage, entry, spec.env_id))

@@ -19,13 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from q2pi.buffers.frames import Codec, make_store
 from q2pi.buffers.replay import Replay
-from q2pi.buffers.samplers import uniform
-from q2pi.config import RunConfig
+from q2pi.buffers.samplers import UniformSampler
+from q2pi.config import ResolvedConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training.events import Progress, Started
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 from q2pi.training.presets import configure
 
 NUM_ENVS, FRAME, BATCH = 8, (1, 84, 84), 32
@@ -36,7 +36,7 @@ Measures = dict[str, Any]
 Act = Callable[[Any, np.random.Generator], Any]
 
 
-def base_config(options: dict[str, Any], double: bool = True) -> RunConfig[Any]:
+def base_config(options: dict[str, Any], double: bool = True) -> ResolvedConfig[Any]:
     """Return DQN on Space Invaders as it is measured: the Nature protocol, learning early, exploring little.
 
     Args:
@@ -47,10 +47,10 @@ def base_config(options: dict[str, Any], double: bool = True) -> RunConfig[Any]:
     explores = {"start_e": EPSILON, "end_e": EPSILON}
     hyper = dataclasses.replace(config.hyper, learning_starts=STARTS, buffer_size=10_000, double=double, **explores)
     quiet: dict[str, Any] = {"checkpoint_frequency": 0, "evaluation_frequency": 0, "evaluation_episodes": 0}
-    return prepare(dataclasses.replace(config, hyper=hyper, **quiet, **options))
+    return resolve(dataclasses.replace(config, hyper=hyper, **quiet, **options))
 
 
-def training(config: RunConfig[Any], steps: int) -> Measures:
+def training(config: ResolvedConfig[Any], steps: int) -> Measures:
     """Return steps per second of the whole loop while it learns, and the share of each part.
 
     Args:
@@ -77,7 +77,7 @@ def training(config: RunConfig[Any], steps: int) -> Measures:
     }
 
 
-def update(config: RunConfig[Any], repetitions: int) -> Measures:
+def update(config: ResolvedConfig[Any], repetitions: int) -> Measures:
     """Return milliseconds of one update (sampling, both networks, backward, optimizer) and what that is of the
     machine's matrix-product rate in the same precision.
 
@@ -166,8 +166,9 @@ def replay(
         saved = checkpoint.save(Path(folder), 0, {"replay": ring.state()})
         stall = time.perf_counter() - began
         on_disk = sum(file.stat().st_size for file in saved.iterdir())
+    sampler = UniformSampler(ring)
     numbers = iter(range(draws + 10))
-    sample_ms = _median_ms(lambda: ring.sample(uniform(ring, BATCH, np.random.default_rng(next(numbers)))), draws)
+    sample_ms = _median_ms(lambda: ring.sample(sampler.sample(BATCH, np.random.default_rng(next(numbers)))[0]), draws)
     return {
         "env_id": env.env_id,
         "play": "random" if act is None else "trained",
@@ -197,9 +198,9 @@ def _recorded(transitions: int, env: EnvSpec, act: Act | None) -> tuple[Any, lis
             action = act(envs.observation, generator)
         envs.send(action)
         step = envs.recv()
-        newest, following = step.next_observation[:, -1:].copy(), step.observation[:, -1:].copy()
-        goes_on = 1 - step.terminated.astype(np.float32)
-        rows.append((action, np.sign(step.reward), goes_on, newest, step.ended, following))
+        newest, following = step.next_frame.copy(), step.frame.copy()
+        continuation = 1 - step.terminated.astype(np.float32)
+        rows.append((action, np.sign(step.reward), continuation, newest, step.ended, following))
     envs.close()
     return first, rows
 

@@ -29,9 +29,10 @@ from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save as save_torch
 
 from q2pi.errors import UserError
+from q2pi.runs import manifest
+from q2pi.runs.manifest import folder_of, steps, to_json
 from q2pi.types import Array, State
 
-FORMAT = 2
 KEPT = 2
 _LARGE = 1 << 20
 _PIECE = 4 << 20
@@ -53,7 +54,7 @@ def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None =
         state: nested dicts of torch tensors, numpy arrays, numbers, text and lists of these last two.
         info: notes that are not part of the training state, as JSON has them.
     """
-    final = folder / f"{step:012d}"
+    final = folder_of(folder, step)
     temporary = folder / f".{final.name}.partial"
     for torn in folder.glob(".*.partial"):
         shutil.rmtree(torn)
@@ -70,7 +71,7 @@ def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None =
     kept = [number for number in found if number <= step][-KEPT:]
     for number in found:
         if number not in kept:
-            shutil.rmtree(folder / f"{number:012d}")
+            shutil.rmtree(folder_of(folder, number))
     return final
 
 
@@ -79,7 +80,7 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
     large = {name: array for name, array in arrays.items() if array.nbytes >= _LARGE}
     small = {name: np.asarray(array, order="C") for name, array in arrays.items() if name not in large}
     files = {
-        "state.json": _write(folder / "state.json", [_json(plain)]),
+        "state.json": _write(folder / "state.json", [to_json(plain)]),
         "weights.safetensors": _write(folder / "weights.safetensors", [save_torch(tensors)]),
         "arrays.safetensors": _write(folder / "arrays.safetensors", [save_numpy(small)]),
     }
@@ -87,14 +88,8 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
         file = name.replace("/", ".") + ".zst"
         written = _write(folder / file, _compressed(array))
         files[file] = written | {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
-    manifest = {"format": FORMAT, "step": step, "info": info, "files": files}
-    _write(folder / "manifest.json", [_json(manifest | {"sha256": _checksum(manifest)})])
+    _write(folder / "manifest.json", [manifest.signed(step, info, files)])
     _flush_folder(folder)
-
-
-def steps(folder: Path) -> list[int]:
-    """Return the agent steps of the finished checkpoints in `folder`, oldest first."""
-    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
 
 
 def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
@@ -105,7 +100,7 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
     """
     warnings = []
     for step in reversed(steps(folder)):
-        path = folder / f"{step:012d}"
+        path = folder_of(folder, step)
         try:
             state, info = load(path)
         except Damaged as problem:
@@ -126,8 +121,8 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
         Damaged: a file is missing, or its size or checksum differs from the manifest's.
     """
     try:
-        manifest = _manifest(path)
-        files = manifest["files"]
+        stored = manifest.read(path)
+        files = stored["files"]
         for name, entry in files.items():
             _verify(path / name, entry)
         flat: dict[str, Any] = json.loads((path / "state.json").read_text())
@@ -138,31 +133,7 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
                 flat[entry["array"]] = StoredArray(path / name, entry)
     except (OSError, KeyError, ValueError, SafetensorError, zstandard.ZstdError) as problem:
         raise Damaged(str(problem)) from problem
-    return _nest(flat), manifest["info"]
-
-
-def notes(folder: Path, step: int) -> dict[str, Any]:
-    """Return the `info` of the checkpoint of agent step `step` in `folder`; nothing where there is none."""
-    path = folder / f"{step:012d}"
-    info: dict[str, Any] = _manifest(path)["info"] if path.is_dir() else {}
-    return info
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    manifest = json.loads((path / "manifest.json").read_text())
-    if not isinstance(manifest, dict):
-        raise ValueError("manifest.json is no manifest")
-    checksum = manifest.pop("sha256", None)
-    # Format 1 had no checksum of the manifest itself.
-    if (manifest["format"], checksum) != (1, None) and checksum != _checksum(manifest):
-        raise ValueError("manifest.json differs from its checksum")
-    if manifest["format"] > FORMAT:
-        raise UserError(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: update q2pi")
-    return manifest
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_json(dict(manifest))).hexdigest()
+    return _nest(flat), stored["info"]
 
 
 def digest(state: State) -> str:
@@ -176,7 +147,7 @@ def digest(state: State) -> str:
             total.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
             total.update(array.reshape(-1).view(np.uint8).data)
         else:
-            total.update(f"{name}:".encode() + _json(value))
+            total.update(f"{name}:".encode() + to_json(value))
     return total.hexdigest()
 
 
@@ -211,10 +182,6 @@ def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, Array], dic
         else:
             plain[name] = value
     return tensors, arrays, plain
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
 def _compressed(array: Array) -> Iterator[bytes]:

@@ -5,23 +5,22 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from q2pi.algorithms import registry
-from q2pi.algorithms.base import AgentSpec
+from q2pi.algorithms.base import AlgorithmConfig
 from q2pi.algorithms.registry import agent_spec
-from q2pi.config import RunConfig, flag, to_table
+from q2pi.config import ResolvedConfig, RunConfig, flag, to_table
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import NUM_ENVS
 from q2pi.runs import checkpoint
 from q2pi.training.events import Checkpoint, Diverged, Progress
-from q2pi.training.loop import prepare, run
+from q2pi.training.loop import run
 
 TIMING_STEPS = 1_200
 TIMING_SECONDS = 10.0
@@ -44,7 +43,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TimingRun:
     """What a short run with the same work tells of a long one."""
 
     seconds: float
@@ -53,31 +52,29 @@ class Trial:
     """Peak bytes of the process so far, without the trial's own storage."""
 
 
-def estimate(config: RunConfig[Any]) -> Estimate:
+def estimate(config: ResolvedConfig[Any]) -> Estimate:
     """Return the needs of a run without training it.
 
     Raises:
         UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
     """
-    config = prepare(config)
-    module = registry.find(config.algorithm)
     envs = make_envs(config.env, 1, config.seed)
     spec = dataclasses.replace(agent_spec(config, envs), num_envs=config.num_envs)
     envs.close()
-    module.check_spaces(spec)
-    needed, free = module.memory_needed(config.hyper, spec), psutil.virtual_memory().available
+    hyper: AlgorithmConfig = config.hyper
+    hyper.check_spaces(spec)
+    needed, free = hyper.storage_bytes(spec, sys.maxsize), psutil.virtual_memory().available
     if needed > free:
         options = _options(config)
-        sizes = ["buffer_size"] if "buffer_size" in options else ["num_envs", *({"window"} & options.keys())]
-        named = " with ".join(f"{flag(name)} {options[name]}" for name in sizes)
+        named = " with ".join(f"{flag(name)} {options[name]}" for name in hyper.STORAGE_OPTIONS)
         raise UserError(
             f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of memory that are free here"
         )
     return Estimate(
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
-        updates=module.updates_due(config, config.total_timesteps),
-        storage=_storage(config, spec),
+        updates=hyper.updates_due(config.total_timesteps, config.num_envs),
+        storage=hyper.storage_bytes(spec, config.total_timesteps),
         memory_available=free + psutil.Process().memory_info().rss,
     )
 
@@ -94,57 +91,42 @@ def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> 
         )
 
 
-def _storage(config: RunConfig[Any], spec: AgentSpec) -> int:
-    """Return the bytes of the algorithm's storage after the run; a replay never holds more than the run's steps."""
-    hyper = config.hyper
-    if hasattr(hyper, "buffer_size"):
-        hyper = dataclasses.replace(hyper, buffer_size=min(hyper.buffer_size, config.total_timesteps))
-    needed: int = registry.find(config.algorithm).memory_needed(hyper, spec)
-    return needed
-
-
 def peak_memory() -> int:
     """Return the most bytes of memory that this process has had at once."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def time_run(config: RunConfig[Any]) -> Trial:
+def time_run(config: ResolvedConfig[Any]) -> TimingRun:
     """Return the time and memory expected on this machine, from a short trial of the same loop.
 
     The trial measures the cost of a step and of an update apart, so the time before learning starts counts too; it is
     cut short on a slow machine. Where it diverges, or comes to no update, there is no telling: NaN.
     """
-    module = registry.find(config.algorithm)
     length = max(config.num_envs, min(TIMING_STEPS, config.total_timesteps))
-    trial = module.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
-    trial = dataclasses.replace(trial, log_frequency=max(1, length // 4), checkpoint_frequency=0)
-    # An evaluation's games will stand beside those of training.
+    short = config.hyper.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
+    short = dataclasses.replace(short, log_frequency=max(1, length // 4), checkpoint_frequency=0)
+    # The environments of an evaluation exist beside those of training, and count for the peak of memory.
     beside = make_envs(config.env, max(1, min(NUM_ENVS, config.evaluation_episodes)), config.seed)
     beside.reset()
     deadline = time.perf_counter() + TIMING_SECONDS
+    rows = []
     try:
-        seconds = _seconds(config, _rows(trial, stop=lambda: time.perf_counter() > deadline))
+        with tempfile.TemporaryDirectory() as folder:
+            for event in run(short, stop=lambda: time.perf_counter() > deadline):
+                if isinstance(event, Progress):
+                    rows.append(event)
+                elif isinstance(event, Checkpoint):  # written for the memory that this takes
+                    checkpoint.save(Path(folder), event.step, event.state)
+        seconds = _seconds(config, rows)
     except Diverged:
         seconds = float("nan")
     finally:
         beside.close()
-    return Trial(seconds, peak_memory() - estimate(trial).storage)
+    return TimingRun(seconds, peak_memory() - estimate(short).storage)
 
 
-def _rows(trial: RunConfig[Any], stop: Callable[[], bool]) -> list[Progress]:
-    """Return what a trial reports on its way; its checkpoint is written for the memory that this takes, and removed."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for event in run(trial, stop=stop):
-            if isinstance(event, Progress):
-                rows.append(event)
-            elif isinstance(event, Checkpoint):
-                checkpoint.save(Path(folder), event.step, event.state)
-    return rows
-
-
-def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
+def _seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
     """Return the seconds that a run takes from the rows of its trial, each part by the row in which it was quickest.
 
     What makes the others slower is of the start: first calls, and emulators that are built for the next episodes.
@@ -159,7 +141,7 @@ def _seconds(config: RunConfig[Any], rows: list[Progress]) -> float:
     per_update = min(
         (learned / count for learned, count in zip(learning, updates, strict=True) if count), default=float("nan")
     )
-    due = registry.find(config.algorithm).updates_due(config, config.total_timesteps)
+    due = config.hyper.updates_due(config.total_timesteps, config.num_envs)
     return config.total_timesteps * acting + (due * per_update if due else 0.0)
 
 

@@ -1,53 +1,153 @@
-"""Executing a configuration in its folder, whatever a kill left there: the one seam of tuning and sweeps.
+"""Executing a run: the one way in which train, resume, sweep, tune and the Python interface do it.
 
-    for event in execute(config, folder):
-        ...
+    execute(config, folder, sinks=[sink])
 
-begins a new run, continues an interrupted one from its newest checkpoint bit for bit, or yields nothing for a run that
-is finished. Doing it again is always safe.
+begins a new run, continues an interrupted one from its newest checkpoint bit for bit, or does nothing if the run is
+finished. Calling it again is always safe.
 """
 
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from q2pi.config import RunConfig
+from q2pi.algorithms.registry import default_config
+from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.errors import UserError
-from q2pi.runs import checkpoint
+from q2pi.parallel.executor import Emit, Job, Message, Stop, never
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.recorder import record
-from q2pi.training.events import Event
-from q2pi.training.loop import prepare, run
+from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.manifest import steps
+from q2pi.runs.recorder import Recorder
+from q2pi.runs.sinks import Sink, TensorBoard
+from q2pi.training.events import Diverged, Event, Finished, Interrupted
+from q2pi.training.loop import run
+from q2pi.types import State
+
+EMIT_SECONDS = 0.5
+"""Seconds between two messages of a job."""
 
 
-def execute(config: RunConfig[Any], path: Path | str, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Yield the events of what is left to do of one run, recorded in its folder.
+def execute(
+    config: ResolvedConfig[Any],
+    path: Path | str | None,
+    *,
+    sinks: Sequence[Sink] = (),
+    stop: Stop = never,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Finished | Interrupted | None:
+    """Train what is left of one run; return its last event, or None if it was finished already.
 
     Args:
         config: what to train.
-        path: the run folder; made where it is missing.
+        path: the run folder, made if it is missing; None records nothing.
+        sinks: take the run's events, after the folder's own sinks.
         stop: see `loop.run`; the run then ends with a checkpoint and can be executed again.
+        warn: called with a line for each damaged checkpoint that is passed over.
 
     Raises:
-        UserError: the folder holds a run of another configuration, or an option is out of its bounds.
-        Diverged: a loss or a value is not finite any more.
+        UserError: the folder holds a run of another configuration or is in use, or the algorithm cannot serve the
+            environment.
+        Diverged: a loss, a value or a weight is not finite.
     """
-    config, folder = prepare(config), RunFolder(path)
-    if not folder.config_file.is_file():
-        folder = RunFolder.create(path, config)
-    elif prepare(folder.config()) != config:
-        raise UserError(f"{path} holds a run of another configuration; name another folder or remove it")
-    step, state, seconds = 0, None, 0.0
-    if checkpoint.steps(folder.checkpoints):
-        step, state, info, _ = folder.newest_checkpoint()
-        seconds = info["seconds"]
-    if step < config.total_timesteps:
-        yield from record(run(config, state, stop), folder, seconds)
+    last: Event | None = None
+    with ExitStack() as resources:
+        folder = None if path is None else _open(Path(path), config)
+        step, state, seconds_before = _newest(folder, warn)
+        if step >= config.total_timesteps:
+            return None
+        if folder is not None:
+            resources.enter_context(folder.locked())
+            folder.tensorboard.mkdir(exist_ok=True)
+            sinks = [TensorBoard(folder.tensorboard, step), Recorder(folder, step, seconds_before), *sinks]
+        for sink in sinks:
+            resources.callback(sink.close)
+        for event in run(config, state, stop):
+            for sink in sinks:
+                sink.write(event)
+            last = event
+    assert isinstance(last, Finished | Interrupted)
+    return last
+
+
+def run_job(name: str, path: Path | str, config: ResolvedConfig[Any]) -> Job:
+    """Return a job that trains what is left of one run; `name` is its name in messages."""
+    arguments = {"path": str(path), "config": to_table(config)}
+    return Job(name, "q2pi.runs.execute:execute_job", arguments, threads=config.threads, cpus=config.threads or 1)
+
+
+def execute_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
+    """Task of `run_job`: execute a run.
+
+    Args:
+        arguments: `path` of the run folder and the run's `config` as a table.
+        emit: receives {"step": agent steps} at most twice a second.
+        stop: see `execute`.
+
+    Returns:
+        The agent steps at the end, and whether the run was stopped before its end.
+
+    Raises:
+        UserError: see `execute`; also if training diverged.
+    """
+    path, table = arguments["path"], arguments["config"]
+    config = resolve(from_table(default_config(table["algorithm"]), table, path))
+    try:
+        last = execute(config, path, sinks=[_StepMessages(emit)], stop=stop, warn=_warn)
+    except Diverged as problem:
+        raise UserError(f"training diverged: {problem}") from problem
+    step = config.total_timesteps if last is None else last.step
+    return {"step": step, "stopped": isinstance(last, Interrupted)}
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class _StepMessages:
+    """A sink that emits the agent steps at most twice a second."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self.last_emit = -EMIT_SECONDS
+
+    def write(self, event: Event) -> None:
+        if time.monotonic() - self.last_emit > EMIT_SECONDS:
+            self.last_emit = time.monotonic()
+            self.emit({"step": event.step})
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def is_finished(path: Path | str) -> bool:
-    """Tell whether a run folder holds a run that reached its budget."""
+    """Return whether a run folder holds a run that reached its budget."""
     folder = RunFolder(path)
     if not folder.config_file.is_file():
         return False
-    return max(checkpoint.steps(folder.checkpoints), default=-1) >= folder.config().total_timesteps
+    return max(steps(folder.checkpoints), default=-1) >= read_config(folder).total_timesteps
+
+
+def _open(path: Path, config: ResolvedConfig[Any]) -> RunFolder:
+    """Return the run folder at `path`, new or with a run of this configuration."""
+    folder = RunFolder(path)
+    if not folder.config_file.is_file():
+        return RunFolder.create(path, config)
+    if resolve(read_config(folder)) != config:
+        raise UserError(f"{path} holds a run of another configuration; name another folder or remove it")
+    return folder
+
+
+def _newest(folder: RunFolder | None, warn: Callable[[str], None]) -> tuple[int, State | None, float]:
+    """Return (agent step, state, wall-clock seconds so far) of a folder's newest checkpoint; (0, None, 0) without."""
+    if folder is None or not steps(folder.checkpoints):
+        return 0, None, 0.0
+    step, state, info, warnings = load_checkpoint(folder)
+    for warning in warnings:
+        warn(warning)
+    return step, state, info["seconds"]

@@ -1,4 +1,4 @@
-"""The run folder: all that a run leaves behind, readable with no tool of ours.
+"""The run folder: all that a run leaves behind, readable with common tools.
 
     runs/<name>/
         config.toml        the whole configuration
@@ -9,10 +9,10 @@
         figures/  videos/  pictures of the run
         checkpoints/       the newest two, see checkpoint.py
 
-`record` writes it from the events of the loop; viewers, plots, reports and the tuner read it and nothing else.
+`record` writes it from the events of the loop; viewers, plots, reports and the tuner read it and nothing else. Reading
+imports no torch: what needs the algorithms, such as the typed configuration and the agent, is in `load`.
 """
 
-import fcntl
 import json
 import os
 import tomllib
@@ -23,11 +23,13 @@ from typing import Any
 
 import tomli_w
 
-from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, from_table, to_table
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
-from q2pi.runs import checkpoint
-from q2pi.types import State
+from q2pi.runs.files import write_atomically
+from q2pi.runs.locks import take
+
+Row = dict[str, Any]
 
 
 class RunFolder:
@@ -43,6 +45,7 @@ class RunFolder:
         self.figures = self.path / "figures"
         self.videos = self.path / "videos"
         self.tensorboard = self.path / "tensorboard"
+        self.lock = self.path / ".lock"
 
     @classmethod
     def create(cls, path: Path | str, config: RunConfig[Any]) -> "RunFolder":
@@ -55,14 +58,14 @@ class RunFolder:
         run.check_new()
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            _replace(run.config_file, tomli_w.dumps(to_table(config)))
+            write_atomically(run.config_file, tomli_w.dumps(to_table(config)))
         except OSError as problem:
             reason = (problem.strerror or str(problem)).lower()
             raise UserError(f"--run-dir {path} cannot be made: {reason}") from problem
         return run
 
     def check_new(self) -> None:
-        """Raise a UserError where the folder of a new run cannot be made: it is in use, or no folder can be there."""
+        """Raise a UserError if the folder of a new run cannot be made: it is in use, or its parent is not writable."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
             raise UserError(
                 f"--run-dir {self.path} exists already; resume it (q2pi resume {self.path}) or name another folder"
@@ -83,57 +86,74 @@ class RunFolder:
             raise UserError(f"{path} is not a run folder: it has no config.toml")
         return run
 
-    def config(self) -> RunConfig[Any]:
-        """Read the configuration.
+    def table(self) -> dict[str, Any]:
+        """Return config.toml as a plain dict; `load.read_config` returns the typed configuration.
 
         Raises:
-            UserError: the file is not TOML, or names what does not exist.
+            UserError: the file is not TOML, or an option that every reader needs is missing or of the wrong type.
         """
-        return read_config(self.config_file)
+        try:
+            table = tomllib.loads(self.config_file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+            raise UserError(f"{self.config_file} is not valid TOML: {problem}") from problem
+        _require(self.config_file, table, {"algorithm": str, "seed": int, "total_timesteps": int, "env": dict})
+        _require(self.config_file, table["env"], {"env_id": str})
+        return table
 
-    def newest_checkpoint(self) -> tuple[int, State, dict[str, Any], list[str]]:
-        """Return (step, state, info, warnings), see `checkpoint.load_newest`."""
-        return checkpoint.load_newest(self.checkpoints)
+    def env(self) -> EnvSpec:
+        """Return the specification of the run's environment.
 
-    def rows(self, kind: str) -> list[dict[str, Any]]:
+        Raises:
+            UserError: config.toml is damaged, or its table [env] holds unknown options or values of the wrong type.
+        """
+        return from_table(EnvSpec(), self.table()["env"], str(self.config_file))
+
+    def rows(self, kind: str) -> list[Row]:
         """Return the rows of one kind ("train", "episode", "evaluation") of metrics.jsonl, oldest first."""
+        return [row for row in self.tail()[0] if row["kind"] == kind]
+
+    def tail(self, offset: int = 0) -> tuple[list[Row], int]:
+        """Return (rows, next offset): the rows of metrics.jsonl that were appended since a byte offset.
+
+        A last line that is not complete yet is left for the next call. A resumed run drops the rows beyond its
+        checkpoint; if `offset` is then no longer the start of a line, the result is ([], 0): drop what was read before
+        and read again from 0.
+
+        Args:
+            offset: 0, or the next offset of an earlier call.
+
+        Raises:
+            ValueError: a complete line is not JSON.
+        """
         if not self.metrics_file.is_file():
-            return []
-        with self.metrics_file.open() as file:
-            rows = [json.loads(line) for line in file if line.endswith("\n")]
-        return [row for row in rows if row["kind"] == kind]
+            return [], 0
+        with self.metrics_file.open("rb") as file:
+            if offset:
+                file.seek(offset - 1)
+                if file.read(1) != b"\n":
+                    return [], 0
+            lines, _, _ = file.read().rpartition(b"\n")
+        rows = [json.loads(line.decode()) for line in lines.split(b"\n")] if lines else []
+        return rows, offset + (len(lines) + 1 if lines else 0)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against a second process that would train in it.
+        """Hold the folder's lock, so that no second process trains in it.
 
         Raises:
             UserError: another process trains in it now.
         """
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as problem:
-                raise UserError(f"{self.path} is in use: another process is training in it") from problem
+        file = take(self.lock)
+        if file is None:
+            raise UserError(f"{self.path} is in use: another process is training in it")
+        with file:
             yield
 
 
-def read_config(path: Path) -> RunConfig[Any]:
-    """Read a complete configuration from a TOML file."""
-    try:
-        table = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path} is not valid TOML: {problem}") from problem
-    if not isinstance(table.get("algorithm"), str):
-        raise UserError(f"{path}: the option 'algorithm' is missing")
-    return from_table(default_config(table["algorithm"]), table, str(path))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _require(file: Path, table: dict[str, Any], options: dict[str, type]) -> None:
+    """Raise a UserError unless the table has all options with values of the given types."""
+    for name, kind in options.items():
+        if name not in table:
+            raise UserError(f"{file}: the option {name!r} is missing")
+        if not isinstance(table[name], kind):
+            raise UserError(f"{file}: {name} = {table[name]!r}: it must be of type {kind.__name__}")

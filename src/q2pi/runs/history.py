@@ -1,34 +1,52 @@
-"""What a run folder says of its training: episodes, metrics and evaluations."""
+"""What a run folder holds of its training: configuration, episodes, metrics and evaluations, read without torch."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from q2pi.config import RunConfig
 from q2pi.errors import UserError
-from q2pi.runs.folder import RunFolder
+from q2pi.runs.folder import Row, RunFolder
 from q2pi.types import Array
 
 
 @dataclass(frozen=True)
 class History:
-    """What a run's folder says of its training, oldest first."""
+    """The configuration and the rows of a run, oldest first."""
 
     run: RunFolder
-    config: RunConfig[Any]
+    config: dict[str, Any]
+    """config.toml as a table."""
     steps: Array
     """[E] int64: agent steps at which training episodes ended."""
     returns: Array
     """[E] float64: their raw returns."""
-    train: list[dict[str, Any]]
+    train: list[Row]
     """Rows of the learner's scalars."""
     evaluations: dict[int, dict[str, Any]]
     """Agent steps of training -> statistics of the raw scores."""
 
     @property
+    def algorithm(self) -> str:
+        return str(self.config["algorithm"])
+
+    @property
+    def env_id(self) -> str:
+        return str(self.config["env"]["env_id"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def total_timesteps(self) -> int:
+        """The run's budget in agent steps."""
+        return int(self.config["total_timesteps"])
+
+    @property
     def newest_step(self) -> int:
-        """Agent steps of the newest row of any kind, 0 where there is none."""
+        """Agent steps of the newest row of any kind, 0 if there is none."""
         return int(max([*self.steps[-1:], *(row["step"] for row in self.train[-1:]), *self.evaluations], default=0))
 
 
@@ -38,12 +56,28 @@ def read_history(run: RunFolder) -> History:
     Raises:
         UserError: either is damaged.
     """
-    config = run.config()
+    config = run.table()
     try:
-        episodes = run.rows("episode")
-        steps = np.array([row["step"] for row in episodes], np.int64)
-        returns = np.array([row["return"] for row in episodes], np.float64)
-        evaluations = {row["step"]: row["statistics"] for row in run.rows("evaluation")}
-        return History(run, config, steps, returns, run.rows("train"), evaluations)
+        rows: dict[str, list[Row]] = {"episode": [], "train": [], "evaluation": []}
+        for row in run.tail()[0]:
+            rows.setdefault(row["kind"], []).append(row)
+        steps = np.array([row["step"] for row in rows["episode"]], np.int64)
+        returns = np.array([row["return"] for row in rows["episode"]], np.float64)
+        evaluations = {row["step"]: row["statistics"] for row in rows["evaluation"]}
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{run.metrics_file} is damaged: {problem!r}") from problem
+    return History(run, config, steps=steps, returns=returns, train=rows["train"], evaluations=evaluations)
+
+
+def evaluation_policy(run: RunFolder) -> str | None:
+    """Return how the agent acted in the newest evaluation, such as "epsilon-greedy, epsilon 0.001"; None without one.
+
+    Raises:
+        UserError: evaluation.json is damaged.
+    """
+    if not run.evaluation_file.is_file():
+        return None
+    try:
+        return str(json.loads(run.evaluation_file.read_text())["protocol"]["policy"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise UserError(f"{run.evaluation_file} is damaged: {problem!r}") from problem

@@ -1,24 +1,40 @@
-"""The agent of a run folder."""
+"""What a run folder holds that needs its algorithm: the typed configuration, the newest checkpoint, the agent."""
 
 from pathlib import Path
 from typing import Any
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, restore
-from q2pi.config import RunConfig
+from q2pi.algorithms.registry import build_agent, default_config, restore
+from q2pi.config import ResolvedConfig, RunConfig, from_table, resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation.evaluate import Evaluation, evaluate
+from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
-from q2pi.training.loop import prepare
+from q2pi.types import State
 
 
-def load_agent(folder: RunFolder) -> tuple[Agent, RunConfig[Any], int, list[str]]:
+def read_config(folder: RunFolder) -> RunConfig[Any]:
+    """Return the configuration of a run.
+
+    Raises:
+        UserError: the file is not TOML, or names an algorithm or an option that does not exist.
+    """
+    table = folder.table()
+    return from_table(default_config(table["algorithm"]), table, str(folder.config_file))
+
+
+def load_checkpoint(folder: RunFolder) -> tuple[int, State, dict[str, Any], list[str]]:
+    """Return (step, state, info, warnings) of a run's newest intact checkpoint, see `checkpoint.load_newest`."""
+    return checkpoint.load_newest(folder.checkpoints)
+
+
+def load_agent(folder: RunFolder) -> tuple[Agent, ResolvedConfig[Any], int, list[str]]:
     """Return (agent, config, agent steps, warnings) of a run's newest checkpoint, without its replay.
 
-    The agent can act and be judged; to train on, `q2pi.loop.run` takes the whole state.
+    The agent can act and be evaluated; to train on, `training.loop.run` takes the whole state.
     """
-    config = prepare(folder.config())
-    step, state, _, warnings = folder.newest_checkpoint()
+    config = resolve(read_config(folder))
+    step, state, _, warnings = load_checkpoint(folder)
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
     envs.close()

@@ -1,4 +1,4 @@
-"""Locks that die with their owner: the kernel releases them at the moment a process is killed, however it is killed."""
+"""Locks that die with their owner: the kernel frees them at the moment a process ends, even if it is killed."""
 
 import fcntl
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import IO
 
 
-def take(path: Path) -> IO[str] | None:
-    """Return the open, locked file, or None where another process holds it; closing the file frees it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")
+def take(path: Path) -> IO[bytes] | None:
+    """Return the open, locked file, or None if another process holds the lock; closing the file frees it."""
+    file = _open(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -19,10 +18,39 @@ def take(path: Path) -> IO[str] | None:
     return file
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a lock, once whoever has it lets go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+def wait(path: Path) -> IO[bytes]:
+    """Block until the lock is free; return the open, locked file; closing the file frees the lock."""
+    file = _open(path)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Block until the lock is free, then hold it."""
+    with wait(path):
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds the lock. Nothing is created, so the folder may be read-only."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file to read and append to; it and its folder are made if they are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab+")

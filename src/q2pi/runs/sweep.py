@@ -36,6 +36,7 @@ from q2pi.parallel.executor import Job
 from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.runs.execute import is_finished, run_job
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import read_config
 from q2pi.training.presets import configure
 
 KEYS = ("algorithms", "env_ids", "seeds", "workers", "options", "grid", "algorithm")
@@ -277,7 +278,7 @@ def _check_folder(run: SweepRun) -> None:
     folder = RunFolder(run.path)
     if not folder.config_file.is_file():
         folder.check_new()
-    elif resolve(folder.config()) != run.config:
+    elif resolve(read_config(folder)) != run.config:
         raise UserError(
             f"{run.path} holds a run of another configuration: name another folder with --runs, or remove it"
         )

@@ -1,29 +1,28 @@
-"""The one training loop, for every algorithm: a generator of events.
+"""The events of a training run, in the order in which the loop yields them.
 
-    for event in run(config):
-        ...
-
-Whoever consumes the events prints, records, prunes or counts; the loop itself writes nothing. It pauses while an event
-is handled, so a consumer may save the state that a `Checkpoint` shows before training goes on.
+Started, then for each vector step: EpisodeEnded*, Evaluated*, Progress?, Checkpoint?, and at the end
+Finished (the budget is spent) or Interrupted (the run was asked to stop)
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from q2pi.algorithms.base import Agent
-from q2pi.config import RunConfig
 from q2pi.envs.vector import Episode
-from q2pi.evaluation.evaluate import Evaluation
 from q2pi.types import State
+
+if TYPE_CHECKING:
+    from q2pi.algorithms.base import Agent
+    from q2pi.config import ResolvedConfig
+    from q2pi.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
 class Started:
-    """The first event: the run is about to train from agent step `step`."""
+    """The first event: training is about to start from agent step `step`."""
 
     step: int
-    config: RunConfig[Any]
-    agent: Agent
+    config: "ResolvedConfig[Any]"
+    agent: "Agent"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Progress:
 
     step: int
     metrics: dict[str, float]
-    """The algorithm's scalars (loss, q, ...) averaged over updates, and its counters."""
+    """The algorithm's scalars (loss, q, ...) averaged over updates, and the number of updates."""
     seconds: dict[str, float]
     """Wall-clock seconds by part: act, environment, learn, observe, evaluate, other."""
 
@@ -50,13 +49,13 @@ class Evaluated:
     """An evaluation during or at the end of training."""
 
     step: int
-    """Agent steps behind the weights that were judged; training may be further."""
-    evaluation: Evaluation
+    """The step of the evaluated weights, not of training, which may be further."""
+    evaluation: "Evaluation"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A moment at which the complete state may be saved; `state` refers to live arrays, valid until the next event."""
+    """The complete state may be saved now; `state` refers to live arrays, valid until the next event."""
 
     step: int
     state: State
@@ -68,7 +67,7 @@ class Finished:
 
     step: int
     seconds: dict[str, float]
-    """Wall-clock seconds by part of this process's share of the run."""
+    """Wall-clock seconds by part, of this process's share of the run."""
 
 
 @dataclass(frozen=True)
@@ -82,4 +81,4 @@ Event = Started | EpisodeEnded | Progress | Evaluated | Checkpoint | Interrupted
 
 
 class Diverged(Exception):
-    """A loss or a value that is not a finite number."""
+    """A loss, a value or a weight is not a finite number."""

@@ -9,6 +9,7 @@ import tomli_w
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, to_table
 from q2pi.envs.spec import EnvSpec, resolve
+from q2pi.runs.files import write_atomically
 
 NOT_EXPORTED = (
     *("algorithm", "env", "hyper", "seed", "device", "log_frequency"),
@@ -32,6 +33,4 @@ def write_preset(path: Path, config: RunConfig[Any], evidence: str) -> None:
     table["env"] = {name: value for name, value in found["env"].items() if name == "env_id" or value != rules.get(name)}
     table["hyper"] = {name: value for name, value in found["hyper"].items() if value != usual["hyper"].get(name)}
     comment = "".join(f"# {line}\n" for line in textwrap.wrap(evidence, 117))
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(comment + tomli_w.dumps(table))
-    temporary.replace(path)
+    write_atomically(path, comment + tomli_w.dumps(table))

@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space
-from q2pi.reports.style import COLOURS, GRID, INK, QUIET
+from q2pi.reports.style import BLUE, GREEN, INK, QUIET, RED, grid_of_panels, new_figure, save_figure, style_axes
 from q2pi.tuning.objective import Curve
 from q2pi.tuning.records import Record
 
-BLUE, RED, GREEN = COLOURS[:3]
 COLUMNS = 4
 
 
 def history(records: Sequence[Record], path: Path, name: str) -> None:
     """Draw each trial's return in its turn, the best so far, and the defaults."""
-    figure, (axes,) = _figure(8, 3.6, 1)
+    figure, (axes,) = _figure(8, 3.6)
     for state, colour, text in (("pruned", QUIET, "pruned, when stopped"), ("complete", BLUE, "complete")):
         some = _valued(records, state)
         mark = "x" if state == "pruned" else "o"
@@ -40,16 +38,16 @@ def history(records: Sequence[Record], path: Path, name: str) -> None:
     axes.set_xlabel("trial")
     axes.set_ylabel(name)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def importance(shares: Mapping[str, float], path: Path) -> None:
     """Draw each option's share in the spread of returns."""
-    figure, (axes,) = _figure(8, 0.8 + 0.28 * len(shares), 1)
+    figure, (axes,) = _figure(8, 0.8 + 0.28 * len(shares))
     names = list(shares)[::-1]
     axes.barh(names, [shares[name] for name in names], color=BLUE)
     axes.set_xlabel("share in the spread of returns (PED-ANOVA)")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def slices(records: Sequence[Record], space: Space, path: Path, name: str) -> None:
@@ -68,7 +66,7 @@ def slices(records: Sequence[Record], space: Space, path: Path, name: str) -> No
         axes.set_title(option, fontsize=9, color=INK)
         axes.tick_params(labelsize=7)
     figure.supylabel(name, fontsize=9)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> None:
@@ -76,7 +74,7 @@ def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> 
     from matplotlib import colormaps
 
     done = sorted(_valued(records, "complete"), key=lambda pair: pair[1])
-    figure, (axes,) = _figure(11, 4.2, 1)
+    figure, (axes,) = _figure(11, 4.2)
     low, high = done[0][1], done[-1][1]
     columns = [_column(values, [record.options[option] for record, _ in done]) for option, values in space.items()]
     for index, (record, worth) in enumerate(done):
@@ -87,12 +85,12 @@ def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> 
     axes.set_xticks(range(len(space)), space, rotation=30, ha="right", fontsize=8)
     axes.set_yticks([0, 1], ["least", "greatest"], fontsize=8)
     axes.set_title(f"{name} from {low:.1f} (dark) to {high:.1f} (bright); the defaults dashed", fontsize=9)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def curves(records: Sequence[Record], path: Path) -> None:
     """Draw the learning curve of each trial: means of evaluations, averaged over its seeds."""
-    figure, (axes,) = _figure(8, 4, 1)
+    figure, (axes,) = _figure(8, 4)
     best, _ = max(_valued(records, "complete"), key=lambda pair: pair[1], default=(None, None))
     for record in records:
         line: dict[str, Any] = {"color": BLUE, "alpha": 0.35, "lw": 1}
@@ -109,13 +107,13 @@ def curves(records: Sequence[Record], path: Path) -> None:
     axes.set_xlabel("agent steps")
     axes.set_ylabel("mean return of an evaluation, over seeds")
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def final(result: dict[str, Any], path: Path) -> None:
     """Draw each candidate's estimate on held-out seeds with its interval, and its seeds as dots."""
     entries = result["candidates"]
-    figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries), 1)
+    figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries))
     for row, entry in enumerate(reversed(entries)):
         colour = RED if entry["label"] == "defaults" else BLUE
         axes.plot(entry["by_seed"], [row] * len(entry["by_seed"]), "o", color=colour, alpha=0.3, ms=4)
@@ -123,18 +121,15 @@ def final(result: dict[str, Any], path: Path) -> None:
         axes.plot([entry["estimate"]], [row], "D", color=INK, ms=5)
     axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
     axes.set_xlabel(f"{result['objective']} on {len(result['seeds'])} held-out seeds, 95 % interval over seeds")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    columns = min(count, COLUMNS)
-    panels = [figure.add_subplot(math.ceil(count / columns), columns, index + 1) for index in range(count)]
+def _figure(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of a size in inches, and its panels."""
+    figure = new_figure(width, height)
+    panels = grid_of_panels(figure, count, COLUMNS)
     for axes in panels:
-        axes.grid(color=GRID)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes, 8)
     return figure, panels
 
 

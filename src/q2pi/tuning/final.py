@@ -1,4 +1,4 @@
-"""The final evaluation of a search: the best trials and the defaults once more, on held-out training seeds and episodes.
+"""The final evaluation of a search: the best trials and the defaults once more, on held-out seeds and episodes.
 
 The best of many noisy measurements is partly lucky; a measurement that did not select it is not. The defaults are
 trained on the same held-out seeds, so each candidate is compared with them seed by seed. The intervals of the
@@ -21,14 +21,15 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
 from q2pi.runs.execute import execute
+from q2pi.runs.files import write_atomically
 from q2pi.runs.load import evaluate_run
+from q2pi.runs.progress import clock
 from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
 from q2pi.training.events import Diverged, Interrupted
 from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.objective import area, read_curve, read_seconds
 from q2pi.tuning.plan import Objective, Plan, StudyFolder
 from q2pi.tuning.space import value_of
-from q2pi.tuning.search import clock
 from q2pi.tuning.trial import config_of
 from q2pi.types import Array
 
@@ -131,9 +132,7 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
         report |= evaluate_run(run, episodes, FINAL_EVALUATION_SEED).report()
     except Diverged as problem:
         report["diverged"] = str(problem)
-    temporary = run / ".final_evaluation.json.partial"
-    temporary.write_text(json.dumps(report, indent=1))
-    temporary.replace(run / "final_evaluation.json")
+    write_atomically(run / "final_evaluation.json", json.dumps(report, indent=1))
     return {"stopped": False}
 
 

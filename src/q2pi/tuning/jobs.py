@@ -32,12 +32,14 @@ def run_all(
         stop: polled a few times a second.
         on_status: called with each status; a line that it returns is a failure.
     """
-    failure: Outcome | None = None
-    for status in executor.run(jobs, lambda: failure is not None or stop()):
+    failures: list[Outcome] = []
+    for status in executor.run(jobs, lambda: bool(failures) or stop()):
         reason = on_status(status)
-        if failure is None and status.state == "failed":
+        if status.state == "failed":
             print(status.traceback, file=sys.stderr, end="")
-            failure = Outcome("failed", status.reason, 2 if status.is_user_error else 1)
-        elif failure is None and reason is not None:
-            failure = Outcome("failed", reason, 1)
-    return failure or (Outcome("stopped", exit_status=130) if stop() else Outcome("done"))
+            failures.append(Outcome("failed", status.reason, 2 if status.is_user_error else 1))
+        elif reason is not None:
+            failures.append(Outcome("failed", reason, 1))
+    if failures:
+        return failures[0]
+    return Outcome("stopped", exit_status=130) if stop() else Outcome("done")

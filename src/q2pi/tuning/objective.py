@@ -41,7 +41,7 @@ def read_curve(folder: Path) -> Curve:
 
 def read_seconds(folder: Path) -> float:
     """Return the wall-clock seconds of training, evaluation apart, that a run folder tells of."""
-    return float(sum(row["spent"] for row in RunFolder(folder).rows("train")))
+    return float(sum(row["train_seconds"] for row in RunFolder(folder).rows("train")))
 
 
 def value(objective: Objective, curves: Sequence[Curve]) -> float:

@@ -1,7 +1,5 @@
 """The report of a study: one HTML page that needs nothing else, the same pictures as PNG, and the result as JSON."""
 
-import base64
-import html
 import json
 import math
 import shlex
@@ -11,14 +9,12 @@ from typing import Any
 
 import optuna
 
+from q2pi.reports import html
+from q2pi.runs.files import write_atomically
 from q2pi.tuning import figures
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.records import Record, importances, read_records
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}img{max-width:100%}table{border-collapse:collapse;font-size:13px}
-th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}th{color:#666}
-td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}.quiet{color:#666}"""
 CAPTIONS = {
     "final": "Held-out seeds",
     "history": "History",
@@ -35,10 +31,10 @@ def write_report(folder: StudyFolder, plan: Plan, study: optuna.Study, result: d
     folder.report.mkdir(exist_ok=True)
     if result is not None:
         text = json.dumps(_finite(result), indent=1)
-        _replace(folder.report / "result.json", text)
+        write_atomically(folder.report / "result.json", text)
     pictures = _draw(folder.report, plan, records, importances(study), result)
     page = folder.report / "report.html"
-    _replace(page, _page(plan, records, result, pictures))
+    write_atomically(page, _page(plan, records, result, pictures))
     return page
 
 
@@ -74,19 +70,17 @@ def _page(plan: Plan, records: Sequence[Record], result: dict[str, Any] | None, 
         f"Objective: {plan.objective} of {base.evaluation_episodes} whole episodes a seed, raw returns; "
         f"{plan.evaluations} evaluations a run. Sampler {plan.sampler}, pruner {plan.pruner}. Trial 0 is the defaults."
     )
-    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>"]
+    parts = [html.paragraph(about)]
     if result is not None:
-        parts.append(f"<p><b>{html.escape(result['statement'])}.</b></p>{_final_table(result)}")
+        parts += [html.paragraph(f"{result['statement']}.", bold=True), *_final_table(result)]
     for path in pictures:
-        data = base64.b64encode(path.read_bytes()).decode()
         caption = CAPTIONS[path.stem]
-        parts.append(f'<h2>{caption}</h2><img alt="{caption}" src="data:image/png;base64,{data}">')
-    parts.append(f"<h2>Trials</h2>{_trial_table(plan, records)}")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+        parts += [html.section(caption), html.image(path, caption)]
+    parts += [html.section("Trials"), _trial_table(plan, records)]
+    return html.page(title, title, parts)
 
 
-def _final_table(result: dict[str, Any]) -> str:
+def _final_table(result: dict[str, Any]) -> list[str]:
     level = f"{100 * result['difference_confidence']:.3g} %"
     heads = ["", result["objective"], "95 % interval", "episodes", "to the defaults", f"interval, {level}", "verdict"]
     rows = []
@@ -101,25 +95,19 @@ def _final_table(result: dict[str, Any]) -> str:
         f"{result['episodes_per_seed']} episodes that were not used before; intervals are bootstraps over seeds. "
         f"Differences are seed by seed, their level widened for {len(result['candidates']) - 1} comparisons."
     )
-    return f'{_table(heads, rows)}<p class="quiet">{html.escape(note)}</p>'
+    return [html.table(heads, rows, numbers=heads[1:-1]), html.paragraph(note, quiet=True)]
 
 
 def _trial_table(plan: Plan, records: Sequence[Record]) -> str:
     options = [*plan.space, *plan.fixed]
+    heads = ["trial", plan.objective, "state", "seconds", *options]
     rows = []
     for record in sorted(records, key=lambda r: (r.state != "complete", -(r.value if r.value is not None else -1e99))):
         worth = _number(record.value) if record.value is not None else ""
         state = f"{record.state}: {record.note}" if record.note else record.state
         row = [str(record.number), worth, state, f"{record.seconds:.0f}"]
         rows.append(row + [_number(record.options[name]) for name in options])
-    return f'<div class="scroll">{_table(["trial", plan.objective, "state", "seconds", *options], rows)}</div>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    return html.table(heads, rows, numbers={"trial", plan.objective, "seconds", *options})
 
 
 def _number(value: Any) -> str:
@@ -141,9 +129,3 @@ def _finite(value: Any) -> Any:
     if _many(value):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    temporary.replace(path)

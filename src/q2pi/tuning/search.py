@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from q2pi.errors import UserError
 from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
+from q2pi.runs.progress import clock
 from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import first_line, load_study, open_storage
@@ -120,13 +121,6 @@ class Progress:
         if not self.ended:
             return "--:--" if ended < self.wanted else "00:00"
         return clock((time.monotonic() - self.start) / self.ended * max(0, self.wanted - ended))
-
-
-def clock(left: float) -> str:
-    """Return seconds as [hours:]minutes:seconds."""
-    minutes, seconds = divmod(int(left), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:

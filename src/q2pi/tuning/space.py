@@ -1,7 +1,6 @@
 """From ranges in the options' own units to what Optuna draws, and back; a user's narrower ranges and fixed values."""
 
 import dataclasses
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from q2pi.algorithms import registry
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space, ends
 from q2pi.config import RunConfig, check_run, from_table
 from q2pi.errors import UserError
+from q2pi.errors import suggest as did_you_mean
 
 Options = dict[str, Any]
 DIGITS = 4
@@ -132,9 +132,7 @@ def narrow(base: RunConfig[Any], file: str | None, fixes: Sequence[str]) -> tupl
     for name, value, where in _entries(file, fixes):
         known = {field.name for field in dataclasses.fields(base.hyper)} | {"num_envs"}
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise UserError(f"{where}: {base.algorithm} has no option {name!r} to search{hint}")
+            raise UserError(f"{where}: {base.algorithm} has no option {name!r} to search{did_you_mean(name, known)}")
         if isinstance(value, list) and name in space and not _is_one_tuple(space[name], value):
             space[name] = _narrowed(space[name], name, value, where)
         elif isinstance(value, list) and not isinstance(value_of(base, name), tuple):

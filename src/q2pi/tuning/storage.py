@@ -1,6 +1,5 @@
 """Where a study is kept: a journal file, or any SQL database that Optuna takes."""
 
-import fcntl
 import os
 import threading
 import warnings
@@ -13,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 
 from q2pi.errors import UserError
+from q2pi.runs.locks import wait
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.samplers import make_pruner, make_sampler
 from q2pi.tuning.space import encode, label, value_of
@@ -32,8 +32,7 @@ class KernelLock(JournalFileOpenLock):
         self.file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        self.file = self.journal.open("rb+")
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.file = wait(self.journal)
         _cut_torn_line(self.file)
         return True
 

@@ -26,10 +26,10 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.parallel.executor import Stop
-from q2pi.runs import checkpoint
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.locks import held, take
+from q2pi.runs.locks import hold, take
+from q2pi.runs.manifest import steps
 from q2pi.training.events import Diverged, Evaluated, Event, Interrupted, Started
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
 from q2pi.tuning.plan import Plan, StudyFolder
@@ -58,7 +58,7 @@ class Claim:
     config: ResolvedConfig[Any]
     attempt: list[int]
     """Progress at each claim since the trial began, this one's last."""
-    owner: IO[str]
+    owner: IO[bytes]
     is_continued: bool
     """Whether another process began the trial."""
 
@@ -74,7 +74,7 @@ class Claim:
 
 def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> Claim | None:
     """Return the next trial to work on, or None if all `wanted` trials are finished or owned by a live worker."""
-    with held(folder.claims):
+    with hold(folder.claims):
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state == TrialState.RUNNING and (owner := take(folder.owner(frozen.number))):
@@ -93,7 +93,7 @@ def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> 
         return _claimed(folder, plan, trial, owner)
 
 
-def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[str]) -> Claim:
+def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[bytes]) -> Claim:
     drawn = suggest(trial, plan.space)
     table = trial.user_attrs.get("config")
     if table is None:
@@ -125,7 +125,7 @@ def config_of(plan: Plan, table: dict[str, Any]) -> ResolvedConfig[Any]:
 def _progress(folder: StudyFolder, plan: Plan, number: int) -> int:
     """Return the agent steps of the trial's newest checkpoints, summed over its seeds."""
     runs = [RunFolder(folder.trial(number) / f"seed-{seed}") for seed in plan.trial_seeds]
-    return sum(max(checkpoint.steps(run.checkpoints), default=0) for run in runs)
+    return sum(max(steps(run.checkpoints), default=0) for run in runs)
 
 
 def work_on(
@@ -185,7 +185,7 @@ def measure(
     for seed in plan.trial_seeds:
         run = folder.trial(claimed.number) / f"seed-{seed}"
         sink = _Pruning(plan, claimed, run, curves, on_evaluation)
-        config = resolve(dataclasses.replace(claimed.config, seed=seed))
+        config = dataclasses.replace(claimed.config, seed=seed)
         last = execute(config, run, sinks=[sink], stop=lambda sink=sink: sink.should_prune or stop())  # type: ignore[misc]
         if sink.should_prune:
             return Outcome("pruned")

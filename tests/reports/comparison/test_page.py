@@ -11,7 +11,7 @@ from rich.console import Console
 from q2pi.reports.comparison import figures
 from q2pi.reports.comparison.figures import draw
 from q2pi.reports.comparison.numbers import summarise
-from q2pi.reports.comparison.page import html, show
+from q2pi.reports.comparison.page import print_tables, report_page
 from q2pi.reports.comparison.read import collect
 
 
@@ -34,7 +34,7 @@ def test_the_page_needs_no_other_file_and_holds_the_numbers(tmp_path: Path) -> N
         *("human_normalized_iqm.png", "performance_profiles.png", "probability_of_improvement.png"),
         *("sample_efficiency.png", "scores.png", "wall_clock.png"),
     ]
-    page = html(report, drawn)
+    page = report_page(report, drawn)
     assert page.count('src="data:image/png;base64,') == 6
     assert "href" not in page
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
@@ -45,13 +45,13 @@ def test_the_page_needs_no_other_file_and_holds_the_numbers(tmp_path: Path) -> N
 def test_what_runs_are_called_is_no_markup(tmp_path: Path) -> None:
     report = report_on(tmp_path / "runs")
     report["left_out"] = {"<b>run</b>": "a & b"}
-    page = html(report, {})
+    page = report_page(report, {})
     assert "&lt;b&gt;run&lt;/b&gt;: a &amp; b" in page
     assert "<b>" not in page
 
 
 def test_a_terminal_shows_a_table_for_each_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show(report_on(tmp_path, seeds=1), Console(width=140))
+    print_tables(report_on(tmp_path, seeds=1), Console(width=140))
     text = capsys.readouterr().out
     for words in ("CartPole-v1, raw scores", "Pong, raw scores", "111.0 (one seed, no interval)", "single seed"):
         assert words in text

@@ -1,41 +1,70 @@
-"""What every algorithm is given and what it must offer: the contract between an algorithm's file and the one loop.
+"""Epsilon-greedy action selection over Q-values, its schedule, and its evaluation."""
 
-An algorithm's module holds
-
-    OBSERVATIONS, ACTIONS              the spaces it serves, in words, for `q2pi algorithms`
-    Config                             frozen dataclass of hyperparameters, each with a docstring
-    SPACE                              name of an option -> the range to search it in, see `q2pi.search`; an option is a
-                                       field of Config, or `num_envs`
-    settle(run)                        the nearest RunConfig whose options fit each other, where they were drawn apart;
-                                       options that the others leave without effect get their defaults
-    check(run)                         UserError for the first hyperparameter of a RunConfig that is out of its bounds
-    check_spaces(setting)              UserError where it cannot serve the environment's spaces
-    updates_owed(run, step)            gradient updates of a RunConfig after `step` agent steps, for the forecast
-    memory_needed(config, setting)     bytes of its own storage when full
-    calibration(run)                   a short run with the same work per step and per update, to be timed
-    Agent(config, setting)             see `Agent` below
-"""
-
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
-from q2pi.algorithms.base import AgentSpec, as_batch
-from q2pi.equations.schedules import linear
-from q2pi.types import Array
+from q2pi.acceleration.cuda_graph import CudaGraph
+from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch, to_metrics
+from q2pi.networks.torsos import Network
+from q2pi.networks.value import QNetwork
+from q2pi.types import Array, Metrics
 
 
-class ValueAgent:
-    """What agents that learn Q-values share: epsilon-greedy play, its schedule, and judging it.
+@dataclass(frozen=True, kw_only=True)
+class EpsilonGreedyConfig(AlgorithmConfig):
+    """Options of exploration."""
 
-    A subclass has a `config` with `start_e`, `end_e`, `exploration_fraction` and `evaluation_e`, and `_q`.
-    """
+    start_e: float = 1.0
+    """Exploration rate epsilon at the first step."""
+    end_e: float = 0.01
+    """Exploration rate at the end of the schedule and from then on."""
+    exploration_fraction: float = 0.1
+    """Share of the budget over which epsilon falls linearly."""
+    eval_epsilon: float = 0.01
+    """Exploration rate during evaluation."""
+
+    WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(
+        ("start_e", "end_e", "exploration_fraction", "eval_epsilon"), (0, 1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QNetworkConfig(EpsilonGreedyConfig):
+    """Options of a Q-network."""
+
+    hidden: tuple[int, ...] = (120, 84)
+    """Units of the hidden layers for vector observations."""
+    network: Network = "nature"
+    """Torso for images: that of Mnih et al. 2015 (nature), or of 2013 (nips) with a third of the arithmetic."""
+
+    AT_LEAST: ClassVar[Mapping[str, float]] = {"hidden": 1}
+
+    @property
+    def image_network(self) -> Network:
+        return self.network
+
+
+class EpsilonGreedyAgent:
+    """What agents that learn Q-values share. A subclass has a Q-network, `online`."""
 
     config: Any
-    spec: AgentSpec
-    actions: int
-    first_action: int
-    """The number that the game's first action has; inside, actions count from 0."""
+    online: QNetwork
+
+    def __init__(self, config: Any, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        self.actions = int(spec.action_space.n)
+        self.first_action = int(spec.action_space.start)
+        """The environment's number of the first action; inside, actions count from 0."""
+        self.acting_graph = CudaGraph(spec.device)
+
+    @property
+    def acting_network(self) -> QNetwork:
+        """The network that chooses actions."""
+        return self.online
 
     @property
     def evaluation_policy(self) -> str:
@@ -44,38 +73,50 @@ class ValueAgent:
     def epsilon(self, step: int) -> float:
         """Return the exploration rate at agent step `step`."""
         c = self.config
-        return linear(c.start_e, c.end_e, c.exploration_fraction, self.spec.total_timesteps, step)
+        return self.spec.linear(c.start_e, c.end_e, c.exploration_fraction, step)
+
+    def to_metrics(self, scalars: list[dict[str, torch.Tensor]], epsilon: float) -> list[Metrics]:
+        """Return the scalars of updates as numbers, with the exploration rate."""
+        return [row | {"epsilon": epsilon} for row in to_metrics(scalars)]
+
+    def act(self, observation: Array, step: int) -> Array:
+        return self.epsilon_greedy(observation, self.epsilon(step), self.spec.rng("explore", step))
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self._epsilon_greedy(observation, self.config.eval_epsilon, noise)
+        return self.epsilon_greedy(observation, self.config.eval_epsilon, noise)
 
     def predict(
         self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Array, None]:
-        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `evaluation_e`."""
+        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
         batch, single = as_batch(observation, self.spec.observation_shape)
-        rate = 0.0 if deterministic else self.config.eval_epsilon
-        actions = self._epsilon_greedy(batch, rate, np.random.default_rng())
+        epsilon = 0.0 if deterministic else self.config.eval_epsilon
+        actions = self.epsilon_greedy(batch, epsilon, np.random.default_rng())
         return (actions[0] if single else actions), None
 
-    def _q(self, observation: Array) -> Array:
+    def q_values(self, observation: Array) -> Array:
         """Return Q [N, A] of observations [N, ...]."""
-        raise NotImplementedError
+        with torch.inference_mode(), self.spec.autocast():
+            forward = self.acting_network.q_values
+            if len(observation) == self.spec.num_envs:  # the shape that the graph is captured with
+                forward = self.acting_graph.wrap(forward)
+            q: Array = forward(torch.from_numpy(observation).to(self.spec.device)).cpu().numpy()
+        return q
 
-    def _epsilon_greedy(
+    def epsilon_greedy(
         self, observation: Array, epsilon: float | Array, noise: np.random.Generator, q: Array | None = None
     ) -> Array:
-        """Return actions [N] as the game counts them: each game has a coin of its own.
+        """Return actions [N] as the environment counts them; each environment draws its own coin.
 
         Args:
             observation: [N, ...].
-            epsilon: exploration rate, or one for each game [N].
+            epsilon: exploration rate, or one per environment [N].
             noise: source of the coins and of the random actions.
-            q: Q [N, A] where it is known already; else it is worked out unless all games explore.
+            q: Q [N, A] if known; else it is computed unless all environments explore.
         """
         explores = noise.random(len(observation)) < epsilon
         chosen = noise.integers(self.actions, size=len(observation))
         if not explores.all():
-            values = self._q(observation) if q is None else q
+            values = self.q_values(observation) if q is None else q
             chosen = np.where(explores, chosen, values.argmax(axis=1))
         return chosen + self.first_action

@@ -1,47 +1,51 @@
-"""What every algorithm is given and what it must offer: the contract between an algorithm's file and the one loop.
+"""Acting with a stochastic policy, its evaluation, and normalised observations."""
 
-An algorithm's module holds
-
-    OBSERVATIONS, ACTIONS              the spaces it serves, in words, for `q2pi algorithms`
-    Config                             frozen dataclass of hyperparameters, each with a docstring
-    SPACE                              name of an option -> the range to search it in, see `q2pi.search`; an option is a
-                                       field of Config, or `num_envs`
-    settle(run)                        the nearest RunConfig whose options fit each other, where they were drawn apart;
-                                       options that the others leave without effect get their defaults
-    check(run)                         UserError for the first hyperparameter of a RunConfig that is out of its bounds
-    check_spaces(setting)              UserError where it cannot serve the environment's spaces
-    updates_owed(run, step)            gradient updates of a RunConfig after `step` agent steps, for the forecast
-    memory_needed(config, setting)     bytes of its own storage when full
-    calibration(run)                   a short run with the same work per step and per update, to be timed
-    Agent(config, setting)             see `Agent` below
-"""
-
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from q2pi.algorithms.base import AgentSpec, as_batch
+from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch
 from q2pi.algorithms.common.normalization import ObservationNormalizer
 from q2pi.errors import UserError
 from q2pi.types import Array
 
 
-class PolicyAgent:
-    """What agents that learn a policy share: playing it, judging it, and reading observations.
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig(AlgorithmConfig):
+    """Options of a policy."""
 
-    A subclass has a `config` with `evaluation_deterministic` and `normalize_observations`, the `head` of its policy
-    network, and `_policy`.
-    """
+    normalize_observations: bool = False
+    """Normalisation of observation vectors by running mean and standard deviation."""
+    squash: bool = False
+    """Box actions: tanh squashing into the bounds; without it actions are clipped on their way to the environment."""
+    log_std: float = 0.0
+    """Box actions: logarithm of the initial standard deviation."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers for vector observations (images use the Nature torso)."""
+    evaluation_deterministic: bool = True
+    """Evaluation with the policy's mode; if off, actions are sampled."""
+
+    ACTIONS: ClassVar[str] = "Discrete, Box"
+    AT_LEAST: ClassVar[Mapping[str, float]] = {"hidden": 1}
+    WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"log_std": (-20, 5)}
+
+
+class PolicyAgent:
+    """What agents that learn a policy share. A subclass has the `head` of its policy network and `policy`."""
 
     config: Any
-    spec: AgentSpec
     head: Any
-    observations: ObservationNormalizer | None
+
+    def __init__(self, config: Any, spec: AgentSpec) -> None:
+        self.config, self.spec = config, spec
+        self.observations = _normalizer(config.normalize_observations, spec)
 
     @property
     def evaluation_policy(self) -> str:
-        return "the policy's mode" if self.config.evaluation_deterministic else "drawn from the policy"
+        return "the policy's mode" if self.config.evaluation_deterministic else "sampled from the policy"
 
     def begin(self, observation: Array) -> None:
         pass
@@ -52,38 +56,33 @@ class PolicyAgent:
     def predict(
         self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Array, None]:
-        """Return (the policy's mode, None); with `deterministic=False`, actions drawn from the policy."""
+        """Return (the policy's mode, None); with `deterministic=False`, sampled actions."""
         batch, single = as_batch(observation, self.spec.observation_shape)
         actions = self._choose(batch, None if deterministic else np.random.default_rng())
         return (actions[0] if single else actions), None
 
-    def _policy(self, observation: Array) -> Any:
+    def policy_at(self, observation: Array) -> Any:
         """Return the distribution over actions at raw observations [B, ...]."""
         raise NotImplementedError
 
-    def _choose(self, observation: Array, noise: np.random.Generator | None) -> Array:
-        """Return actions [B] for the game: drawn with `noise`, or the policy's mode."""
-        with torch.inference_mode():
-            policy = self._policy(observation)
-            return self._to_env_action(policy.mode() if noise is None else self.head.sample(policy, noise))
+    def to_env_action(self, action: torch.Tensor) -> Array:
+        """Return the policy's actions [B] as the environment takes them."""
+        sent: Array = self.head.to_env_action(action)
+        return sent
 
-    def _to_env_action(self, action: torch.Tensor) -> Array:
-        """Return actions [B] of the policy as the game takes them."""
-        to_env_action: Array = self.head.to_env_action(action)
-        return to_env_action
-
-    def _tensor(self, observation: Array) -> torch.Tensor:
-        """Return raw observations [B, ...] as the networks take them."""
+    def tensor(self, observation: Array) -> torch.Tensor:
+        """Return raw observations [B, ...] as the networks take them: normalised if asked for, on the device."""
         rows = observation if self.observations is None else self.observations(observation)
         return torch.from_numpy(rows).to(self.spec.device)
 
+    def _choose(self, observation: Array, noise: np.random.Generator | None) -> Array:
+        """Return actions [B] for the environment: sampled with `noise`, or the policy's mode."""
+        with torch.inference_mode():
+            policy = self.policy_at(observation)
+            return self.to_env_action(policy.mode() if noise is None else self.head.sample(policy, noise))
 
-def observation_normalizer(wanted: bool, spec: AgentSpec) -> ObservationNormalizer | None:
-    """Return running statistics of observations if they are `wanted`.
 
-    Raises:
-        UserError: the observations are images.
-    """
+def _normalizer(wanted: bool, spec: AgentSpec) -> ObservationNormalizer | None:
     if wanted and len(spec.observation_shape) == 3:
         raise UserError("--normalize-observations is for vectors: images are divided by 255")
     return ObservationNormalizer(spec.observation_shape) if wanted else None

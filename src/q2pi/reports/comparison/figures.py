@@ -1,4 +1,4 @@
-"""The figures of a report, drawn from its numbers alone; the style is that of `plots`."""
+"""The figures of a report, drawn from its numbers alone; in the style of `reports.style`."""
 
 import math
 import textwrap
@@ -12,7 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, ScalarFormatter
 
-from q2pi.reports.style import COLOURS, GRID, INK, QUIET, error_bars, finish_axes, new_figure, save_figure
+from q2pi.reports.style import (
+    COLOURS,
+    GRID,
+    INK,
+    QUIET,
+    error_bars,
+    finish_axes,
+    grid_of_panels,
+    new_figure,
+    save_figure,
+)
 
 Report = dict[str, Any]
 LINES = ("-", "--")
@@ -209,13 +219,9 @@ def _line(
 
 
 def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(COLUMNS, count)
-    rows = math.ceil(count / columns)
-    figure = new_figure(max(7.2, 4.3 * columns), 1.3 + 3.4 * rows)
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels[count:]:
-        axes.remove()
-    return figure, panels[:count]
+    rows = math.ceil(count / COLUMNS)
+    figure = new_figure(max(7.2, 4.3 * min(COLUMNS, count)), 1.3 + 3.4 * rows)
+    return figure, grid_of_panels(figure, count, COLUMNS)
 
 
 def _head(figure: Figure, panels: Sequence[Axes], title: str, caption: str) -> None:

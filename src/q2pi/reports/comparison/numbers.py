@@ -1,6 +1,6 @@
 """The numbers of a report, as one JSON-able dict: every score with its protocol, its runs and its interval.
 
-All intervals are 95 % percentile bootstrap intervals over seeds; where there is one seed there is none (null).
+All intervals are 95 % percentile bootstrap intervals over seeds; a single seed has none (null).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from q2pi.reports.comparison.read import PROTOCOL, Cells, Sample, differing
-from q2pi.reports.learning_curves import rules_of, window_means, window_width
+from q2pi.reports.comparison.read import PROTOCOL, Cells, Sample
+from q2pi.reports.labels import differing, options_of, rules_of, short
+from q2pi.reports.windows import usual_width, window_means_of_all, window_width
 from q2pi.statistics.atari_scores import REFERENCE_SCORES
 from q2pi.statistics.comparisons import (
     aggregate_iqm,
@@ -62,10 +63,7 @@ def _scores(cell: Sequence[Sample]) -> Array:
 
 
 def _environment(env_id: str, methods: Mapping[str, Sequence[Sample]]) -> Report:
-    samples = [sample for cell in methods.values() for sample in cell]
-    longest = max(sample.history.newest_step for sample in samples)
-    sparse = max(sample.history.newest_step / max(1, len(sample.history.steps)) for sample in samples)
-    width = window_width(longest, sparse)
+    width = usual_width([sample.history for cell in methods.values() for sample in cell])
     return {
         "window_steps": width,
         "methods": {method: _cell(env_id, cell, width) for method, cell in methods.items()},
@@ -73,15 +71,15 @@ def _environment(env_id: str, methods: Mapping[str, Sequence[Sample]]) -> Report
 
 
 def _cell(env_id: str, cell: Sequence[Sample], width: int) -> Report:
-    scores, config = _scores(cell), cell[0].history.config
+    scores, first = _scores(cell), cell[0]
     return {
-        "seeds": [sample.history.config.seed for sample in cell],
+        "seeds": [sample.history.seed for sample in cell],
         "folders": [str(sample.history.run.path) for sample in cell],
         "protocol": {
-            "agent_steps": config.total_timesteps,
-            "rules": rules_of(config.env),
-            "policy": cell[0].policy,
-            "evaluation_episodes": cell[0].episodes,
+            "agent_steps": first.history.total_timesteps,
+            "rules": rules_of(first.history.run.env()),
+            "policy": first.policy,
+            "evaluation_episodes": first.episodes,
         },
         "scores": scores.tolist(),
         "mean": mean(scores),
@@ -104,17 +102,15 @@ def _human_normalized(env_id: str, scores: Array) -> Report | None:
 
 
 def _curve(curves: Sequence[tuple[Array, Array]], width: int, unit: float = 1.0) -> Report | None:
-    """Return the mean over runs of their window means at the windows' centres, where every run has one."""
+    """Return the mean over runs of their window means at the centres of the windows in which every run has one."""
     if not all(len(places) for places, _ in curves):
         return None
-    count = -(-int(max(places[-1] for places, _ in curves)) // width)
-    means = np.stack([window_means(places, values, width, count) for places, values in curves])
-    full = np.flatnonzero(~np.isnan(means).any(axis=0))
-    if not len(full):
+    centres, means = window_means_of_all(curves, width)
+    if not len(centres):
         return None
-    middle, low, high = mean_curve(means[:, full])
+    middle, low, high = mean_curve(means)
     return {
-        "x": ((full + 0.5) * width * unit).tolist(),
+        "x": (centres * unit).tolist(),
         "mean": middle.tolist(),
         "low": low.tolist() if low is not None else None,
         "high": high.tolist() if high is not None else None,
@@ -221,12 +217,12 @@ def _notes(cells: Cells, methods: list[str], common: list[str], normalisable: li
     if len(cells) > 1 and not common:
         notes.append("No environment has runs of every method: nothing is aggregated over environments but pairs.")
     notes += [_note_on_normalising(cells, normalisable)]
-    rules = dict.fromkeys(rules_of(s.history.config.env) for e in normalisable for c in cells[e].values() for s in c)
+    rules = dict.fromkeys(rules_of(s.history.run.env()) for e in normalisable for c in cells[e].values() for s in c)
     if len(rules) > 1:
         notes.append(f"The human-normalised numbers stand on several rules: {' | '.join(rules)}.")
     for method in methods:
-        tables = [env[method][0].options for env in cells.values() if method in env]
-        names = sorted(name.rpartition(".")[2] for name in differing(tables) if name in PROTOCOL or "hyper." in name)
+        tables = [options_of(env[method][0].history) for env in cells.values() if method in env]
+        names = sorted(short(name) for name in differing(tables) if name in PROTOCOL or "hyper." in name)
         if names:
             notes.append(f"{method} has options that differ between environments: {', '.join(names)}.")
     return notes

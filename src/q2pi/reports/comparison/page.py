@@ -1,8 +1,6 @@
 """A report for people: one HTML page that needs no other file, and tables for a terminal."""
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +8,54 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from q2pi.reports import html
+from q2pi.reports.html import Cells
+
 Report = dict[str, Any]
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2.2rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 14px }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top }
-th { color: #666; font-weight: 600 } td.number { text-align: right; font-variant-numeric: tabular-nums }
-img { max-width: 100%; height: auto }
-.quiet { color: #666 }
-"""
 SCORE_COLUMNS = (
     *("environment", "method", "seeds", "mean", "interquartile mean", "lowest, highest", "human-normalised"),
     *("agent steps", "minutes"),
 )
-PROTOCOL_COLUMNS = ("environment", "method", "agent steps", "judged", "rules", "seeds")
+PROTOCOL_COLUMNS = ("environment", "method", "agent steps", "evaluation", "rules", "seeds")
 PAIR_COLUMNS = ("first", "second", "environments", "runs", "P(first beats second)")
 IQM_COLUMNS = ("method", "runs", "interquartile mean")
 NUMBERS = {"seeds", "mean", "interquartile mean", "agent steps", "minutes", "runs", "human-normalised"}
 NO_INTERVAL = "one seed, no interval"
-Cells = Sequence[Sequence[str]]
 
 
-def html(report: Report, figures: Mapping[str, Path]) -> str:
+def report_page(report: Report, figures: Mapping[str, Path]) -> str:
     """Return the page, its images inside."""
     parts = [
-        f"<p>{report['runs']} runs of {len(report['methods'])} methods on {len(report['environments'])} environments. "
-        f"Intervals: {escape(report['intervals'])}. [low, high] is such an interval.</p>",
-        _list(report["notes"]),
-        "<h2>Scores</h2>",
-        "<p class=quiet>Raw scores of whole episodes at the end of each run's budget; the mean over a run's episodes "
-        "counts once. Minutes are of training, the median over seeds, on the machine that made the runs.</p>",
-        _html_table(SCORE_COLUMNS, score_rows(report)),
+        html.paragraph(
+            f"{report['runs']} runs of {len(report['methods'])} methods on {len(report['environments'])} environments. "
+            f"Intervals: {report['intervals']}. [low, high] is such an interval."
+        ),
+        html.bullets(report["notes"]),
+        html.section("Scores"),
+        html.paragraph(
+            "Raw scores of whole episodes at the end of each run's budget; the mean over a run's episodes counts once. "
+            "Minutes are of training, the median over seeds, on the machine that made the runs.",
+            quiet=True,
+        ),
+        html.table(SCORE_COLUMNS, score_rows(report), NUMBERS),
     ]
     if report["human_normalized_iqm"] is not None:
-        where = ", ".join(report["human_normalized_iqm"]["environments"])
-        parts += [f"<h2>Human-normalised interquartile mean</h2><p class=quiet>Over {escape(where)}.</p>"]
-        parts += [_html_table(IQM_COLUMNS, iqm_rows(report))]
+        environments = ", ".join(report["human_normalized_iqm"]["environments"])
+        parts += [html.section("Human-normalised interquartile mean")]
+        parts += [html.paragraph(f"Over {environments}.", quiet=True)]
+        parts += [html.table(IQM_COLUMNS, iqm_rows(report), NUMBERS)]
     if report["probability_of_improvement"]:
-        parts += ["<h2>Probability of improvement</h2>", _html_table(PAIR_COLUMNS, pair_rows(report))]
-    parts += [f"<h2>{escape(title)}</h2>{_image(path, title)}" for title, path in figures.items()]
-    parts += ["<h2>Protocols</h2>", _html_table(PROTOCOL_COLUMNS, protocol_rows(report))]
+        parts += [html.section("Probability of improvement"), html.table(PAIR_COLUMNS, pair_rows(report), NUMBERS)]
+    for title, path in figures.items():
+        parts += [html.section(title), html.image(path, title)]
+    parts += [html.section("Protocols"), html.table(PROTOCOL_COLUMNS, protocol_rows(report), NUMBERS)]
     if report["left_out"]:
         left_out = [f"{run}: {reason}" for run, reason in report["left_out"].items()]
-        parts += ["<h2>Left out</h2>", _list(left_out)]
-    body = "\n".join(parts)
-    return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>q2pi report</title><style>{STYLE}</style></head>\n"
-        f"<body><h1>Report on {report['runs']} runs</h1>\n{body}\n</body></html>\n"
-    )
+        parts += [html.section("Left out"), html.bullets(left_out)]
+    return html.page("q2pi report", f"Report on {report['runs']} runs", parts)
 
 
-def show(report: Report, console: Console) -> None:
+def print_tables(report: Report, console: Console) -> None:
     """Print the report's tables."""
     rows = score_rows(report)
     tables = [
@@ -72,8 +63,8 @@ def show(report: Report, console: Console) -> None:
         for env_id in report["environments"]
     ]
     if report["human_normalized_iqm"] is not None:
-        where = ", ".join(report["human_normalized_iqm"]["environments"])
-        tables.append(_rich_table(f"human-normalised, over {where}", IQM_COLUMNS, iqm_rows(report)))
+        environments = ", ".join(report["human_normalized_iqm"]["environments"])
+        tables.append(_rich_table(f"human-normalised, over {environments}", IQM_COLUMNS, iqm_rows(report)))
     if report["probability_of_improvement"]:
         tables.append(_rich_table("probability of improvement", PAIR_COLUMNS, pair_rows(report)))
     lines = [f"[low, high]: {report['intervals']}.", *report["notes"]]
@@ -158,14 +149,6 @@ def _narrow(rows: Cells) -> tuple[Sequence[str], Cells]:
     return [SCORE_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
-def _html_table(columns: Sequence[str], rows: Cells) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    kinds = [" class=number" if column in NUMBERS else "" for column in columns]
-    lines = ["".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True)) for row in rows]
-    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<div class=wide><table><tr>{head}</tr>\n{body}</table></div>"
-
-
 def _rich_table(title: str, columns: Sequence[str], rows: Cells) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
@@ -173,12 +156,3 @@ def _rich_table(title: str, columns: Sequence[str], rows: Cells) -> Table:
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _list(items: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
-
-
-def _image(path: Path, title: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<p><img alt="{escape(title)}" src="data:image/png;base64,{data}"></p>'

@@ -5,7 +5,6 @@ Where an environment has one of its own of that name (`Pong-laptop.toml` for `la
 games, `classic` for everything else, as far as the algorithm has them.
 """
 
-import difflib
 import tomllib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -16,7 +15,7 @@ from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, from_table
 from q2pi.envs.names import canonical, is_atari
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 
 
 def names(algorithm: str) -> list[str]:
@@ -80,7 +79,6 @@ def _find(algorithm: str, preset: str) -> Traversable:
     if path.suffix == ".toml" and path.is_file():
         return path
     registry.find(algorithm)
-    close = difflib.get_close_matches(preset, names(algorithm), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(names(algorithm)) or "none"
-    raise UserError(f"--preset {preset}: {algorithm} has {listed}{hint} (or give the path of a .toml file)")
+    hint = suggest(preset, names(algorithm))
+    raise UserError(f"--preset {preset}: {algorithm} has {listed}{hint}; or give the path of a .toml file")

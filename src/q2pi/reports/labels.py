@@ -1,0 +1,91 @@
+"""What runs are called in legends and tables: by the options in which they differ."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from q2pi.envs.spec import EnvSpec
+from q2pi.errors import UserError
+from q2pi.runs.history import History
+
+KEYS_IN_LABEL = 3
+"""Number of differing options that a curve's label names."""
+Options = dict[str, Any]
+"""Dotted name -> value, such as {"hyper.gamma": 0.99}."""
+
+
+def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every option in nested tables."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def options_of(history: History) -> Options:
+    """Return the options of a run without its seed, its algorithm and the name of its environment."""
+    without = ("seed", "algorithm", "env.env_id")
+    return {name: value for name, value in leaves(history.config) if name not in without}
+
+
+def differing(tables: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the names whose values are not the same in all tables."""
+    names = {name for table in tables for name in table}
+    return {name for name in names if any(table.get(name) != tables[0].get(name) for table in tables)}
+
+
+def short(name: str) -> str:
+    """Return the last part of a dotted name."""
+    return name.rpartition(".")[2]
+
+
+def curve_labels(histories: Sequence[History]) -> list[str]:
+    """Return a label for each run: the first options in which it differs from the others of its family.
+
+    A family is one algorithm on one environment; its name is a part of the label if there are several families.
+    """
+    families: dict[tuple[str, str], list[Options]] = {}
+    for history in histories:
+        families.setdefault((history.algorithm, history.env_id), []).append(options_of(history))
+    labels = []
+    for history in histories:
+        family = history.algorithm, history.env_id
+        own = options_of(history)
+        names = sorted(differing(families[family]))
+        words = [f"{short(name)} {own.get(name, 'default')}" for name in names[:KEYS_IN_LABEL]]
+        if len(names) > KEYS_IN_LABEL:
+            words.append("...")
+        if len(families) > 1 or not words:
+            words.insert(0, " on ".join(family))
+        labels.append(", ".join(words))
+    return _numbered(labels)
+
+
+def _numbered(labels: Sequence[str]) -> list[str]:
+    """Return the labels; those that occur more than once get their position, from 1."""
+    return [label if labels.count(label) == 1 else f"{label} ({index})" for index, label in enumerate(labels, 1)]
+
+
+def refuse_same_seeds(histories: Iterable[History]) -> None:
+    """Raise a UserError if two runs that are alike but for their seeds have the same seed: they are one run."""
+    first: dict[int, History] = {}
+    for history in histories:
+        known = first.setdefault(history.seed, history)
+        if known is not history:
+            paths = f"{known.run.path} and {history.run.path}"
+            raise UserError(f"{paths} are one run: same configuration, same seed {history.seed}")
+
+
+def rules_of(env: EnvSpec) -> str:
+    """Return an environment's rules, as far as scores depend on them."""
+    if env.protocol is None:
+        return f"raw rewards, {'clipped' if env.clip_rewards else 'not clipped'} for learning"
+    sticky = env.repeat_action_probability
+    return "; ".join(
+        (
+            f"{env.protocol} protocol, {f'sticky actions {sticky:g}' if sticky else 'no sticky actions'}",
+            f"whole games{', a lost life ends the return for learning' if env.life_loss_discount else ''}",
+            f"raw scores{' (rewards clipped for learning)' if env.clip_rewards else ''}",
+            f"1 agent step = {env.frame_skip} frames",
+        )
+    )

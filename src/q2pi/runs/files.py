@@ -1,0 +1,27 @@
+"""Files that are written whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file by `content`, flushed to disk; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        content: text is written as UTF-8.
+
+    Raises:
+        OSError: the file cannot be written, for instance because the disk is full; the old file is then intact.
+    """
+    # Two processes may write the same report: with one temporary name each would truncate the other's file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,82 @@
+"""The reading side of a run imports nothing heavy, and `q2pi runs` answers at once."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from reported_runs import finished_run
+
+HEAVY = ("torch", "matplotlib", "gymnasium", "ale_py", "scipy", "optuna")
+SHOW_HEAVY = f"print(*sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
+SECONDS = 0.4
+
+
+def run_python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", source, *arguments], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 20 finished runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = finished_run(folder / "00", 1.0, curve=[(step, 1.0) for step in range(1, 1_001, 5)])
+    for index in range(1, 20):
+        shutil.copytree(first.path, folder / f"{index:02d}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "module", ["runs.folder", "runs.history", "runs.find", "runs.manifest", "runs.files", "runs.locks", "config"]
+)
+def test_the_reading_side_imports_nothing_heavy(module: str) -> None:
+    assert run_python(f"import sys, q2pi.{module}; {SHOW_HEAVY}").stderr == "\n"
+
+
+def test_runs_lists_a_folder_without_anything_heavy(runs: Path) -> None:
+    source = f"import sys; from q2pi.commands.runs import main; main(sys.argv[1:]); {SHOW_HEAVY}"
+    result = run_python(source, str(runs))
+    assert result.stderr == "\n"
+    assert result.stdout.count("CartPole-v1") == 20
+
+
+def test_a_history_and_an_environment_are_read_without_anything_heavy(runs: Path) -> None:
+    source = f"""
+import sys
+from q2pi.runs.find import find_runs
+from q2pi.runs.history import evaluation_policy, read_history
+for run in find_runs(__import__("pathlib").Path(sys.argv[1])):
+    print(read_history(run).newest_step, run.env().env_id, evaluation_policy(run))
+{SHOW_HEAVY}
+"""
+    result = run_python(source, str(runs))
+    assert result.stderr == "\n"
+    assert result.stdout.splitlines() == ["1000 CartPole-v1 epsilon-greedy, epsilon 0.001"] * 20
+
+
+def test_learning_curves_are_drawn_without_torch(runs: Path, tmp_path: Path) -> None:
+    source = """
+import sys
+from pathlib import Path
+from q2pi.reports.learning_curves import learning_curves
+from q2pi.runs.folder import RunFolder
+learning_curves([RunFolder(sys.argv[1])], Path(sys.argv[2]))
+print(*sorted({"torch", "gymnasium"} & set(sys.modules)), file=sys.stderr)
+"""
+    path = tmp_path / "curve.png"
+    assert run_python(source, str(runs / "00"), str(path)).stderr == "\n"
+    assert path.is_file()
+
+
+def test_runs_answers_at_once(runs: Path) -> None:
+    """The best of five, so that a busy machine does not fail it; with torch the imports alone take seconds."""
+    took = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        run_python("import sys; from q2pi.cli import main; main(['runs', sys.argv[1]])", str(runs))
+        took.append(time.perf_counter() - begin)
+        if took[-1] < SECONDS:
+            break
+    assert min(took) < SECONDS, f"{took} seconds"
