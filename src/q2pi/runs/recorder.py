@@ -99,16 +99,16 @@ class _Recorder:
         self.board.close()
 
     def _episode(self, step: int, episode: Episode) -> None:
-        values = {"return": episode.episode_return, "length": episode.length}
-        self._row("episode", step, values | {"game": episode.game, "number": episode.number, "seed": episode.seed})
-        self.board.write("episode/return", episode.episode_return, step)
-        entry = values | {
-            "step": step,
-            "game": episode.game,
-            "number": episode.number,
+        values = {
+            "return": episode.episode_return,
+            "length": episode.length,
+            "env_index": episode.env_index,
+            "episode_index": episode.episode_index,
             "seed": episode.seed,
-            "actions": episode.actions.tolist(),
         }
+        self._row("episode", step, values)
+        self.board.write("episode/return", episode.episode_return, step)
+        entry = values | {"step": step, "actions": episode.actions.tolist()}
         self.newest.append(entry)
         if len(self.best) < BEST_EPISODES or entry["return"] > self.best[-1]["return"]:
             self.best = sorted([*self.best, entry], key=lambda e: -e["return"])[:BEST_EPISODES]
