@@ -1,5 +1,6 @@
 """q2pi train: train an agent, watch it, judge it, and say what to try next."""
 
+import dataclasses
 import signal
 import sys
 import time
@@ -10,9 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
+from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
 from q2pi.commands.terminal import evaluation_table, explain, show, time_table
 from q2pi.config import RunConfig
+from q2pi.envs.spec import inapplicable
 from q2pi.runs.estimate import gigabytes, peak_memory
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.recorder import record
@@ -46,7 +49,16 @@ def main(arguments: list[str]) -> int:
     base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
     kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
     default = Options(config=base, preset=preset)
-    options = parse(kind, f"train {algorithm}", DESCRIPTION, arguments, default)
+    options = parse(
+        kind,
+        f"train {algorithm}",
+        DESCRIPTION,
+        arguments,
+        default,
+        help_default=lambda: dataclasses.replace(default, config=resolved_env(base)),
+        hidden=inapplicable(base.env.env_id),
+        refused={"algorithm": "name the algorithm first, as in q2pi train ppo"},
+    )
     config = loop.prepare(options.config)
     if options.explain:
         explain(config, preset, Console())

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError
 
-__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "resolve"]
+__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "inapplicable", "is_atari", "resolve"]
 
 SPACE_INVADERS_CROP = (22, 15, 0, 0)
 """Keeps rows 22 to 194 of Space Invaders' 210: no scoreboard and no ground, 18 % fewer pixels. The command ship flies
@@ -117,6 +117,11 @@ def resolve(spec: EnvSpec) -> EnvSpec:
     _check_lower_bounds(spec)
     spec.keywords()
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
+
+
+def inapplicable(env_id: str) -> frozenset[str]:
+    """Return the names of the fields that do not apply to an environment; `resolve` refuses a value of theirs."""
+    return frozenset({"env_options"} if is_atari(env_id) else {*_ATARI_ONLY, "life_loss_discount"})
 
 
 def _resolve_atari(spec: EnvSpec) -> EnvSpec:
