@@ -19,7 +19,7 @@ from rich.text import Text
 from q2pi.config import ResolvedConfig, RunConfig
 from q2pi.runs.estimate import Estimate, TimingRun, _options, gigabytes, peak_memory
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.progress import RECENT_EPISODES
+from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events
 
 PLAIN_SECONDS = 10.0
