@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from q2pi.api import load
 from q2pi.config import override
-from q2pi.envs.aliased_vacuum import EAST, SOUTH, TIME_LIMIT, AliasedVacuum, best_epsilon_greedy, epsilon_greedy_at
+from q2pi.envs.aliased_vacuum import EAST, SOUTH, AliasedVacuum
+from q2pi.envs.registration import ALIASED_VACUUM_TIME_LIMIT
 from q2pi.equations import exact
 from q2pi.reports.style import COLOURS
 from q2pi.runs.execute import execute
@@ -49,7 +50,7 @@ def outcome(world: AliasedVacuum, pi: Array) -> dict[str, float]:
     transition = np.einsum("sa,sat->st", pi, world.mdp(GAMMA)[0].transition)
     alive, dust, hamster, steps = world.mdp(GAMMA)[0].start, 0.0, 0.0, 0.0
     ends = [cell for cell in range(world.length) if not world.walls[cell, SOUTH] and cell != world.dust]
-    for _ in range(TIME_LIMIT):
+    for _ in range(ALIASED_VACUUM_TIME_LIMIT):
         steps += float(alive.sum())
         dust += float(alive[world.dust] * pi[world.dust, SOUTH])
         hamster += float((alive[ends] * pi[ends, SOUTH]).sum())
@@ -80,10 +81,10 @@ def learned(folder: Path, world: AliasedVacuum, epsilon: float) -> dict[str, Arr
 def optima(world: AliasedVacuum) -> dict[str, dict[str, float]]:
     """Return the best that each kind of policy can do."""
     mdp, observation = world.mdp(GAMMA)
-    epsilon, _, _ = best_epsilon_greedy(mdp, observation)
+    epsilon, _, _ = exact.best_epsilon_greedy(mdp, observation)
     policies = {
         METHODS[0]: exact.best_memoryless_deterministic(mdp, observation)[0],
-        METHODS[1]: epsilon_greedy_at(mdp, observation, epsilon)[0],
+        METHODS[1]: exact.epsilon_greedy_at(mdp, observation, epsilon)[0],
         METHODS[2]: exact.best_memoryless_stochastic(mdp, observation)[0],
     }
     over_cells = {name: exact.policy_over_states(pi, observation) for name, pi in policies.items()}
@@ -160,14 +161,14 @@ def main() -> None:
         for job in jobs:
             job.result()
     world = AliasedVacuum(render_mode="rgb_array")
-    epsilon = best_epsilon_greedy(*world.mdp(GAMMA))[0]
+    epsilon = exact.best_epsilon_greedy(*world.mdp(GAMMA))[0]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
     for folder in folders.values():
         for name, pi in learned(folder, world, epsilon).items():
             found[name].append(judged(world, pi))
     report = {
         "command": f"python benchmarks/vacuum.py --seeds {options.seeds} --steps {options.steps}",
-        "world": f"{ENV_ID}, 5 cells, gamma {GAMMA}, cut at {TIME_LIMIT} steps",
+        "world": f"{ENV_ID}, 5 cells, gamma {GAMMA}, cut at {ALIASED_VACUUM_TIME_LIMIT} steps",
         "seeds": options.seeds,
         "agent_steps": options.steps,
         "epsilon": epsilon,

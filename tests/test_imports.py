@@ -94,3 +94,75 @@ import numpy
 """
     assert imported(source) == {"loop", "checkpoint", "rng", "envs"}
     assert len(SOURCES) > 20
+
+
+def module_of(path: Path) -> str:
+    """Return a file's dotted module name; a package's `__init__.py` is the package."""
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def modules_imported(source: str, modules: set[str]) -> set[str]:
+    """Return those of `modules` that a source imports, within functions too; not under TYPE_CHECKING."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= submodules
+            if len(submodules) < len(node.names):
+                found.add(node.module)
+    return found & modules
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules that import each other, directly or through others (Kosaraju 1978)."""
+
+    def visit(start: str, edges: dict[str, set[str]], seen: set[str]) -> list[str]:
+        order: list[str] = []
+        stack = [(start, iter(sorted(edges[start])))]
+        seen.add(start)
+        while stack:
+            node, targets = stack[-1]
+            for target in targets:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append((target, iter(sorted(edges[target]))))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+        return order
+
+    reverse: dict[str, set[str]] = {node: set() for node in graph}
+    for node, targets in graph.items():
+        for target in targets:
+            reverse[target].add(node)
+    seen: set[str] = set()
+    order = [node for start in sorted(graph) if start not in seen for node in visit(start, graph, seen)]
+    seen = set()
+    groups = [sorted(visit(start, reverse, seen)) for start in reversed(order) if start not in seen]
+    return [group for group in groups if len(group) > 1 or group[0] in graph[group[0]]]
+
+
+def test_no_modules_import_each_other() -> None:
+    files = {module_of(path): path for path in SOURCES}
+    graph = {module: modules_imported(path.read_text(), set(files)) for module, path in files.items()}
+    assert "q2pi.envs.interface" in graph["q2pi.envs.vector"]
+    assert cycles(graph) == []
+
+
+def test_cycles_are_found_and_chains_are_none() -> None:
+    chain = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert cycles(chain) == []
+    assert cycles(chain | {"c": {"a"}}) == [["a", "b", "c"]]
+    assert cycles(chain | {"b": {"b", "c"}}) == [["b"]]
+    late = "def f():\n    from p.envs import spec\n"
+    assert modules_imported(late + "if TYPE_CHECKING:\n    import p.cli\n", {"p.envs", "p.envs.spec", "p.cli"}) == {
+        "p.envs.spec"
+    }
+    assert modules_imported("from p.envs import spec, make", {"p.envs", "p.envs.spec"}) == {"p.envs", "p.envs.spec"}

@@ -6,9 +6,11 @@
     action, _ = agent.predict(observation)
     agent = q2pi.load("runs/CartPole-v1-dqn-1")
 
-Nothing heavy is imported until it is used.
+Nothing heavy is imported until it is used. q2pi's environments are registered when Gymnasium is imported, whether
+before or after q2pi: `import q2pi, gymnasium; gymnasium.make("q2pi/AliasedVacuum-v0")`.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,3 +26,37 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module("q2pi.errors" if name == "UserError" else "q2pi.api"), name)
     raise AttributeError(f"module 'q2pi' has no attribute {name!r}")
+
+
+def _register_envs() -> None:
+    import_module("q2pi.envs.registration").register_envs()
+
+
+class _GymnasiumImportHook:
+    """Finder on `sys.meta_path` that registers q2pi's environments once Gymnasium has been imported.
+
+    Importing Gymnasium here instead would make `import q2pi` several times slower.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "gymnasium" or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        spec = import_module("importlib.util").find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            del spec.loader.exec_module
+            execute(module)
+            _register_envs()
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "gymnasium" in sys.modules:
+    _register_envs()
+else:
+    sys.meta_path.insert(0, _GymnasiumImportHook())

@@ -199,7 +199,7 @@ def test_another_number_of_games_than_was_saved(capfd: pytest.CaptureFixture[str
     before = contents(folder)
     assert cli.main(["resume", str(folder)]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "--num-envs 5 differs from the 4 games of the checkpoint" in line
+    assert "--num-envs 5 differs from the checkpoint's 4 environments" in line
     assert contents(folder) == before
 
 

@@ -16,18 +16,17 @@ from q2pi.envs.aliased_vacuum import (
     SOUTH,
     WEST,
     AliasedVacuum,
-    best_epsilon_greedy,
-    epsilon_greedy_at,
-    expected_score,
-    expected_steps,
     solutions,
 )
-from q2pi.envs.registration import register_envs
 from q2pi.equations.exact import (
     MDP,
+    best_epsilon_greedy,
     best_memoryless_deterministic,
     best_memoryless_stochastic,
+    epsilon_greedy_at,
     expected_return,
+    expected_score,
+    expected_steps,
     policy_over_states,
     policy_value,
 )
@@ -41,11 +40,6 @@ BY_HAND = {
     4: [(4, -0.005), (4, -0.005), ("hamster", -1.0), (3, -0.005)],
 }
 WORLDS = [(5, None), (4, 1), (7, 2), (8, 6)]
-
-
-@pytest.fixture(autouse=True)
-def _registered() -> None:
-    register_envs()
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +119,6 @@ def test_gymnasium_accepts_it(env_id: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gymnasium.make(env_id, render_mode="rgb_array").unwrapped)
-
-
-def test_registering_again_changes_nothing() -> None:
-    before = dict(gymnasium.registry)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        register_envs()
-    assert dict(gymnasium.registry) == before
 
 
 def test_frozen_lake_does_not_slip_and_taxi_is_there() -> None:
@@ -253,18 +239,18 @@ def test_no_exploration_rate_beats_the_best_one(five: tuple[MDP, Any]) -> None:
 
 def test_what_aliasing_costs_and_a_coin_gives_back() -> None:
     found = solutions(AliasedVacuum())
-    assert found.deterministic < found.epsilon_greedy < found.stochastic < found.told_apart
+    assert found.deterministic < found.epsilon_greedy < found.stochastic < found.fully_observed
     # Told apart: 3 steps from the ends, 2 from beside the dust.
-    assert found.told_apart == pytest.approx(((-0.005 - 0.99 * 0.005 + 0.99**2) + (-0.005 + 0.99)) / 2)
-    assert found.deterministic == pytest.approx((2 * found.told_apart - 2 * 0.005 / 0.01) / 4)
+    assert found.fully_observed == pytest.approx(((-0.005 - 0.99 * 0.005 + 0.99**2) + (-0.005 + 0.99)) / 2)
+    assert found.deterministic == pytest.approx((2 * found.fully_observed - 2 * 0.005 / 0.01) / 4)
     assert found.stochastic == pytest.approx(return_by_hand(0.5, 0.99))
     assert (found.east, found.west) == (pytest.approx(0.5, abs=1e-3), pytest.approx(0.5, abs=1e-3))
 
 
 def test_nothing_is_lost_where_all_aliased_cells_want_the_same() -> None:
     found = solutions(AliasedVacuum(5, dust=1))
-    assert found.deterministic == pytest.approx(found.told_apart)
-    assert found.stochastic == pytest.approx(found.told_apart)
+    assert found.deterministic == pytest.approx(found.fully_observed)
+    assert found.stochastic == pytest.approx(found.fully_observed)
     assert (found.east, found.west) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-6))
 
 

@@ -10,10 +10,10 @@ from ale_py.vector_env import AtariVectorEnv
 
 from q2pi.envs import atari
 from q2pi.envs.atari import AtariEngine, raw_screen
+from q2pi.envs.interface import Frames
 from q2pi.envs.names import atari_roms
 from q2pi.envs.resize import AreaResize
 from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, resolve
-from q2pi.envs.vector import Frames
 from q2pi.types import Array
 
 EMPTY_CROP = (0, 0, 0, 0)
@@ -226,7 +226,7 @@ def test_actions_that_a_game_does_not_have_are_refused() -> None:
     engine = engine_of(2, "Breakout")
     reset_all(engine, 1, 2)
     for bad in (4, -1):
-        with pytest.raises(ValueError, match=r"must lie in \[0, 4\)"):
+        with pytest.raises(ValueError, match=r"must be in \[0, 4\)"):
             engine.send(np.array([0, bad]))
     assert engine_of(1, "Breakout", full_action_space=True).action_space.n == 18
     engine.close()
@@ -261,7 +261,7 @@ def test_an_episode_that_was_expected_is_the_same(expected: tuple[int, int]) -> 
     reset_all(engine, 1, 2)
     actions = np.random.default_rng(0).integers(6, size=60)
     for seed, other in zip((5, 6), expected, strict=True):
-        engine.expect(1, other)
+        engine.prepare_reset(1, other)
         step(engine, 3, 3)
         frames, own = engine.reset(np.array([False, True]), np.array([0, seed])), reset_all(alone, seed)
         for action in actions:
@@ -273,9 +273,9 @@ def test_an_episode_that_was_expected_is_the_same(expected: tuple[int, int]) -> 
 
 
 def test_an_expected_episode_begins_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither `expect` nor the step waits for it, and it is begun once; without `expect`, `reset` begins it."""
+    """Neither `prepare_reset` nor the step waits for it, and it starts once; without it, `reset` starts the episode."""
     begun, go_on = [], threading.Event()
-    begin = atari._begin
+    begin = atari._reset
 
     def slow(emulator: Any, make: Any, seed: int) -> Any:
         begun.append(seed)
@@ -283,11 +283,11 @@ def test_an_expected_episode_begins_in_the_background(monkeypatch: pytest.Monkey
             assert go_on.wait(30)
         return begin(emulator, make, seed)
 
-    monkeypatch.setattr(atari, "_begin", slow)
+    monkeypatch.setattr(atari, "_reset", slow)
     engine = engine_of(2, "Pong")
     reset_all(engine, 1, 2)
     for _ in range(2):
-        engine.expect(0, 7)
+        engine.prepare_reset(0, 7)
         step(engine, 2, 2)
     go_on.set()
     engine.reset(np.array([True, False]), np.array([7, 0]))

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from q2pi.envs import gymnasium as gym
 from q2pi.envs.gymnasium import GymnasiumEngine, make
-from q2pi.envs.spec import EnvSpec, keywords, resolve
+from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 
 
@@ -92,7 +92,7 @@ def test_images_are_stacked_by_default() -> None:
 
 
 def test_other_observations_are_refused() -> None:
-    with pytest.raises(UserError, match="--env-id q2pi-test/Shown-v0 shows a Dict; q2pi reads Box, Discrete"):
+    with pytest.raises(UserError, match="--env-id q2pi-test/Shown-v0 has Dict observations: q2pi needs Box, Discrete"):
         engine_showing(spaces.Dict({"x": spaces.Discrete(2)}))
 
 
@@ -130,17 +130,17 @@ def test_env_options_reach_the_environment() -> None:
 
 def test_env_options_are_read_as_toml_or_as_text() -> None:
     spec = EnvSpec("CartPole-v1", env_options=("a=1", "b=0.5", "c=true", "d=west", 'e="7"', "f=[1, 2]", "g=x=y"))
-    assert keywords(spec) == {"a": 1, "b": 0.5, "c": True, "d": "west", "e": "7", "f": [1, 2], "g": "x=y"}
+    assert spec.keywords() == {"a": 1, "b": 0.5, "c": True, "d": "west", "e": "7", "f": [1, 2], "g": "x=y"}
 
 
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
         ("q2pi/AliasedVacuum-v0", ("length=3",), "--env-options length=3: .* length 3 is less than 4"),
-        ("q2pi/AliasedVacuum-v0", ("colour=red",), "refuses them: .*colour"),
+        ("q2pi/AliasedVacuum-v0", ("colour=red",), "rejects them: .*colour"),
         ("q2pi/AliasedVacuum-v0", ("length",), "--env-options length: it must be NAME=VALUE"),
         ("q2pi/AliasedVacuum-v0", ("length=5", "length=6"), "each name once"),
-        ("SpaceInvaders", ("difficulty=1",), "--env-options difficulty=1 applies to Gymnasium's environments"),
+        ("SpaceInvaders", ("difficulty=1",), "--env-options difficulty=1 applies to Gymnasium environments"),
     ],
 )
 def test_bad_env_options(env_id: str, options: tuple[str, ...], message: str) -> None:
@@ -149,7 +149,7 @@ def test_bad_env_options(env_id: str, options: tuple[str, ...], message: str) ->
 
 
 def test_an_environment_without_a_time_limit_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gym, "LONGEST", 3)
+    monkeypatch.setattr(gym, "DEFAULT_TIME_LIMIT", 3)
     engine = engine_showing(spaces.Discrete(4))
     engine.reset(np.ones(2, np.bool_), np.array([3, 4]))
     cut = []
@@ -160,7 +160,7 @@ def test_an_environment_without_a_time_limit_gets_one(monkeypatch: pytest.Monkey
 
 
 def test_a_time_limit_of_the_environment_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gym, "LONGEST", 3)
+    monkeypatch.setattr(gym, "DEFAULT_TIME_LIMIT", 3)
     assert make(resolve(EnvSpec("CartPole-v1"))).spec.max_episode_steps == 500
     limited = EnvSpec("CliffWalking-v1", env_options=("max_episode_steps=7",))
     assert make(resolve(limited)).spec.max_episode_steps == 7

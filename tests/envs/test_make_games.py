@@ -35,7 +35,7 @@ def play(envs: VectorEnv, actions: list[Any]) -> list[Step]:
 
 def again(alone: VectorEnv, episode: Episode) -> tuple[list[Any], Episode | None]:
     """Play an episode again in a game of its own: its observations, and itself where it ended."""
-    alone.seed_of = lambda game, number: episode.seed
+    alone.seed_of = lambda env_index, episode_index: episode.seed
     observations = [alone.reset()[0]]
     ended = None
     for step in play(alone, [action[None] for action in episode.actions]):
@@ -66,10 +66,10 @@ def test_every_episode_can_be_created_again(spec: EnvSpec, num_envs: int, steps:
         for episode in step.episodes:
             count += 1
             observations, ended = again(alone, episode)
-            np.testing.assert_array_equal(observations, seen[episode.game])
+            np.testing.assert_array_equal(observations, seen[episode.env_index])
             assert ended is not None
             assert (ended.episode_return, ended.length) == (episode.episode_return, episode.length)
-            seen[episode.game] = [step.observation[episode.game]]
+            seen[episode.env_index] = [step.observation[episode.env_index]]
     assert count >= 2
     envs.close()
     alone.close()
@@ -105,9 +105,9 @@ def test_seeds_derive_from_the_run_the_game_and_the_number() -> None:
     envs.reset()
     episodes = [episode for step in play(envs, random_actions(envs, 80)) for episode in step.episodes]
     assert len(episodes) > 6
-    assert {episode.number for episode in episodes} >= {0, 1, 2}
+    assert {episode.episode_index for episode in episodes} >= {0, 1, 2}
     for episode in episodes:
-        assert episode.seed == rng.derive(5, "episode", episode.game, episode.number)
+        assert episode.seed == rng.derive(5, "episode", episode.env_index, episode.episode_index)
     assert len({episode.seed for episode in episodes}) == len(episodes)
     other = make_envs(EnvSpec("CartPole-v1"), 3, 5, stream="evaluation").reset()
     assert (other != make_envs(EnvSpec("CartPole-v1"), 3, 5).reset()).any()

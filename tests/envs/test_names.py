@@ -46,8 +46,8 @@ def test_an_id_without_version_is_its_newest() -> None:
     [
         ("SpaceInvadr", "--env-id SpaceInvadr is unknown (did you mean 'SpaceInvaders' or 'SpaceWar'?)"),
         ("Breakout-v3", "--env-id Breakout-v3 is unknown (did you mean 'Breakout'?)"),
-        ("zzzzz", "--env-id zzzzz is unknown, and no Atari game or Gymnasium id has a name like it"),
-        ("combat", "--env-id combat is unknown, and no Atari game or Gymnasium id has a name like it"),
+        ("zzzzz", "--env-id zzzzz is unknown; no Atari game or Gymnasium id has a similar name"),
+        ("combat", "--env-id combat is unknown; no Atari game or Gymnasium id has a similar name"),
         ("no_such_package:World-v0", "--env-id no_such_package:World-v0 cannot be imported"),
     ],
 )

@@ -86,13 +86,13 @@ def test_atari_options_are_for_atari(options: dict[str, Any], message: str) -> N
         ({"frame_skip": 0}, "--frame-skip 0 is less than 1"),
         ({"stack": 0}, "--stack 0 is less than 1"),
         ({"max_frames_per_episode": 0}, "--max-frames-per-episode 0 is less than 1"),
-        ({"resize": (84, 0)}, "--resize 84 0 is not a height and a width of at least 1 pixel"),
+        ({"resize": (84, 0)}, "--resize 84 0 must be a height and a width, each at least 1 pixel"),
         (
             {"crop": (-1, 0, 0, 0)},
-            "--crop -1 0 0 0 is not four numbers of pixels (top, bottom, left, right), each at least 0",
+            "--crop -1 0 0 0 must be four pixel counts (top, bottom, left, right), each at least 0",
         ),
-        ({"crop": (200, 10, 0, 0)}, "--crop 200 10 0 0 leaves nothing of SpaceInvaders's screen of 210 x 160 pixels"),
-        ({"crop": (0, 0, 80, 80)}, "--crop 0 0 80 80 leaves nothing of SpaceInvaders's screen of 210 x 160 pixels"),
+        ({"crop": (200, 10, 0, 0)}, "--crop 200 10 0 0 removes the whole 210 x 160 screen of SpaceInvaders"),
+        ({"crop": (0, 0, 80, 80)}, "--crop 0 0 80 80 removes the whole 210 x 160 screen of SpaceInvaders"),
     ],
 )
 def test_bounds(options: dict[str, Any], message: str) -> None:

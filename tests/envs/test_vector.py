@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
+from q2pi.envs import make_envs
+from q2pi.envs.interface import Frames
 from q2pi.envs.spec import EnvSpec
-from q2pi.envs.vector import Frames, VectorEnv
+from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
 from q2pi.types import Array
 
@@ -27,7 +29,7 @@ class ScriptedEngine:
         self.seeds = np.zeros(num_envs, np.int64)
         self.moments = np.zeros(num_envs, np.int64)
         self.actions: Array | None = None
-        self.expected: list[tuple[int, int]] = []
+        self.prepared: list[tuple[int, int]] = []
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         assert self.actions is None
@@ -35,8 +37,8 @@ class ScriptedEngine:
         self.moments[mask] = 0
         return self.frames(np.zeros(self.num_envs))
 
-    def expect(self, game: int, seed: int) -> None:
-        self.expected.append((game, seed))
+    def prepare_reset(self, env_index: int, seed: int) -> None:
+        self.prepared.append((env_index, seed))
 
     def send(self, actions: Array) -> None:
         assert (self.moments < self.seeds).all(), "an episode that ended was stepped"
@@ -61,25 +63,32 @@ class ScriptedEngine:
     def close(self) -> None: ...
 
 
-def build(seeds: list[list[int]], stack: int = 1, kind: type[VectorEnv] = VectorEnv, **script: Any) -> VectorEnv:
-    """Return games whose episode `number` of game `n` has seed, and so length, seeds[n][number]."""
+def build(
+    seeds: list[list[int]],
+    stack: int = 1,
+    kind: type[VectorEnv] = VectorEnv,
+    rules: dict[str, bool] | None = None,
+    **script: Any,
+) -> VectorEnv:
+    """Return environments whose episode k of environment n has seed, and so length, seeds[n][k]."""
     engine = ScriptedEngine(len(seeds), **script)
-    return kind(engine, EnvSpec("scripted", stack=stack), lambda game, number: seeds[game][number])
+    spec = EnvSpec("scripted", stack=stack, **(rules or {}))
+    return kind(engine, spec, lambda env_index, episode_index: seeds[env_index][episode_index])
 
 
-def test_the_engine_is_told_of_the_next_episode_once_one_has_lasted() -> None:
-    """Game 0 has episodes of 40 and 41 steps, game 1 of 3 and then 50: told at step 32 of each."""
+def test_the_next_reset_is_prepared_after_32_steps_of_an_episode() -> None:
+    """Environment 0 has episodes of 40 and 41 steps, environment 1 of 3 and then 50: prepared at step 32 of each."""
     envs = build([[40, 41, 7], [3, 50, 60]])
     engine: Any = envs.engine
     envs.reset()
     play(envs, *[0] * 31)
-    assert engine.expected == []
+    assert engine.prepared == []
     play(envs, 0)
-    assert engine.expected == [(0, 41)]
+    assert engine.prepared == [(0, 41)]
     play(envs, *[0] * 3)
-    assert engine.expected == [(0, 41), (1, 60)]
+    assert engine.prepared == [(0, 41), (1, 60)]
     play(envs, *[0] * (40 + 32 - 35))
-    assert engine.expected[2:] == [(0, 7)]
+    assert engine.prepared[2:] == [(0, 7)]
 
 
 def play(envs: VectorEnv, *actions: int) -> list[Any]:
@@ -111,9 +120,9 @@ def episodes_in_a_stack(observation: Array) -> int:
 class Mixing(VectorEnv):
     """The negative twin: stacks are not emptied where an episode begins."""
 
-    def _begin(self, mask: Array) -> None:
+    def _start_episodes(self, mask: Array) -> None:
         before = self.observation
-        super()._begin(mask)
+        super()._start_episodes(mask)
         emptied = self.observation == 0
         self.observation = np.where(mask[:, None] & emptied, before, self.observation)
 
@@ -156,7 +165,7 @@ def test_episodes_are_recorded_with_raw_returns() -> None:
     envs = build([[2, 3, 9], [4, 9]])
     envs.reset()
     steps = play(envs, 1, 4, 2, 3, 1)
-    assert [[(e.game, e.number, e.seed, e.length) for e in step.episodes] for step in steps] == [
+    assert [[(e.env_index, e.episode_index, e.seed, e.length) for e in step.episodes] for step in steps] == [
         [],
         [(0, 0, 2, 2)],
         [],
@@ -169,7 +178,7 @@ def test_episodes_are_recorded_with_raw_returns() -> None:
     assert [step.reward.tolist() for step in steps[:2]] == [[10.0, 10.0], [40.0, 40.0]]
 
 
-def test_endings_are_told_apart() -> None:
+def test_termination_and_truncation_are_reported_separately() -> None:
     envs = build([[2, 9], [3, 9]])
     envs.reset()
     steps = play(envs, 0, 0, 0)
@@ -194,13 +203,62 @@ def test_a_life_lost_is_reported_where_the_game_goes_on() -> None:
     assert bool(steps[3].terminated[0])
 
 
+@pytest.mark.parametrize(("clip", "learning"), [(True, [1.0, 0.0, -1.0]), (False, [40.0, 0.0, -20.0])])
+def test_the_learning_reward_is_the_sign_only_if_rewards_are_clipped(clip: bool, learning: list[float]) -> None:
+    envs = build([[9], [9], [9]], rules={"clip_rewards": clip})
+    envs.reset()
+    envs.send(np.array([4, 0, -2]))
+    step = envs.recv()
+    assert step.learning_reward.dtype == np.float32
+    assert step.learning_reward.tolist() == learning
+    assert step.reward.tolist() == [40.0, 0.0, -20.0], "scores stay raw"
+
+
+@pytest.mark.parametrize(("rule", "after_a_lost_life"), [(True, 0.0), (False, 1.0)])
+def test_continuation_is_zero_after_termination_and_by_rule_after_a_lost_life(
+    rule: bool, after_a_lost_life: float
+) -> None:
+    """Step 1 loses a life, step 2 does not; step 3 truncates environment 0, step 4 terminates environment 1."""
+    envs = build([[3, 99], [4, 99]], lives=(3, 2, 2, 2, 2, 2), rules={"life_loss_discount": rule})
+    envs.reset()
+    steps = play(envs, 0, 0, 0, 0)
+    assert steps[0].continuation.dtype == np.float32
+    assert [step.continuation.tolist() for step in steps] == [
+        [after_a_lost_life, after_a_lost_life],
+        [1.0, 1.0],
+        [1.0, 1.0],
+        [after_a_lost_life, 0.0],  # environment 0 started a new episode in step 3 and loses its first life
+    ]
+    assert steps[2].truncated.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_the_newest_frames_are_views_of_the_observations(stack: int) -> None:
+    envs = build([[2, 7], [9]], stack=stack)
+    envs.reset()
+    first, second = play(envs, 0, 0)
+    assert (first.next_frame.tolist(), first.frame.tolist()) == ([[2, 1], [9, 1]], [[2, 1], [9, 1]])
+    assert (second.next_frame.tolist(), second.frame.tolist()) == ([[2, 2], [9, 2]], [[7, 0], [9, 2]])
+    assert np.shares_memory(second.next_frame, second.next_observation)
+    assert np.shares_memory(second.frame, second.observation)
+
+
+def test_the_newest_frame_of_an_image_has_all_its_channels() -> None:
+    envs = make_envs(EnvSpec("SpaceInvaders", grayscale=False, resize=(20, 30), stack=2), 2, 1)
+    envs.reset()
+    (step,) = play(envs, 0)
+    assert step.frame.shape == (2, *envs.frame_space.shape) == (2, 3, 20, 30)
+    np.testing.assert_array_equal(step.next_frame, step.next_observation[:, 3:])
+    envs.close()
+
+
 def test_reset_begins_again_at_episode_zero() -> None:
     envs = build([[2, 7]], stack=2)
     first = envs.reset()
     play(envs, 0, 0, 0)
     envs.send(np.array([1]))
     np.testing.assert_array_equal(envs.reset(), first)
-    assert [e.number for step in play(envs, 0, 0) for e in step.episodes] == [0]
+    assert [e.episode_index for step in play(envs, 0, 0) for e in step.episodes] == [0]
 
 
 def test_actions_of_another_shape_are_refused() -> None:
@@ -216,7 +274,8 @@ def same_future(one: VectorEnv, other: VectorEnv, actions: list[int]) -> None:
         for name in ("next_observation", "observation", "reward", "terminated", "truncated", "life_lost"):
             np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         for a, b in zip(left.episodes, right.episodes, strict=True):
-            assert (a.game, a.number, a.seed, a.episode_return) == (b.game, b.number, b.seed, b.episode_return)
+            for name in ("env_index", "episode_index", "seed", "episode_return"):
+                assert getattr(a, name) == getattr(b, name)
             np.testing.assert_array_equal(a.actions, b.actions)
 
 
@@ -256,7 +315,7 @@ def test_a_state_holds_arrays_only() -> None:
     envs.reset()
     play(envs, 3)
     state = envs.state()
-    assert state["numbers"].tolist() == [0, 0]
+    assert state["episode_index"].tolist() == [0, 0]
     assert state["returns"].tolist() == [30.0, 30.0]
     assert {key: value.tolist() for key, value in state["actions"].items()} == {"0": [3], "1": [3]}
     assert all(value.dtype == np.int64 for value in state["actions"].values())
@@ -267,13 +326,13 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     envs.reset()
     play(envs, 1, 2)
     state = envs.state()
-    with pytest.raises(UserError, match="--num-envs 1 differs from the 2 games of the checkpoint"):
+    with pytest.raises(UserError, match="--num-envs 1 differs from the checkpoint's 2 environments"):
         build([[5]]).load(state)
     unpaid = build([[5], [5]])
     unpaid.reset()
     play(unpaid, 0, 0)
     for sooner in (state, unpaid.state()):
-        with pytest.raises(UserError, match="do not come out as they were"):
+        with pytest.raises(UserError, match=r"cannot restore the environments: .* other rewards"):
             build([[2, 9], [5]]).load(sooner)
-    with pytest.raises(UserError, match="do not come out as they were"):
+    with pytest.raises(UserError, match=r"cannot restore the environments: .* other rewards"):
         build([[5], [5]]).load(state | {"returns": np.array([30.0, 31.0])})

@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up(
     assert checkpoint.digest(load_checkpoint(run)[1]) == whole
     steps = [row["step"] for row in run.rows("episode")]
     assert steps == sorted(steps)
-    assert len({(row["game"], row["number"]) for row in run.rows("episode")}) == len(steps)
+    assert len({(row["env_index"], row["episode_index"]) for row in run.rows("episode")}) == len(steps)
 
 
 def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:

@@ -38,8 +38,8 @@ def entry_of(episode: Episode, step: int = 100) -> dict[str, Any]:
         "return": episode.episode_return,
         "length": episode.length,
         "step": step,
-        "game": episode.game,
-        "number": episode.number,
+        "env_index": episode.env_index,
+        "episode_index": episode.episode_index,
         "seed": episode.seed,
         "actions": episode.actions.tolist(),
     }
@@ -158,7 +158,8 @@ def test_real_numbered_actions_and_rewards_come_out_to_the_last_bit(tmp_path: Pa
 
 
 def made_up(value: float, step: int, number: int) -> dict[str, Any]:
-    return {"return": value, "length": 1, "step": step, "game": 0, "number": number, "seed": 1, "actions": [0]}
+    indices = {"env_index": 0, "episode_index": number}
+    return indices | {"return": value, "length": 1, "step": step, "seed": 1, "actions": [0]}
 
 
 def test_episodes_are_chosen_by_name_or_by_rank(tmp_path: Path) -> None:

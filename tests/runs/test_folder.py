@@ -86,7 +86,8 @@ def test_rows_are_written_by_kind(run: RunFolder) -> None:
     progress = Progress(8, {"loss": 0.5}, seconds)
     write(run, [started(), ended(4, 9.0), Evaluated(8, evaluation), progress, saved(8), Finished(8, {})])
     (episode,) = run.rows("episode")
-    assert episode == {"kind": "episode", "step": 4, "return": 9.0, "length": 3, "game": 0, "number": 0, "seed": 1000}
+    indices = {"env_index": 0, "episode_index": 0}
+    assert episode == indices | {"kind": "episode", "step": 4, "return": 9.0, "length": 3, "seed": 1000}
     (train,) = run.rows("train")
     assert (train["step"], train["loss"], train["seconds"]) == (8, 0.5, seconds)
     assert train["train_seconds"] == 3.0, "training, without the evaluation"
@@ -101,7 +102,7 @@ def test_the_best_and_the_newest_episodes_are_kept(run: RunFolder) -> None:
     played = [3, 9, 1, 7, 9, 2, 8, 5, 7, 0, 4, 6]
     write(run, [started(), *[ended(4 * n, score, n) for n, score in enumerate(played)], saved(48)])
     assert scores(run, "best.json") == [9, 9, 8, 7]
-    assert [entry["number"] for entry in json.loads((run.episodes / "best.json").read_text())] == [1, 4, 6, 3]
+    assert [entry["episode_index"] for entry in json.loads((run.episodes / "best.json").read_text())] == [1, 4, 6, 3]
     assert scores(run, "newest.json") == played[4:]
     first = json.loads((run.episodes / "best.json").read_text())[0]
     assert (first["seed"], first["actions"], first["step"]) == (1001, [1, 0, 1], 4)
@@ -117,7 +118,7 @@ def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunFolde
     assert scores(run, "best.json") == [9, 9, 9, 9]
     write(run, [started(4), Finished(4, {})])
     assert {name: scores(run, name) for name in ("best.json", "newest.json")} == before
-    assert [row["number"] for row in run.rows("episode")] == [0, 1]
+    assert [row["episode_index"] for row in run.rows("episode")] == [0, 1]
 
 
 def test_a_torn_last_line_is_no_row(run: RunFolder) -> None:

@@ -23,7 +23,15 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(Options, "inspect", "Picture each step of the preprocessing of an Atari game.", arguments)
+    options = parse(
+        Options,
+        "inspect",
+        "Picture each step of the preprocessing of an Atari game.",
+        arguments,
+        help_default=lambda: Options(spec=resolve(EnvSpec())),
+        hidden={"env_options"},
+        refused={"env_id": "name the game first, as in q2pi inspect Pong"},
+    )
     spec = resolve(replace(options.spec, env_id=options.game))
     path = Path(options.out or f"{spec.env_id}-preprocessing.png")
     preprocessing_picture(spec, path, seed=options.seed)

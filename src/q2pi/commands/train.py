@@ -1,5 +1,6 @@
 """q2pi train: train an agent, show its progress and its score, and name the next commands."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
+from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
 from q2pi.commands.terminal import TerminalRun, explain
 from q2pi.config import RunConfig, resolve
+from q2pi.envs.spec import inapplicable
 from q2pi.runs.estimate import estimate, time_run
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
@@ -40,7 +43,17 @@ def main(arguments: list[str]) -> int:
         algorithm, *arguments = arguments
     base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
     kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
-    options = parse(kind, f"train {algorithm}", DESCRIPTION, arguments, Options(config=base, preset=preset))
+    default = Options(config=base, preset=preset)
+    options = parse(
+        kind,
+        f"train {algorithm}",
+        DESCRIPTION,
+        arguments,
+        default,
+        help_default=lambda: dataclasses.replace(default, config=resolved_env(base)),
+        hidden=inapplicable(base.env.env_id),
+        refused={"algorithm": "name the algorithm first, as in q2pi train ppo"},
+    )
     config, console = resolve(options.config), Console()
     if options.explain:
         explain(config, preset, estimate(config), time_run(config), console)

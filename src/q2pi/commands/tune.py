@@ -11,8 +11,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least, resolve
+from q2pi.envs.spec import inapplicable
 from q2pi.errors import UserError
 from q2pi.parallel.local import LocalProcesses
 from q2pi.parallel.stop import StopRequest
@@ -80,7 +82,17 @@ def main(arguments: list[str]) -> int:
     base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
     base = dataclasses.replace(base, evaluation_episodes=EPISODES, threads=1)
     kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
-    options = parse(kind, f"tune {algorithm}", DESCRIPTION, arguments, Options(config=base, preset=preset))
+    default = Options(config=base, preset=preset)
+    options = parse(
+        kind,
+        f"tune {algorithm}",
+        DESCRIPTION,
+        arguments,
+        default,
+        help_default=lambda: dataclasses.replace(default, config=resolved_env(base)),
+        hidden=inapplicable(base.env.env_id),
+        refused={"algorithm": "name the algorithm first, as in q2pi tune ppo"},
+    )
     if importlib.util.find_spec("optuna") is None:
         raise UserError("q2pi tune needs Optuna: pip install 'q2pi[tune]'")
     _check(options)

@@ -1,25 +1,25 @@
-"""Atari games, each on a thread of ALE's own.
+"""Engine for Atari games: each game runs on an ALE thread of its own.
 
-Emulator frames come at 60 Hz, the agent acts at 15. Below, frame skip 4, max-pool and a stack of 4; `|` marks a
-decision, `p` the frame that comes of it, `-` a frame of zeros:
+The emulator runs at 60 Hz, the agent acts at 15 Hz. Below: frame skip 4, max-pooling and a stack of 4. `|` marks an
+agent step, `p` the frame made from the emulator frames before it, `-` a frame of zeros:
 
     emulator frames   0 |  1  2  3  4 |  5  6  7  8 |  9 10 11 12 |
     action              |  a0 a0 a0 a0|  a1 a1 a1 a1|  a2 a2 a2 a2|
-    looked at         0 |        3  4 |        7  8 |       11 12 |
+    pooled            0 |        3  4 |        7  8 |       11 12 |
     frame            p0 |    p1 = max |    p2 = max |    p3 = max |
     stack      - - - p0 |  - - p0 p1  |  - p0 p1 p2 | p0 p1 p2 p3 |
     reward              |   sum of 4  |   sum of 4  |   sum of 4  |
 
-A frame is made in this order: gray, maximum of the last two, crop, resize by area. Stacks are put together in
-`games.VectorEnv`. Whether an action sticks is drawn anew in every emulator frame, by the emulator.
+A frame is made in this order: gray, maximum of the last two, crop, resize by area. `vector.VectorEnv` stacks frames.
+The emulator draws in every emulator frame whether the previous action is repeated.
 
-Two things are ours rather than the engine's. Time limits: cut off by the engine, an episode's final frame would mix the
-step before into it, and learning bootstraps from that frame; so we count frames ourselves and let the step complete.
-Endings: the engine is reset, seeded, before it can reset itself. Where a game is over within a step, the engine's final
-frame is one step old; nothing is bootstrapped from it.
+Two things are done here and not by ALE. Time limits: if ALE truncates within a step, the final frame is max-pooled with
+a frame of the step before, and learning bootstraps from it; so emulator frames are counted here and the step completes.
+Resets: the emulator is reset with a seed before it can reset itself. If a game ends within a step, ALE's final frame is
+one step old; nothing bootstraps from it.
 
-A seeded reset takes as long as some 250 steps, since ALE loads the game anew for it. So that not all games wait for
-one, the next episode of a game may be begun on a second emulator while the first still plays; then they change places.
+A seeded reset takes as long as about 250 steps because ALE loads the ROM again. `prepare_reset` starts the next episode
+of a game on a second emulator, so that the other games do not wait for its reset; then the two emulators swap.
 """
 
 import os
@@ -30,17 +30,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from q2pi.envs.interface import Frames
 from q2pi.envs.names import atari_roms, canonical
 from q2pi.envs.resize import AreaResize
-from q2pi.envs.vector import Frames
 from q2pi.types import Array
 
 if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec
 
 _NO_LIMIT = 2**30
-_Beginning = tuple[Any, Array, int]
-"""An emulator, its first screen [1, 1, h, w] or [1, 1, h, w, 3], and its lives."""
+_FirstScreen = tuple[Any, Array, int]
+"""An emulator after a reset, its screen [1, 1, h, w] or [1, 1, h, w, 3], and its lives."""
 
 
 @cache
@@ -59,7 +59,7 @@ def raw_screen(env_id: str) -> tuple[int, int]:
 
 
 class AtariEngine:
-    """N copies of one Atari game, an `Engine`; frames are uint8 [1, h, w], or [3, h, w] in colour.
+    """N copies of one Atari game, an `Engine`; frames are uint8 [1, h, w] in gray or [3, h, w] in colour.
 
     Args:
         spec: a resolved specification.
@@ -75,13 +75,13 @@ class AtariEngine:
         self.num_envs = num_envs
         self._frame_skip = spec.frame_skip
         self._max_frames = spec.max_frames_per_episode
-        self._elapsed = np.zeros(num_envs, np.int64)
+        self._emulator_frames = np.zeros(num_envs, np.int64)
         self._grayscale = bool(spec.grayscale)
         self._crop, self._resize = _crop_and_resize(spec)
         self._make = _maker(spec)
         self._emulators = [self._make() for _ in range(num_envs)]
         self._spares: list[Any] = []
-        self._expected: dict[int, tuple[int, Future[_Beginning]]] = {}
+        self._prepared: dict[int, tuple[int, Future[_FirstScreen]]] = {}
         self._background = ThreadPoolExecutor(os.cpu_count())
         self._screens: list[Array] = [np.empty(0, np.uint8)] * num_envs
         self._lives = np.zeros(num_envs, np.int64)
@@ -89,60 +89,60 @@ class AtariEngine:
         self.frame_space: Any = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
-        """Begin new episodes where mask [N] is true; the first reset must be of all games."""
-        games = [int(game) for game in np.flatnonzero(mask)]
-        beginnings = [self._begin(game, int(seeds[game])) for game in games]
-        for game, beginning in zip(games, beginnings, strict=True):
-            emulator, self._screens[game], self._lives[game] = beginning.result()
-            if emulator is not self._emulators[game]:
-                self._spares.append(self._emulators[game])
-                self._emulators[game] = emulator
-        self._elapsed[mask] = 0
-        nothing = np.zeros(self.num_envs, np.bool_)
-        return self._frames(np.zeros(self.num_envs, np.float32), nothing, nothing)
+        """Start new episodes where mask [N] is true; the first mask must be all true."""
+        env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
+        resets = [self._start_reset(env_index, int(seeds[env_index])) for env_index in env_indices]
+        for env_index, pending in zip(env_indices, resets, strict=True):
+            emulator, self._screens[env_index], self._lives[env_index] = pending.result()
+            if emulator is not self._emulators[env_index]:
+                self._spares.append(self._emulators[env_index])
+                self._emulators[env_index] = emulator
+        self._emulator_frames[mask] = 0
+        no = np.zeros(self.num_envs, np.bool_)
+        return self._frames(np.zeros(self.num_envs, np.float32), no, no)
 
-    def expect(self, game: int, seed: int) -> None:
-        """Begin a game's next episode on a second emulator, in the background; `reset` with its seed will take it."""
-        known = self._expected.pop(game, None)
-        if known is None or known[0] != seed:
-            if known is not None:
-                self._spares.append(known[1].result()[0])
+    def prepare_reset(self, env_index: int, seed: int) -> None:
+        """Start a game's next episode on a second emulator, in the background; `reset` with this seed uses it."""
+        prepared = self._prepared.pop(env_index, None)
+        if prepared is None or prepared[0] != seed:
+            if prepared is not None:
+                self._spares.append(prepared[1].result()[0])
             spare = self._spares.pop() if self._spares else None
-            known = (seed, self._background.submit(_begin, spare, self._make, seed))
-        self._expected[game] = known
+            prepared = (seed, self._background.submit(_reset, spare, self._make, seed))
+        self._prepared[env_index] = prepared
 
     def send(self, actions: Array) -> None:
-        """Start a step under actions [N], whole numbers; returns at once."""
+        """Start a step with actions [N], integers; returns at once."""
         if actions.min() < 0 or actions.max() >= self.action_space.n:
-            raise ValueError(f"actions must lie in [0, {self.action_space.n}), got {actions}")
-        for game, emulator in enumerate(self._emulators):
-            emulator.send(actions[game : game + 1])
+            raise ValueError(f"actions must be in [0, {self.action_space.n}), got {actions}")
+        for env_index, emulator in enumerate(self._emulators):
+            emulator.send(actions[env_index : env_index + 1])
 
     def recv(self) -> Frames:
-        """Wait for the step that was sent."""
+        """Wait for the step that `send` started."""
         reward, terminated = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.bool_)
         self._lives = np.zeros(self.num_envs, np.int64)
-        for game, emulator in enumerate(self._emulators):
-            self._screens[game], (reward[game],), (terminated[game],), _, info = emulator.recv()
-            self._lives[game] = info["lives"][0]
-        self._elapsed += self._frame_skip
-        return self._frames(reward, terminated, (self._elapsed >= self._max_frames) & ~terminated)
+        for env_index, emulator in enumerate(self._emulators):
+            self._screens[env_index], (reward[env_index],), (terminated[env_index],), _, info = emulator.recv()
+            self._lives[env_index] = info["lives"][0]
+        self._emulator_frames += self._frame_skip
+        return self._frames(reward, terminated, (self._emulator_frames >= self._max_frames) & ~terminated)
 
     def close(self) -> None:
-        """Let go of the emulators."""
+        """Close the emulators."""
         self._background.shutdown()
         for emulator in self._emulators:
             emulator.close()
 
-    def _begin(self, game: int, seed: int) -> "Future[_Beginning]":
-        """Return the beginning of an episode: the expected one, or one that begins now where the last one played."""
-        expected = self._expected.get(game)
-        if expected is not None and expected[0] == seed:
-            return self._expected.pop(game)[1]
-        return self._background.submit(_begin, self._emulators[game], self._make, seed)
+    def _start_reset(self, env_index: int, seed: int) -> "Future[_FirstScreen]":
+        """Return the reset of a game: the prepared one if it has this seed, else one that starts now."""
+        prepared = self._prepared.get(env_index)
+        if prepared is not None and prepared[0] == seed:
+            return self._prepared.pop(env_index)[1]
+        return self._background.submit(_reset, self._emulators[env_index], self._make, seed)
 
     def _frames(self, reward: Array, terminated: Array, truncated: Array) -> Frames:
-        """Return what all games show."""
+        """Return the result of a reset or a step, with the current screens and lives."""
         frame = self._frame(np.concatenate(self._screens))
         return Frames(frame, reward, terminated, truncated, self._lives.copy())
 
@@ -153,7 +153,7 @@ class AtariEngine:
 
 
 def _crop_and_resize(spec: "EnvSpec") -> tuple[tuple[slice, slice] | None, AreaResize | None]:
-    """Return the window of the raw screen and the resizing of it, or neither where the engine resizes whole screens."""
+    """Return the slices of the raw screen to keep and their resizing, or None twice if ALE resizes the whole screen."""
     if spec.crop is None or spec.resize is None:
         return None, None
     height, width = raw_screen(spec.env_id)
@@ -163,8 +163,8 @@ def _crop_and_resize(spec: "EnvSpec") -> tuple[tuple[slice, slice] | None, AreaR
 
 
 def _maker(spec: "EnvSpec") -> Callable[[], Any]:
-    """Return a function that makes one emulator of a resolved specification."""
-    height, width = raw_screen(spec.env_id)  # silences the emulator's banner, too
+    """Return a function that makes one emulator for a resolved specification."""
+    height, width = raw_screen(spec.env_id)  # also silences the emulator's banner
     if not spec.crop:
         assert spec.resize is not None
         height, width = spec.resize
@@ -194,8 +194,8 @@ def _maker(spec: "EnvSpec") -> Callable[[], Any]:
     return make
 
 
-def _begin(emulator: Any, make: Callable[[], Any], seed: int) -> _Beginning:
-    """Begin an episode on an emulator, or on a new one."""
+def _reset(emulator: Any, make: Callable[[], Any], seed: int) -> _FirstScreen:
+    """Reset an emulator, or a new one if it is None."""
     emulator = emulator or make()
     screen, info = emulator.reset(seed=np.array([seed]))
     return emulator, screen, int(info["lives"][0])

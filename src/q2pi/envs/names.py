@@ -1,7 +1,7 @@
-"""Names of environments: every usual spelling of an Atari game in, one name out; unknown names get the closest ones.
+"""Names of environments: from every usual spelling to one name, with suggestions for unknown names.
 
 SpaceInvaders, space_invaders, ALE/SpaceInvaders-v5, SpaceInvadersNoFrameskip-v4, SpaceInvaders-v4 -> SpaceInvaders
-CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_package:World-v0 -> my_package:World-v0
+CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_package:Maze-v0 -> my_package:Maze-v0
 """
 
 import importlib
@@ -11,16 +11,16 @@ from functools import lru_cache
 from q2pi.errors import UserError, suggest
 
 _ATARI_ID = re.compile(r"(?:ALE/)?(?P<name>\w+?)(?:NoFrameskip|Deterministic)?(?:-v[045])?")
-_PLAYERS_NEEDED = {"combat", "joust", "maze_craze", "warlords"}
-"""Games that the emulator holds but does not play alone."""
+_TWO_PLAYER_ROMS = {"combat", "joust", "maze_craze", "warlords"}
+"""Games that ALE includes but that need two players."""
 
 
 @lru_cache(maxsize=1)
 def atari_roms() -> dict[str, str]:
-    """Return the rom name of each Atari game, such as {"SpaceInvaders": "space_invaders"}."""
+    """Return the ROM name of each Atari game, such as {"SpaceInvaders": "space_invaders"}."""
     from ale_py import roms
 
-    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in _PLAYERS_NEEDED}
+    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in _TWO_PLAYER_ROMS}
 
 
 @lru_cache(maxsize=1)
@@ -34,17 +34,14 @@ def _atari_name(env_id: str) -> str | None:
 
 
 def is_atari(env_id: str) -> bool:
-    """Tell whether `env_id`, in any spelling, names an Atari game."""
+    """Return whether `env_id`, in any spelling, is an Atari game."""
     return _atari_name(env_id) is not None
 
 
 def _gymnasium_ids() -> dict[str, str]:
-    """Return Gymnasium's ids, this package's worlds among them and Atari's not, each with its id less the version."""
+    """Return the registered ids except Atari's, this package's included, each with its id without version."""
     import gymnasium
 
-    from q2pi.envs.registration import register_envs
-
-    register_envs()
     registered = gymnasium.registry.items()
     return {name: name.rsplit("-v", 1)[0] for name, entry in registered if "ale_py" not in str(entry.entry_point)}
 
@@ -70,12 +67,12 @@ def _gymnasium_name(env_id: str) -> str | None:
 
 
 def canonical(env_id: str) -> str:
-    """Return the one name of an environment: an Atari game's (`SpaceInvaders`) or a Gymnasium id (`CartPole-v1`).
+    """Return the canonical name of an environment: an Atari game (`SpaceInvaders`) or a Gymnasium id (`CartPole-v1`).
 
-    What an Atari id says of its protocol (`NoFrameskip`, `-v5`) is dropped: the specification says it instead.
+    The protocol in an Atari id (`NoFrameskip`, `-v5`) is dropped: it belongs to the specification.
 
     Raises:
-        UserError: no environment of that name; the message holds up to three close names.
+        UserError: no environment has this name; the message suggests up to three similar names.
     """
     name = _atari_name(env_id) or _gymnasium_name(env_id)
     if name is None:
@@ -85,4 +82,4 @@ def canonical(env_id: str) -> str:
 
 def _suggestion(env_id: str) -> str:
     close = suggest(env_id.lower().removeprefix("ale/"), [*_gymnasium_ids(), *atari_roms()], most=3)
-    return close or ", and no Atari game or Gymnasium id has a name like it"
+    return close or "; no Atari game or Gymnasium id has a similar name"

@@ -1,46 +1,32 @@
-"""The aliased vacuum: a corridor in which two places look the same and want opposite actions.
+"""Registration of q2pi's environments with Gymnasium. `import q2pi` calls it as soon as Gymnasium is imported.
 
-      +---+---+---+---+---+
-      | 0   1   2   3   4 |      a vacuum cleaner starts in a cell of the corridor, perceives nothing but the walls
-      +   +---+   +---+   +      around it, must reach the dust (*) and must not touch a hamster (h)
-      | h |   | * |   | h |
-      +---+   +---+   +---+
-
-In cell 1 the dust is east, in cell 3 it is west, and both have walls north and south and nothing else: they are
-*aliased*. One action for both is wrong in one of them, and the vacuum goes to and fro for ever. A policy that tosses a
-coin there always arrives. A table or a network of Q-values, played greedily or epsilon-greedily, cannot express that
-coin; a policy network can. Source of the idea: Singh, Jaakkola and Jordan 1994, "Learning Without State-Estimation in
-Partially Observable Markovian Decision Processes".
-
-`AliasedVacuum.mdp` is the same world as a matrix and `solutions` solves it exactly, so what a learner should reach is
-computed and never measured.
+Gymnasium 1.0 removed entry points: nothing can register an environment before its package is imported. A program that
+does not import q2pi names the module in the id: `gymnasium.make("q2pi:q2pi/AliasedVacuum-v0")`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import gymnasium
-
-if TYPE_CHECKING:
-    pass
-from q2pi.envs.aliased_vacuum import TIME_LIMIT
+ALIASED_VACUUM_TIME_LIMIT = 100
 
 
 def register_envs() -> None:
-    """Make the worlds of this house known to Gymnasium; asking again changes nothing.
+    """Register q2pi's environments with Gymnasium; a second call changes nothing.
 
-    The aliased vacuum (walls as a vector, `Discrete` for tables, `Cells` with all cells told apart); FrozenLake without
-    slipping; CliffWalking with a time limit, without which an agent that runs into a wall never ends; and Taxi-v3 where
-    Gymnasium has dropped it for Taxi-v4, whose default rules are the same.
+    The aliased vacuum (walls as a vector, `Discrete` for tables, `Cells` without aliasing); FrozenLake without
+    slipping; CliffWalking with a time limit, because an agent that always runs into a wall never terminates; and
+    Taxi-v3 if Gymnasium has dropped it for Taxi-v4, whose default rules are the same.
     """
+    import gymnasium
+
     vacuum, toys = "q2pi.envs.aliased_vacuum:AliasedVacuum", "gymnasium.envs.toy_text"
-    worlds: dict[str, tuple[str, int, dict[str, Any]]] = {
-        "q2pi/AliasedVacuum-v0": (vacuum, TIME_LIMIT, {}),
-        "q2pi/AliasedVacuumDiscrete-v0": (vacuum, TIME_LIMIT, {"observation": "discrete"}),
-        "q2pi/AliasedVacuumCells-v0": (vacuum, TIME_LIMIT, {"observation": "cell"}),
+    envs: dict[str, tuple[str, int, dict[str, Any]]] = {
+        "q2pi/AliasedVacuum-v0": (vacuum, ALIASED_VACUUM_TIME_LIMIT, {}),
+        "q2pi/AliasedVacuumDiscrete-v0": (vacuum, ALIASED_VACUUM_TIME_LIMIT, {"observation": "discrete"}),
+        "q2pi/AliasedVacuumCells-v0": (vacuum, ALIASED_VACUUM_TIME_LIMIT, {"observation": "cell"}),
         "q2pi/FrozenLakeNoSlip-v1": (f"{toys}.frozen_lake:FrozenLakeEnv", 100, {"is_slippery": False}),
         "q2pi/CliffWalking-v1": (f"{toys}.cliffwalking:CliffWalkingEnv", 200, {}),
         "Taxi-v3": (f"{toys}.taxi:TaxiEnv", 200, {}),
     }
-    for name, (entry_point, limit, options) in worlds.items():
-        if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point=entry_point, max_episode_steps=limit, kwargs=options)
+    for env_id, (entry_point, time_limit, options) in envs.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point=entry_point, max_episode_steps=time_limit, kwargs=options)

@@ -1,10 +1,10 @@
-"""What is played, and under which rules: the specification of an environment, complete before anything starts.
+"""Specification of an environment and its rules, resolved and checked before an environment is made.
 
     EnvSpec("SpaceInvadersNoFrameskip-v4", frame_skip=3) --resolve--> canonical name, every rule filled in and checked
 
 Two protocols give the Atari defaults: `nature` (Mnih et al., "Human-level control through deep reinforcement learning",
-2015: up to 30 no-ops, lost lives end the return) and `machado` (Machado et al., "Revisiting the Arcade Learning
-Environment", 2018: sticky actions, whole games). Scores are comparable only under one protocol.
+2015: up to 30 no-ops, a lost life stops bootstrapping) and `machado` (Machado et al., "Revisiting the Arcade Learning
+Environment", 2018: sticky actions, whole games). Scores of different protocols are not comparable.
 """
 
 import tomllib
@@ -14,50 +14,66 @@ from typing import Any, Literal
 from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError
 
-__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "is_atari", "keywords", "resolve"]
+__all__ = ["SPACE_INVADERS_CROP", "EnvSpec", "inapplicable", "is_atari", "resolve"]
 
 SPACE_INVADERS_CROP = (22, 15, 0, 0)
-"""Rows 22 to 194 of Space Invaders' 210: without the scoreboard above and the ground below, 18% fewer pixels. The
-command ship flies across the scoreboard's rows and goes unseen; (8, 15, 0, 0) keeps both in view."""
+"""Keeps rows 22 to 194 of Space Invaders' 210: no scoreboard and no ground, 18 % fewer pixels. The command ship flies
+in the scoreboard's rows, so it is cut off too; (8, 15, 0, 0) keeps both."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
-    """An environment and its rules; None means as the protocol, or the kind of environment, has it."""
+    """An environment and its rules; None selects the default of the protocol or of the kind of environment."""
 
     env_id: str = "SpaceInvaders"
-    """The game: an Atari name in any spelling (SpaceInvaders, ALE/Pong-v5), or a Gymnasium id (CartPole-v1)."""
+    """Atari game in any spelling (SpaceInvaders, ALE/Pong-v5) or Gymnasium id (CartPole-v1)."""
     protocol: Literal["nature", "machado"] | None = None
-    """Atari's rules: machado (sticky actions, whole games; the default) or nature (no-ops, fire, lost lives)."""
+    """Atari rules: machado (sticky actions, whole games) or nature (no-ops, fire, life loss)."""
     repeat_action_probability: float | None = None
-    """Sticky actions: probability, in each emulator frame, that the last action is repeated. nature 0, machado 0.25."""
+    """Probability per emulator frame that the previous action is repeated (sticky actions). nature 0, machado 0.25."""
     noop_max: int | None = None
-    """Up to this many emulator frames, less one, pass without action before an episode begins. nature 30, machado 0."""
+    """Bound on the no-op frames before an episode: uniform in 0 .. noop_max - 1. nature 30, machado 0."""
     fire_on_reset: bool | None = None
-    """Press fire in the first emulator frame of an episode, where the game knows it. nature yes, machado no."""
+    """Fire in the first emulator frame of an episode, if the game has this action. nature yes, machado no."""
     life_loss_discount: bool | None = None
-    """A lost life sets the discount to 0 for learning; the game goes on. nature yes, machado no."""
+    """Discount of 0 for learning when a life is lost; the episode continues. nature yes, machado no."""
     clip_rewards: bool | None = None
-    """Learn from the sign of a reward, -1 to 1; scores stay raw. Atari yes, others no."""
+    """Learning from the sign of the reward, -1, 0 or 1; scores stay raw."""
     grayscale: bool | None = None
-    """One channel of gray in place of three of colour. Default yes."""
+    """One gray channel instead of three colour channels."""
     crop: tuple[int, int, int, int] | None = None
-    """Raw pixels cut off before resizing: top, bottom, left, right. Default none."""
+    """Raw pixels to cut off before resizing: top, bottom, left, right. None cuts off nothing."""
     resize: tuple[int, int] | None = None
-    """Height and width, in pixels, of the frames that the network sees. Default 84 84."""
+    """Height and width of the network's input frames, in pixels."""
     frame_skip: int | None = None
-    """Emulator frames per agent step, all under one action. Default 4."""
+    """Emulator frames per agent step, all with the same action."""
     max_pool: bool | None = None
-    """A frame is the brighter of the last two emulator frames, pixel by pixel, against flicker. Default yes; without
-    effect at frame skip 1."""
+    """Pixel-wise maximum of the last two emulator frames, against flicker; no effect if the frame skip is 1."""
     stack: int | None = None
-    """Frames per observation, oldest first. Atari and images 4, vectors 1."""
+    """Frames per observation, oldest first."""
     max_frames_per_episode: int | None = None
-    """Emulator frames after which an episode is truncated. Default 108000: 30 minutes of play, 27000 agent steps."""
+    """Emulator frames after which an episode is truncated; 108000 are 30 minutes of play."""
     full_action_space: bool | None = None
-    """All 18 actions of the joystick in place of those that the game needs. Default no."""
+    """All 18 joystick actions instead of the game's minimal set."""
     env_options: tuple[str, ...] = ()
-    """Gymnasium's environments: arguments of their own as NAME=VALUE, such as is_slippery=false or length=7."""
+    """Arguments of a Gymnasium environment as NAME=VALUE, such as is_slippery=false or length=7."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return `env_options` as keyword arguments: each value parsed as TOML, or taken as text if it is no TOML.
+
+        Raises:
+            UserError: an option that is not NAME=VALUE, or a name that occurs twice.
+        """
+        keywords: dict[str, Any] = {}
+        for option in self.env_options:
+            name, equals, text = option.partition("=")
+            if not equals or not name.isidentifier() or name in keywords:
+                raise UserError(f"--env-options {option}: it must be NAME=VALUE, each name once")
+            try:
+                keywords[name] = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                keywords[name] = text
+        return keywords
 
 
 _ATARI_DEFAULTS: dict[str, Any] = {
@@ -86,45 +102,32 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 _GYMNASIUM_DEFAULTS: dict[str, Any] = {"life_loss_discount": False, "clip_rewards": False}
 _ATARI_ONLY = {"protocol", "crop", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - {*_GYMNASIUM_DEFAULTS, "stack"}
-_LEAST = {"noop_max": 0, "frame_skip": 1, "stack": 1, "max_frames_per_episode": 1}
+_LOWER_BOUNDS = {"noop_max": 0, "frame_skip": 1, "stack": 1, "max_frames_per_episode": 1}
 
 
 def resolve(spec: EnvSpec) -> EnvSpec:
     """Return the complete specification: canonical name, every rule filled in and checked. Idempotent.
 
-    `crop` stays None where nothing is cut off; Atari's own rules stay None for other environments.
+    `crop` stays None if nothing is cut off; Atari rules stay None for other environments.
 
     Raises:
-        UserError: unknown environment, a value out of bounds, or an Atari rule for something else.
+        UserError: unknown environment, a value out of bounds, or an Atari rule for another kind of environment.
     """
     spec = replace(spec, env_id=canonical(spec.env_id))
-    _check_least(spec)
-    keywords(spec)
+    _check_lower_bounds(spec)
+    spec.keywords()
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
 
 
-def keywords(spec: EnvSpec) -> dict[str, Any]:
-    """Return `env_options` as keyword arguments: each value as TOML reads it, or else as text.
-
-    Raises:
-        UserError: an option that is no NAME=VALUE, or is given twice.
-    """
-    found: dict[str, Any] = {}
-    for option in spec.env_options:
-        name, equals, text = option.partition("=")
-        if not equals or not name.isidentifier() or name in found:
-            raise UserError(f"--env-options {option}: it must be NAME=VALUE, each name once")
-        try:
-            found[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name] = text
-    return found
+def inapplicable(env_id: str) -> frozenset[str]:
+    """Return the names of the fields that do not apply to an environment; `resolve` refuses a value of theirs."""
+    return frozenset({"env_options"} if is_atari(env_id) else {*_ATARI_ONLY, "life_loss_discount"})
 
 
 def _resolve_atari(spec: EnvSpec) -> EnvSpec:
     if spec.env_options:
         raise UserError(
-            f"{_flag('env_options', spec.env_options)} applies to Gymnasium's environments, not to Atari games"
+            f"{_flag('env_options', spec.env_options)} applies to Gymnasium environments, not to Atari games"
         )
     protocol = spec.protocol or "machado"
     if protocol not in _PROTOCOLS:
@@ -134,7 +137,7 @@ def _resolve_atari(spec: EnvSpec) -> EnvSpec:
     if sticky is None or not 0 <= sticky < 1:
         raise UserError(f"--repeat-action-probability {sticky} is outside [0, 1)")
     if resize is None or len(resize) != 2 or min(resize) < 1:
-        raise UserError(f"{_flag('resize', resize)} is not a height and a width of at least 1 pixel")
+        raise UserError(f"{_flag('resize', resize)} must be a height and a width, each at least 1 pixel")
     if spec.crop is not None:
         _check_crop(spec.env_id, spec.crop)
     return spec
@@ -147,9 +150,9 @@ def _resolve_gymnasium(spec: EnvSpec) -> EnvSpec:
     if spec.life_loss_discount:
         raise UserError(f"{_flag('life_loss_discount', True)} applies to Atari games, not to {spec.env_id}")
     if spec.stack is None:
-        from q2pi.envs.gymnasium import shows_images
+        from q2pi.envs.gymnasium import has_image_observations  # loads Gymnasium
 
-        spec = replace(spec, stack=4 if shows_images(spec) else 1)
+        spec = replace(spec, stack=4 if has_image_observations(spec) else 1)
     return _fill(spec, _GYMNASIUM_DEFAULTS)
 
 
@@ -157,28 +160,26 @@ def _fill(spec: EnvSpec, defaults: dict[str, Any]) -> EnvSpec:
     return replace(spec, **{name: value for name, value in defaults.items() if getattr(spec, name) is None})
 
 
-def _check_least(spec: EnvSpec) -> None:
-    for name, least in _LEAST.items():
+def _check_lower_bounds(spec: EnvSpec) -> None:
+    for name, bound in _LOWER_BOUNDS.items():
         value = getattr(spec, name)
-        if value is not None and value < least:
-            raise UserError(f"{_flag(name, value)} is less than {least}")
+        if value is not None and value < bound:
+            raise UserError(f"{_flag(name, value)} is less than {bound}")
 
 
 def _check_crop(env_id: str, crop: tuple[int, int, int, int]) -> None:
-    from q2pi.envs.atari import raw_screen
+    from q2pi.envs.atari import raw_screen  # loads numpy
 
     if len(crop) != 4 or min(crop) < 0:
-        raise UserError(
-            f"{_flag('crop', crop)} is not four numbers of pixels (top, bottom, left, right), each at least 0"
-        )
+        raise UserError(f"{_flag('crop', crop)} must be four pixel counts (top, bottom, left, right), each at least 0")
     height, width = raw_screen(env_id)
     top, bottom, left, right = crop
     if top + bottom >= height or left + right >= width:
-        raise UserError(f"{_flag('crop', crop)} leaves nothing of {env_id}'s screen of {height} x {width} pixels")
+        raise UserError(f"{_flag('crop', crop)} removes the whole {height} x {width} screen of {env_id}")
 
 
 def _flag(name: str, value: Any) -> str:
-    """Write an option as the command line has it."""
+    """Return an option as it is written on the command line."""
     option = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{option}" if value else f"--no-{option}"

@@ -1,71 +1,34 @@
-"""A vector of N games under law 1: an episode is a pure function of (specification, seed, actions).
+"""N environments stepped together. An episode is a pure function of (specification, seed, actions).
 
-The timeline of one game; every episode begins with our own seeded reset, and the step in which an engine would reset
-itself is never taken:
+Timeline of one environment. Every episode starts with an explicit seeded reset; the engine never resets by itself:
 
     reset(seed 0)      send a0   recv           send a1   recv: ended             send a2 ...
-    observation o0 --> a0 -----> o1 ----------> a1 -----> next_observation o2 (final, true)
+    observation o0 --> a0 -----> o1 ----------> a1 -----> next_observation o2 (the final one)
                                                           reset(seed 1) -> observation o'0 --> a2 ...
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from q2pi.envs.interface import Engine, Frames
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.types import Array
 
 PREPARE_AFTER = 32
-"""Agent steps of an episode after which its engine is told of the next one; shorter runs are spared the work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """What an engine reports of its N games after a reset or a step."""
-
-    frame: Array
-    """[N, *frame_shape] the newest frame (or observation vector) of each game; a fresh array, never written again."""
-    reward: Array
-    """[N] float32, raw."""
-    terminated: Array
-    """[N] bool: the world ended."""
-    truncated: Array
-    """[N] bool: time ran out, the world did not end."""
-    lives: Array
-    """[N] int64: lives left, 0 where the game has none."""
-
-
-class Engine(Protocol):
-    """N games stepped together. Engines know nothing of episodes, stacks or protocols beyond their construction."""
-
-    num_envs: int
-    frame_space: Any  # gymnasium.spaces.Box of one frame: uint8 [C, H, W], or float32 [D]
-    action_space: Any  # gymnasium space of one game's action
-
-    def reset(self, mask: Array, seeds: Array) -> Frames:
-        """Begin new episodes where mask [N] is true, seeded by seeds [N]; the other games are left untouched."""
-
-    def expect(self, game: int, seed: int) -> None:
-        """Get ready for the episode of a game that will begin with this seed, where that takes long; may do nothing."""
-
-    def send(self, actions: Array) -> None:
-        """Start one step of every game; returns at once where the engine has threads of its own."""
-
-    def recv(self) -> Frames:
-        """Wait for the step that was sent."""
-
-    def close(self) -> None: ...
+"""Agent steps of an episode after which the next reset is prepared, so that very short episodes do not pay for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A finished episode: enough to create it again, with its raw score."""
+    """A finished episode: its raw return, and enough to replay it."""
 
-    game: int
-    number: int
+    env_index: int
+    episode_index: int
+    """Index among the episodes of its environment, from 0."""
     seed: int
     actions: Array
     """[T] or [T, *action_shape]"""
@@ -77,65 +40,73 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of N games, as the learner sees it."""
+    """One step of N environments, as the learner sees it."""
 
     next_observation: Array
-    """[N, *observation_shape] the true result of the action: the final observation where an episode ended."""
+    """[N, *observation_shape] result of the action: the final observation if the episode ended."""
     observation: Array
-    """[N, *observation_shape] what the next action is based on: the first observation of the new episode where one
-    ended, `next_observation` elsewhere (the same array when none ended)."""
+    """[N, *observation_shape] input of the next action: the first observation of the new episode if one ended, else
+    `next_observation` (the same array if no episode ended)."""
     reward: Array
     """[N] float32, raw."""
     terminated: Array
-    """[N] bool: the world ended (no bootstrap)."""
+    """[N] bool: the environment terminated (no bootstrap)."""
     truncated: Array
-    """[N] bool: time ran out (bootstrap from `next_observation`). Never true together with `terminated`."""
+    """[N] bool: the time limit was reached (bootstrap from `next_observation`). Never true with `terminated`."""
     life_lost: Array
-    """[N] bool: a life was lost and the game goes on."""
+    """[N] bool: a life was lost and the episode continues."""
     episodes: tuple[Episode, ...]
-    """The episodes that ended with this step, in order of game index."""
+    """The episodes that ended with this step, in order of `env_index`."""
     clip_rewards: bool = False
+    """Whether the learner sees the sign of the reward."""
     life_loss_discount: bool = False
+    """Whether a lost life stops bootstrapping."""
     stack: int = 1
+    """Number of frames per observation."""
+
+    @property
+    def ended(self) -> Array:
+        """[N] bool: the episode ended, by termination or truncation."""
+        return self.terminated | self.truncated
 
     @property
     def learning_reward(self) -> Array:
+        """[N] float32: the sign of the reward if rewards are clipped, else the raw reward."""
         reward: Array = np.sign(self.reward) if self.clip_rewards else self.reward
         return reward
 
     @property
     def continuation(self) -> Array:
+        """[N] float32, factor of the discount: 0 if terminated, or if a lost life stops bootstrapping; else 1."""
         stopped = self.terminated | self.life_lost if self.life_loss_discount else self.terminated
         return 1 - stopped.astype(np.float32)
 
     @property
     def next_frame(self) -> Array:
-        return self.next_observation[:, -(self.next_observation.shape[1] // self.stack) :]
+        """[N, *frame_shape] newest frame of `next_observation`, a view."""
+        return _newest_frame(self.next_observation, self.stack)
 
     @property
     def frame(self) -> Array:
-        return self.observation[:, -(self.observation.shape[1] // self.stack) :]
-
-    @property
-    def ended(self) -> Array:
-        """[N] bool: the episode ended, either way."""
-        return self.terminated | self.truncated
+        """[N, *frame_shape] newest frame of `observation`, a view."""
+        return _newest_frame(self.observation, self.stack)
 
 
-_CANNOT_RESTORE = "the games in flight do not come out as they were: the emulator or the environment is another version"
+_CANNOT_RESTORE = (
+    "cannot restore the environments: replaying the stored actions gave other rewards (was ALE or Gymnasium updated?)"
+)
 
 
 class VectorEnv:
-    """N games of one environment, each a sequence of seeded episodes, with stacked observations.
+    """N copies of one environment, each a sequence of seeded episodes, with stacked observations.
 
-    A stack is a concatenation along the frame's first axis, oldest first: K frames [C, H, W] are [K * C, H, W]. Frames
-    before an episode's first are zero, so no stack ever holds two episodes. Arrays handed out are never written to
-    again.
+    A stack concatenates frames along their first axis, oldest first: K frames [C, H, W] are [K * C, H, W]. Frames
+    before an episode's first are zero, so a stack never mixes two episodes. Returned arrays are never written again.
 
     Args:
-        engine: the games; this object is its only user from now on.
+        engine: the environments; nothing else may use it from now on.
         spec: a resolved specification.
-        seed_of: the seed of an episode, from the game's index and the episode's number in that game.
+        seed_of: (env_index, episode_index) -> seed of that episode.
     """
 
     def __init__(self, engine: Engine, spec: EnvSpec, seed_of: Callable[[int, int], int]) -> None:
@@ -149,8 +120,8 @@ class VectorEnv:
         self.frame_dtype: np.dtype[Any] = self.frame_space.dtype
         self.observation_shape = (self.stack * self.frame_shape[0], *self.frame_shape[1:])
         self.observation: Array = np.zeros((self.num_envs, *self.observation_shape), self.frame_dtype)
-        """[N, *observation_shape] what the next action is based on."""
-        self._numbers = np.zeros(self.num_envs, np.int64)
+        """[N, *observation_shape] input of the next action."""
+        self._episode_index = np.zeros(self.num_envs, np.int64)
         self._seeds = np.zeros(self.num_envs, np.int64)
         self._lives = np.zeros(self.num_envs, np.int64)
         self._returns = np.zeros(self.num_envs, np.float64)
@@ -158,20 +129,20 @@ class VectorEnv:
         self._sent: Array | None = None
 
     def reset(self) -> Array:
-        """Begin episode 0 of every game and return the first observations."""
-        self._forget_sent()
-        self._numbers[:] = 0
-        self._begin(np.ones(self.num_envs, np.bool_))
+        """Start episode 0 of every environment and return the first observations."""
+        self._discard_sent()
+        self._episode_index[:] = 0
+        self._start_episodes(np.ones(self.num_envs, np.bool_))
         return self.observation
 
     def send(self, actions: Array) -> None:
-        """Start one step of every game.
+        """Start one step of every environment.
 
         Args:
             actions: [N, *action_shape].
 
         Raises:
-            ValueError: another shape, or an action that an Atari game does not have.
+            ValueError: another shape, or an action outside an Atari game's action space.
         """
         actions = np.array(actions, dtype=self.action_space.dtype)
         expected = (self.num_envs, *self.action_space.shape)
@@ -181,22 +152,22 @@ class VectorEnv:
         self._sent = actions
 
     def recv(self) -> Step:
-        """Wait for the step that was sent; games that ended with it have begun their next episode on return."""
-        before = self._lives
+        """Wait for the step that `send` started; environments whose episode ended have started the next one."""
+        previous_lives = self._lives
         frames = self._advance()
         next_observation = self.observation
         ended = frames.terminated | frames.truncated
-        episodes = tuple(self._episode(int(game)) for game in np.flatnonzero(ended))
+        episodes = tuple(self._episode(int(env_index)) for env_index in np.flatnonzero(ended))
         if ended.any():
-            self._numbers += ended
-            self._begin(ended)
+            self._episode_index += ended
+            self._start_episodes(ended)
         return Step(
             next_observation=next_observation,
             observation=self.observation,
             reward=frames.reward,
             terminated=frames.terminated,
             truncated=frames.truncated & ~frames.terminated,
-            life_lost=(frames.lives < before) & ~ended,
+            life_lost=(frames.lives < previous_lives) & ~ended,
             episodes=episodes,
             clip_rewards=bool(self.spec.clip_rewards),
             life_loss_discount=bool(self.spec.life_loss_discount),
@@ -204,63 +175,64 @@ class VectorEnv:
         )
 
     def close(self) -> None:
-        """Free the engine."""
+        """Close the engine."""
         self.engine.close()
 
     def state(self) -> dict[str, Any]:
-        """Return the episodes in flight as of the last `recv`; a step that was sent since then is not in it.
+        """Return the unfinished episodes as of the last `recv`, without a step that `send` has started since.
 
-        `numbers` int64 [N], `returns` float64 [N] (raw, so far), `actions` by game's index [T, *action_shape].
+        `episode_index` int64 [N], `returns` float64 [N] (raw, so far), `actions` by env_index: [T, *action_shape].
         """
         return {
-            "numbers": self._numbers.copy(),
+            "episode_index": self._episode_index.copy(),
             "returns": self._returns.copy(),
-            "actions": {str(game): self._stored_actions(game) for game in range(self.num_envs)},
+            "actions": {str(env_index): self._stored_actions(env_index) for env_index in range(self.num_envs)},
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a `state()`: the episodes in flight are played again from their seeds.
+        """Continue from a `state()`: replay the unfinished episodes from their seeds and actions.
 
-        The games are stepped together, so their ends are aligned: the longest episode begins at once, the others when
-        as many steps are left as they have. Until then their actions are the longest one's, and mean nothing.
+        The environments step together, so their last steps are aligned: the longest episode starts first, each other
+        one when as many steps remain as it has. Until then an environment repeats the longest episode's actions, and
+        the results are discarded.
 
         Raises:
-            UserError: the games do not come out as they were, or their number is another.
+            UserError: the replay gave other rewards, or the state has another number of environments.
         """
-        envs = len(state["numbers"])
-        if envs != self.num_envs:
-            raise UserError(f"--num-envs {self.num_envs} differs from the {envs} games of the checkpoint")
-        actions = [np.asarray(state["actions"][str(game)]) for game in range(envs)]
-        self._forget_sent()
-        self._numbers[:] = state["numbers"]
+        num_envs = len(state["episode_index"])
+        if num_envs != self.num_envs:
+            raise UserError(f"--num-envs {self.num_envs} differs from the checkpoint's {num_envs} environments")
+        actions = [np.asarray(state["actions"][str(env_index)]) for env_index in range(num_envs)]
+        self._discard_sent()
+        self._episode_index[:] = state["episode_index"]
         self._replay(actions)
         if not np.array_equal(self._returns, state["returns"]):
             raise UserError(_CANNOT_RESTORE)
 
     def _replay(self, actions: list[Array]) -> None:
-        """Play the current episode of each game, from its seed through its actions [T_n], all to the same end."""
-        lengths = np.array([len(taken) for taken in actions])
+        """Replay the current episode of each environment: N arrays of actions [T_n], all to the same last step."""
+        lengths = np.array([len(episode_actions) for episode_actions in actions])
         longest, leader = int(lengths.max()), actions[int(lengths.argmax())]
         first = longest - lengths
-        begins = np.ones(self.num_envs, np.bool_)
+        starting = np.ones(self.num_envs, np.bool_)
         for step in range(longest):
-            self._begin(begins)
+            self._start_episodes(starting)
             live = first <= step
-            taken = [actions[n][step - first[n]] if live[n] else leader[step] for n in range(self.num_envs)]
-            self.send(np.stack(taken))
+            replayed = [actions[n][step - first[n]] if live[n] else leader[step] for n in range(self.num_envs)]
+            self.send(np.stack(replayed))
             frames = self._advance()
             ended = frames.terminated | frames.truncated
             if (ended & live).any():
                 raise UserError(_CANNOT_RESTORE)
-            begins = ended | (first == step + 1)
-        self._begin(begins)
+            starting = ended | (first == step + 1)
+        self._start_episodes(starting)
 
-    def _begin(self, mask: Array) -> None:
-        """Begin the current episode of the games where mask [N] is true."""
+    def _start_episodes(self, mask: Array) -> None:
+        """Start the current episode of the environments where mask [N] is true."""
         if not mask.any():
             return
-        envs = [int(game) for game in np.flatnonzero(mask)]
-        self._seeds[mask] = [self.seed_of(game, int(self._numbers[game])) for game in envs]
+        env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
+        self._seeds[mask] = [self.seed_of(env_index, int(self._episode_index[env_index])) for env_index in env_indices]
         frames = self.engine.reset(mask, self._seeds)
         observation = self.observation.copy()
         observation[mask] = 0
@@ -268,17 +240,18 @@ class VectorEnv:
         self.observation = observation
         self._lives = np.where(mask, frames.lives, self._lives)
         self._returns[mask] = 0.0
-        for game in envs:
-            self._actions[game] = []
+        for env_index in env_indices:
+            self._actions[env_index] = []
 
     def _advance(self) -> Frames:
-        """Receive a step: push its frames onto the stacks, keep its actions and count its rewards."""
+        """Receive a step: push its frames onto the stacks, store its actions, add its rewards to the returns."""
         assert self._sent is not None, "recv without send"
         frames = self.engine.recv()
-        for game, action in enumerate(self._sent):
-            self._actions[game].append(action)
-            if len(self._actions[game]) == PREPARE_AFTER:
-                self.engine.expect(game, self.seed_of(game, int(self._numbers[game]) + 1))
+        for env_index, action in enumerate(self._sent):
+            self._actions[env_index].append(action)
+            if len(self._actions[env_index]) == PREPARE_AFTER:
+                next_seed = self.seed_of(env_index, int(self._episode_index[env_index]) + 1)
+                self.engine.prepare_reset(env_index, next_seed)
         self._sent = None
         kept = self.observation[:, self.frame_shape[0] :]
         self.observation = np.concatenate([kept, frames.frame], axis=1)
@@ -286,22 +259,27 @@ class VectorEnv:
         self._returns += frames.reward
         return frames
 
-    def _episode(self, game: int) -> Episode:
+    def _episode(self, env_index: int) -> Episode:
         return Episode(
-            game=game,
-            number=int(self._numbers[game]),
-            seed=int(self._seeds[game]),
-            actions=self._stored_actions(game),
-            episode_return=float(self._returns[game]),
-            length=len(self._actions[game]),
+            env_index=env_index,
+            episode_index=int(self._episode_index[env_index]),
+            seed=int(self._seeds[env_index]),
+            actions=self._stored_actions(env_index),
+            episode_return=float(self._returns[env_index]),
+            length=len(self._actions[env_index]),
         )
 
-    def _stored_actions(self, game: int) -> Array:
-        shape = (len(self._actions[game]), *self.action_space.shape)
-        return np.array(self._actions[game], self.action_space.dtype).reshape(shape)
+    def _stored_actions(self, env_index: int) -> Array:
+        shape = (len(self._actions[env_index]), *self.action_space.shape)
+        return np.array(self._actions[env_index], self.action_space.dtype).reshape(shape)
 
-    def _forget_sent(self) -> None:
-        """Let a step under way come to its end; the engine takes no reset before that."""
+    def _discard_sent(self) -> None:
+        """Wait for a step that `send` has started: an engine cannot reset during a step."""
         if self._sent is not None:
             self.engine.recv()
             self._sent = None
+
+
+def _newest_frame(observation: Array, stack: int) -> Array:
+    """Return the last of `stack` frames of observations [N, stack * C, ...] as a view [N, C, ...]."""
+    return observation[:, -(observation.shape[1] // stack) :]

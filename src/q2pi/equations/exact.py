@@ -8,7 +8,7 @@ look alike. A gamma of 1 is allowed wherever every policy that is evaluated ends
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
@@ -204,6 +204,56 @@ def best_memoryless_stochastic(
     values = [expected_return(mdp, policy_over_states(policy, observation)) for policy in summits]
     best = int(np.argmax(values))
     return summits[best], values[best]
+
+
+def epsilon_greedy_at(mdp: MDP, observation: ArrayLike, epsilon: float) -> tuple[Array, float]:
+    """Return (greedy policy [O, A], J) of the best epsilon-greedy policy over observations with rate `epsilon`.
+
+    It is the best deterministic policy of an MDP that replaces every action with probability epsilon by a uniform one.
+    """
+    noisy = replace(
+        mdp,
+        transition=(1 - epsilon) * mdp.transition + epsilon * mdp.transition.mean(axis=1, keepdims=True),
+        reward=(1 - epsilon) * mdp.reward + epsilon * mdp.reward.mean(axis=1, keepdims=True),
+    )
+    return best_memoryless_deterministic(noisy, observation)
+
+
+def best_epsilon_greedy(mdp: MDP, observation: ArrayLike) -> tuple[float, Array, float]:
+    """Return (epsilon, greedy policy [O, A], J) of the best epsilon-greedy policy over observations, for any epsilon.
+
+    Evaluates a grid of 21 rates, then searches between the neighbours of the best one, to 1e-6.
+    """
+
+    def loss(epsilon: float) -> float:
+        return -epsilon_greedy_at(mdp, observation, float(epsilon))[1]
+
+    grid = np.linspace(0, 1, 21)
+    best = float(min(grid, key=loss))
+    bounds = (max(0.0, best - 0.05), min(1.0, best + 0.05))
+    options = {"xatol": 1e-6}
+    refined = float(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options=options).x)
+    epsilon = min((best, refined), key=loss)
+    return (epsilon, *epsilon_greedy_at(mdp, observation, epsilon))
+
+
+def expected_steps(mdp: MDP, pi: ArrayLike) -> float:
+    """Return the expected episode length of policy `pi` [S, A], in steps, without a time limit.
+
+    Raises:
+        ValueError: the policy may go on forever.
+    """
+    return float(state_distribution(replace(mdp, gamma=1.0), pi).sum())
+
+
+def expected_score(mdp: MDP, pi: Array, time_limit: int) -> float:
+    """Return the expected undiscounted return of policy `pi` [S, A] within `time_limit` steps."""
+    reward, transition = (pi * mdp.reward).sum(-1), _transition_under(mdp, pi)
+    score, alive = 0.0, mdp.start
+    for _ in range(time_limit):
+        score += float(alive @ reward)
+        alive = alive @ transition
+    return score
 
 
 def chain(n: int, gamma: float = 0.9) -> MDP:

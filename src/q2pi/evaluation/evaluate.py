@@ -83,8 +83,8 @@ def evaluate(
         observation = result.observation
         vector_step += 1
         for episode in result.episodes:
-            if episode.number < wanted[episode.game]:
-                finished[episode.number, episode.game] = episode
+            if episode.episode_index < wanted[episode.env_index]:
+                finished[episode.episode_index, episode.env_index] = episode
                 if progress is not None:
                     progress(len(finished))
     envs.close()

@@ -56,7 +56,7 @@ def stored_episodes(run: RunFolder) -> list[dict[str, Any]]:
     for path in (run.episodes / "best.json", run.episodes / "newest.json"):
         try:
             stored = json.loads(path.read_text()) if path.is_file() else []
-            entries |= {(entry["game"], entry["number"]): _checked(entry) for entry in stored}
+            entries |= {(entry["env_index"], entry["episode_index"]): _checked(entry) for entry in stored}
         except (ValueError, KeyError, TypeError) as problem:
             raise UserError(f"{path} is damaged: {problem!r}") from problem
     if not entries:
@@ -82,7 +82,7 @@ def choose(entries: list[dict[str, Any]], which: str) -> dict[str, Any]:
         UserError: none of these.
     """
     if which == "newest":
-        return max(entries, key=lambda entry: (entry["step"], entry["game"]))
+        return max(entries, key=lambda entry: (entry["step"], entry["env_index"]))
     rank = 0 if which == "best" else int(which) if which.isdecimal() else len(entries)
     if rank >= len(entries):
         raise UserError(f"--episode {which} must be best, newest or a rank by return from 0 to {len(entries) - 1}")
@@ -160,7 +160,7 @@ def _atari(spec: EnvSpec) -> Renderer:
     assert seen.frame_skip is not None
 
     def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
-        envs = VectorEnv(AtariEngine(seen, num_envs=1), seen, lambda game, number: seed)
+        envs = VectorEnv(AtariEngine(seen, num_envs=1), seen, lambda env_index, episode_index: seed)
         try:
             yield np.moveaxis(envs.reset()[0], 0, -1), 0.0, False
             for action in actions:

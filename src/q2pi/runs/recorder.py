@@ -70,8 +70,13 @@ class Recorder:
         self.metrics.close()
 
     def _episode(self, step: int, episode: Episode) -> None:
-        values = {"return": episode.episode_return, "length": episode.length}
-        values |= {"game": episode.game, "number": episode.number, "seed": episode.seed}
+        values = {
+            "return": episode.episode_return,
+            "length": episode.length,
+            "env_index": episode.env_index,
+            "episode_index": episode.episode_index,
+            "seed": episode.seed,
+        }
         self._row("episode", step, values)
         entry = values | {"step": step, "actions": episode.actions.tolist()}
         self.newest.append(entry)

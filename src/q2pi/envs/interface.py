@@ -1,0 +1,44 @@
+"""What `VectorEnv` needs from an engine, and what an engine returns."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from q2pi.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Result of a reset or a step of N environments."""
+
+    frame: Array
+    """[N, *frame_shape] newest frame (or observation vector) of each environment; a new array, never written again."""
+    reward: Array
+    """[N] float32, raw."""
+    terminated: Array
+    """[N] bool: the environment terminated."""
+    truncated: Array
+    """[N] bool: the time limit was reached."""
+    lives: Array
+    """[N] int64: remaining lives; 0 if the environment has no lives."""
+
+
+class Engine(Protocol):
+    """N environments stepped together; seeds, stacks and episode records are `VectorEnv`'s work."""
+
+    num_envs: int
+    frame_space: Any  # gymnasium.spaces.Box of one frame: uint8 [C, H, W], float32 [D], or int64 [D]
+    action_space: Any  # Gymnasium space of one environment's action
+
+    def reset(self, mask: Array, seeds: Array) -> Frames:
+        """Start new episodes where mask [N] is true, with seeds [N]; the other environments stay as they are."""
+
+    def prepare_reset(self, env_index: int, seed: int) -> None:
+        """Start preparing the next episode of an environment if its reset is slow; may do nothing."""
+
+    def send(self, actions: Array) -> None:
+        """Start one step of every environment; an engine with threads of its own returns at once."""
+
+    def recv(self) -> Frames:
+        """Wait for the step that `send` started."""
+
+    def close(self) -> None: ...
