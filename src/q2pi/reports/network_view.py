@@ -54,6 +54,11 @@ TRACE = 64
 NUMBERS_SHOWN = 8
 """Numbers of a vector observation that are written out."""
 
+Q_METHODS = ("q_values", "_q", "_values")
+"""Methods of value-based agents: observations [B, ...] -> Q [B, A]."""
+POLICY_METHODS = ("policy_at", "_policy")
+"""Methods of policy agents: observations [B, ...] -> a distribution over actions."""
+
 Kind = Literal["Q(s, a)", "pi(a|s)", "mode of the policy"]
 
 
@@ -85,8 +90,7 @@ def action_values(agent: Agent, observation: Array) -> tuple[list[str], Array, K
         UserError: the agent has neither.
     """
     batch = observation[None]
-    values = getattr(agent, "_q", None) or getattr(agent, "_values", None)
-    policy = getattr(agent, "_policy", None)
+    values, policy = _method(agent, Q_METHODS), _method(agent, POLICY_METHODS)
     numbers: Array
     kind: Kind
     if policy is not None:
@@ -103,6 +107,11 @@ def action_values(agent: Agent, observation: Array) -> tuple[list[str], Array, K
     else:
         raise UserError("--network-view needs an agent with Q-values or a policy")
     return [f"action {index}" for index in range(len(numbers))], numbers, kind
+
+
+def _method(agent: Agent, names: tuple[str, ...]) -> Any:
+    """Return the first of these methods that the agent has, or None."""
+    return next((getattr(agent, name) for name in names if hasattr(agent, name)), None)
 
 
 def record_network_view(
