@@ -128,8 +128,8 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
     """Return the scores as a Markdown table."""
     rows = [
         "Made by `python benchmarks/laptop.py`. 30 whole games per seed, raw scores, no sticky actions, epsilon",
-        "0.01; 95 % interval over seeds. Minutes are training time without evaluation, on one core of two, with another "
-        "run on the other.",
+        "0.01; 95 % interval over seeds. Minutes are training time without evaluation, on one core of two, with "
+        "another run on the other.",
         "",
         "| game | agent | minutes | agent steps | mean [interval] | each seed | mean - std | mean - std of each seed |",
         "|---|---|---|---|---|---|---|---|",

@@ -4,8 +4,8 @@
 
 DQN is evaluated twice, greedily and epsilon-greedily at the best rate; REINFORCE as it is trained, drawing its
 actions. The outcome of each learned policy is computed from its probabilities, with the environment as a matrix and
-the time limit of 100 steps, so there is no noise of evaluation; the spread is that of seeds. Finished runs are not trained
-again. Written: results/vacuum/comparison.json, comparison.png and table.md.
+the time limit of 100 steps, so there is no noise of evaluation; the spread is that of seeds.
+Finished runs are not trained again. Written: results/vacuum/comparison.json, comparison.png and table.md.
 """
 
 import argparse
