@@ -152,9 +152,9 @@ def cleanrl_dqn(steps: int, threads: int) -> float:
             batch = replay.sample(32)
             with torch.no_grad():
                 best = target(batch.next_observations / 255.0).max(dim=1).values
-                goal = batch.rewards.flatten() + 0.99 * best * (1 - batch.dones.flatten())
+                target_q = batch.rewards.flatten() + 0.99 * best * (1 - batch.dones.flatten())
             chosen = main(batch.observations / 255.0).gather(1, batch.actions).squeeze()
-            loss = nn.functional.mse_loss(goal, chosen)
+            loss = nn.functional.mse_loss(target_q, chosen)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -177,7 +177,7 @@ def _cleanrl_game() -> Any:
     return gym.wrappers.FrameStackObservation(game, 4)
 
 
-CONTENDERS: dict[str, dict[str, Callable[[int, int], float]]] = {
+CANDIDATES: dict[str, dict[str, Callable[[int, int], float]]] = {
     "dqn": {
         "Stable-Baselines3 DQN, 1 game": sb3_dqn,
         "CleanRL's DQN loop, 1 game": cleanrl_dqn,

@@ -32,7 +32,7 @@ from q2pi.training.loop import run
 from q2pi.training.presets import configure
 
 VARIANTS = [(32, "fp32"), (8, "bf16"), (32, "bf16"), (128, "bf16")]
-"""Games side by side and precision."""
+"""Parallel environments and precision."""
 
 
 def losses(device: str, updates: int) -> list[float]:
