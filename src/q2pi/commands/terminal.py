@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from q2pi.config import RunConfig
-from q2pi.runs.estimate import _options, estimate, gigabytes, time_run
+from q2pi.runs.estimate import TimingRun, _options, estimate, gigabytes, time_run
 from q2pi.training import events as loop
 
 RECENT_EPISODES = 20
@@ -205,20 +205,20 @@ def time_table(seconds: dict[str, float]) -> Table:
 
 
 def explain(config: RunConfig[Any], preset: str | None, console: Console, brief: bool = False) -> int:
-    """Print what a prepared run will take; in full, every option with it. Return the peak bytes of memory expected.
+    """Print the estimate of a prepared run; unless `brief`, every option too. Return the expected peak bytes of memory.
 
     Raises:
         UserError: the run cannot fit in this machine's memory.
     """
-    needs, tried = estimate(config), time_run(config)
+    needs, timing = estimate(config), time_run(config)
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
-    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} games side by side)")
+    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} parallel environments)")
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
-    peak = tried.memory + needs.storage
-    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free{_kept(config)}")
-    table.add_row("time", f"{_duration(tried.seconds)} of training on this machine")
+    peak = timing.memory + needs.storage
+    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} free{_frame_storage(config)}")
+    table.add_row("time", _expected_time(timing))
     if not brief:
         for name, value in _options(config).items():
             if value != []:
@@ -227,15 +227,22 @@ def explain(config: RunConfig[Any], preset: str | None, console: Console, brief:
     return peak
 
 
-def _kept(config: RunConfig[Any]) -> str:
-    """Say how replay keeps images, where there are any."""
+def _frame_storage(config: RunConfig[Any]) -> str:
+    """Return how replay stores images, in brackets; nothing if the run stores none."""
     codec = getattr(config.hyper, "replay_codec", None)
-    return f" (frames kept {'raw' if codec == 'raw' else 'compressed'})" if codec and config.env.resize else ""
+    return f" (frames stored {'raw' if codec == 'raw' else 'compressed'})" if codec and config.env.resize else ""
+
+
+def _expected_time(timing: TimingRun) -> str:
+    if math.isnan(timing.seconds):
+        return "unknown: the timing run diverged or made no update"
+    if timing.is_distorted:
+        usage = timing.usage
+        return f"unknown: other programs used {usage.other:.1f} of {usage.cores} cores during the timing run"
+    return f"{_duration(timing.seconds)} of training on this machine"
 
 
 def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "unknown time, as a short trial diverged or was too slow,"
     minutes = seconds / 60
     if minutes < 2:
         return f"about {seconds:.0f} s"
