@@ -47,7 +47,7 @@ def test_what_a_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_f
     out, err = capfd.readouterr()
     assert err == ""
     for text in (
-        "400 (4 games side by side)",
+        "400 (4 parallel environments)",
         f"recording in {path}",
         "checkpoint at step 400",
         "evaluation at step 400",

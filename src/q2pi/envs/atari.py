@@ -110,8 +110,8 @@ class AtariEngine:
                 self._spares.append(self._emulators[env_index])
                 self._emulators[env_index] = emulator
         self._emulator_frames[mask] = 0
-        no = np.zeros(self.num_envs, np.bool_)
-        return self._frames(np.zeros(self.num_envs, np.float32), no, no)
+        all_false = np.zeros(self.num_envs, np.bool_)
+        return self._frames(np.zeros(self.num_envs, np.float32), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Start a game's next episode on a second emulator, in the background; `reset` with this seed uses it."""
