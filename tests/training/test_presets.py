@@ -64,7 +64,7 @@ def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
     ("preset", "fragment"),
     [
         ("natur", "nature, quick (did you mean 'nature'?)"),
-        ("missing.toml", "nature, quick (or give the path of a .toml file)"),
+        ("missing.toml", "nature, quick; or give the path of a .toml file"),
     ],
 )
 def test_unknown_presets(preset: str, fragment: str) -> None:

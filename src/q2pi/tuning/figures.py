@@ -111,7 +111,7 @@ def curves(records: Sequence[Record], path: Path) -> None:
 
 
 def final(result: dict[str, Any], path: Path) -> None:
-    """Draw each contender's estimate on fresh seeds with its interval, and its seeds as dots."""
+    """Draw each candidate's estimate on held-out seeds with its interval, and its seeds as dots."""
     entries = result["candidates"]
     figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries))
     for row, entry in enumerate(reversed(entries)):
@@ -120,7 +120,7 @@ def final(result: dict[str, Any], path: Path) -> None:
         axes.plot(entry["interval"], [row, row], color=colour, lw=3, solid_capstyle="butt")
         axes.plot([entry["estimate"]], [row], "D", color=INK, ms=5)
     axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
-    axes.set_xlabel(f"{result['objective']} on {len(result['seeds'])} fresh seeds, 95 % interval over seeds")
+    axes.set_xlabel(f"{result['objective']} on {len(result['seeds'])} held-out seeds, 95 % interval over seeds")
     save_figure(figure, path)
 
 
@@ -148,7 +148,7 @@ def _averaged(some: Sequence[Curve]) -> list[tuple[list[int], list[float]]]:
 
 
 def _place(values: Range, value: Any) -> Any:
-    """Return where an option's value stands on its axis."""
+    """Return the position of an option's value on its axis."""
     if isinstance(values, OneMinus):
         return 1 - value
     return _word(value) if isinstance(values, Choice) else np.nan if value is None else value

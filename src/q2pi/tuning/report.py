@@ -16,7 +16,7 @@ from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.records import Record, importances, read_records
 
 CAPTIONS = {
-    "final": "Fresh seeds",
+    "final": "Held-out seeds",
     "history": "History",
     "importances": "Importances",
     "slices": "Slices",
@@ -91,8 +91,8 @@ def _final_table(result: dict[str, Any]) -> list[str]:
             row += [f"{entry['difference']:+.1f}", _interval(entry["difference_interval"]), entry["verdict"]]
         rows.append(row)
     note = (
-        f"Each trained anew on {len(result['seeds'])} seeds that the search never used and judged on "
-        f"{result['episodes_per_seed']} episodes that nothing used before; intervals are bootstraps over seeds. "
+        f"Each candidate is trained on {len(result['seeds'])} seeds that the search never used, and evaluated on "
+        f"{result['episodes_per_seed']} held-out episodes; intervals are bootstraps over seeds. "
         f"Differences are seed by seed, their level widened for {len(result['candidates']) - 1} comparisons."
     )
     return [html.table(heads, rows, numbers=heads[1:-1]), html.paragraph(note, quiet=True)]
