@@ -67,14 +67,15 @@ def begun(path: Path, made: Plan, url: str | None = None) -> tuple[StudyFolder, 
 def live(path: str, url: str | None, wanted: int) -> None:
     """Be a worker, and leave a mark once there is a trial to work on."""
     mark = Path(path) / f".at-work-{os.getpid()}"
-    search.task(path, url, wanted, lambda: False, lambda message: mark.touch())
+    arguments = {"path": path, "storage": url, "wanted": wanted}
+    search.work(arguments, emit=lambda message: mark.touch(), stop=lambda: False)
 
 
 def pace(made: Plan, folder: Path) -> float:
     """Return the seconds that one run of a trial takes on this machine, as busy as it is now, once all is imported."""
     for name in ("cold", "warm"):
         began = time.perf_counter()
-        list(execute(made.base, folder / name))
+        execute(made.base, folder / name)
     return time.perf_counter() - began
 
 
@@ -83,7 +84,7 @@ def work_under_fire(
 ) -> None:
     """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
 
-    Every other victim is one that is at work on a trial; the others may be at anything, such as drawing or telling.
+    Every other victim is at work on a trial; the others may be at anything, such as drawing options or reporting.
     The moments are spread over three times what a worker's start and a run take, so that a slow machine leaves a trial
     as many chances as a fast one.
     """
@@ -98,21 +99,21 @@ def work_under_fire(
         while worker.is_alive() and not (folder.path / f".at-work-{worker.pid}").exists():
             time.sleep(0.01)
 
-    crew = [start()]
-    wait_for_work(crew[0])  # from here on, the server that forks workers is warm
+    pool = [start()]
+    wait_for_work(pool[0])  # from here on, the server that forks workers is warm
     began = time.perf_counter()
-    crew += [start() for _ in range(workers - 1)]
-    wait_for_work(crew[-1])
+    pool += [start() for _ in range(workers - 1)]
+    wait_for_work(pool[-1])
     longest = 3 * (time.perf_counter() - began + run)
     for number in range(kills):
-        victim = moments.choice(crew)
+        victim = moments.choice(pool)
         if number % 2:
             wait_for_work(victim)
         time.sleep(moments.uniform(0.0, longest))
         victim.kill()
         victim.join()
-        crew[crew.index(victim)] = start()
-    for process in crew:
+        pool[pool.index(victim)] = start()
+    for process in pool:
         process.join(60)
         assert process.exitcode == 0
 
@@ -135,7 +136,7 @@ def check_ended_once(folder: StudyFolder, made: Plan, study: Study, wanted: int)
     curves = []
     for seed in made.trial_seeds:
         config = dataclasses.replace(config_of(made, last.user_attrs["config"]), seed=seed)
-        list(execute(config, folder.path / f"anew-{seed}"))
+        execute(config, folder.path / f"anew-{seed}")
         curves.append(read_curve(folder.path / f"anew-{seed}"))
     assert value(made.objective, curves) == last.value
 

@@ -12,6 +12,7 @@ ROOT = Path(q2pi.__file__).parent
 
 LAYERS = [
     {"errors", "rng", "types"},
+    {"parallel"},
     {"equations", "statistics"},
     {"envs", "networks"},
     {"buffers"},

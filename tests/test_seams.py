@@ -178,9 +178,8 @@ def test_an_executor_is_one_class(tmp_path: Path) -> None:
     """Jobs run in this process: the protocol asks for no more than `run`."""
     from importlib import import_module
 
-    from q2pi.parallel.executor import Executor, Job, JobStatus
-
     from q2pi.config import to_table
+    from q2pi.parallel.executor import Executor, Job, JobStatus
 
     class Here:
         def run(self, jobs: Iterable[Job], stop: Callable[[], bool] = lambda: False) -> Iterator[JobStatus]:

@@ -90,13 +90,13 @@ def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command goes on" in out
+    assert "the same command continues" in out
     (saved,) = steps(folder.checkpoints)
     assert 0 < saved < 6_000
     assert cli.main(["sweep", str(file), "--runs", str(runs)]) == 0
-    (job,) = read_sweep(file, tmp_path / "again").jobs
-    list(execute(job.config, job.path))
-    assert digest(load_checkpoint(folder)[1]) == digest(load_checkpoint(RunFolder(job.path))[1])
+    (again,) = read_sweep(file, tmp_path / "again").runs
+    execute(again.config, again.path)
+    assert digest(load_checkpoint(folder)[1]) == digest(load_checkpoint(RunFolder(again.path))[1])
 
 
 def test_a_killed_parent_leaves_no_run_behind_that_goes_on(tmp_path: Path) -> None:

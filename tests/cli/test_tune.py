@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of three trials whose best was run on two fresh seeds."""
+    """A study of three trials whose best was trained on two held-out seeds."""
     path = tmp_path_factory.mktemp("tune") / "study"
     final = ["--top", "1", "--held-out-seeds", "2", "--final-episodes", "2", "--export", str(path.parent / "best.toml")]
     assert cli.main([*TUNE, "--study", str(path), "--trials", "3", *final]) == 0
@@ -43,7 +43,7 @@ def test_a_study_ends_in_a_report_and_a_preset(study: Path) -> None:
     assert sorted(path.name for path in (study / "trials").iterdir()) == ["0000", "0001", "0002"]
     run = RunFolder.open(study / "trials/0001/seed-1")
     assert [row["step"] for row in run.rows("evaluation")] == [100, 200, 300]
-    assert len(list((study / "final").glob("*/seed-*/judgement.json"))) == 4
+    assert len(list((study / "final").glob("*/seed-*/final_evaluation.json"))) == 4
     config, _ = configure("reinforce", preset=str(study.parent / "best.toml"))
     assert config.env.env_id == "CartPole-v1"
 
@@ -201,7 +201,7 @@ def test_ctrl_c_stops_all_and_the_command_continues(tmp_path: Path) -> None:
     assert "the same command continues it" in out
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 0
-    assert "goes on from where it was" in again.stdout
+    assert "trial 0 continues from its checkpoints" in again.stdout
     assert "trials 1 done" in again.stdout
 
 

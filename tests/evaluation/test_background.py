@@ -1,18 +1,22 @@
-"""Evaluations at once, and beside training: the same scores, while steps go on, and no checkpoint in between."""
+"""Blocking and background evaluation: the same scores, training in parallel, and no checkpoint in between."""
 
 import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from small_runs import cartpole
 
 from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import RunConfig, override, resolve
+from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs
-from q2pi.evaluation import background as judging
+from q2pi.evaluation import background
 from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator, make_evaluator
-from q2pi.evaluation.evaluate import Evaluation
+from q2pi.parallel.executor import Job, JobStatus, Stop, never
 from q2pi.runs.checkpoint import digest
 from q2pi.training import loop
 from q2pi.training.events import Checkpoint, Evaluated, Interrupted, Progress
@@ -34,27 +38,28 @@ GAME = {
 }
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"batch_size": 8, "buffer_size": 500, "learning_starts": 20},
-    "pqn": {"num_steps": 10, "num_minibatches": 1, "ema_decay": 0.9},
+    "pqn_laptop": {"num_steps": 10, "num_minibatches": 1, "ema_decay": 0.9},
 }
 
 
-def game(algorithm: str = "dqn", **changes: Any) -> RunConfig[Any]:
+def game(algorithm: str = "dqn", **changes: Any) -> ResolvedConfig[Any]:
     """240 agent steps of Space Invaders, evaluated after 90, 180 and all, with checkpoints after every 60."""
     return resolve(override(default_config(algorithm), GAME | SMALL[algorithm] | changes))
 
 
 class Held:
-    """Stands for the process that judges: an evaluation is done once it is released."""
+    """An executor whose evaluations finish when they are released."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.released = threading.Semaphore(0)
-        monkeypatch.setattr(judging, "_ask", self._answer)
-        monkeypatch.setattr(judging, "_start", lambda: None)
-        monkeypatch.setattr(loop, "make_evaluator", BackgroundEvaluator)
 
-    def _answer(self, process: Any, header: dict[str, Any], weights: bytes) -> Evaluation:
-        self.released.acquire()
-        return Evaluation(header["step"], (), {})
+    def run(self, jobs: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
+        for job in jobs:
+            while not self.released.acquire(timeout=0.01):
+                if stop():
+                    yield JobStatus(job, "stopped")
+                    return
+            yield JobStatus(job, "finished", {"protocol": {}, "episodes": []})
 
     def release(self, count: int, after: float = 0.0) -> None:
         threading.Timer(after, self.released.release, [count]).start()
@@ -62,20 +67,24 @@ class Held:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    return Held(monkeypatch)
+    executor = Held()
+    monkeypatch.setattr(loop, "make_evaluator", lambda config: BackgroundEvaluator(config, executor))
+    return executor
 
 
-def test_who_is_judged_beside_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_atari_beside_an_accelerator_is_evaluated_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_evaluator(game()), BlockingEvaluator)
-    monkeypatch.setattr(judging, "device_of", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(background, "device_of", lambda name: torch.device("cuda"))
     assert isinstance(make_evaluator(game()), BackgroundEvaluator)
     assert isinstance(make_evaluator(resolve(cartpole())), BlockingEvaluator), (
-        "another process may not know a user's world"
+        "a user's registered environment may not exist in another process"
     )
 
 
 @pytest.mark.parametrize("algorithm", SMALL)
-def test_beside_training_scores_and_training_are_the_same(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_evaluation_changes_neither_scores_nor_training(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def outcome() -> list[Any]:
         events = list(run(game(algorithm)))
         last = [digest(event.state) for event in events if isinstance(event, Checkpoint)][-1]
@@ -93,8 +102,8 @@ def test_training_goes_on_and_no_checkpoint_lacks_an_evaluation(held: Held) -> N
         seen.append((type(event), event.step))
         if seen[-1] == (Progress, 150):
             held.release(3)
-    begun = seen.index((Evaluated, 90))
-    assert (Progress, 150) in seen[:begun], "60 steps beyond the one whose weights are judged"
+    returned = seen.index((Evaluated, 90))
+    assert (Progress, 150) in seen[:returned], "60 steps beyond the evaluated weights"
     for place, (kind, step) in enumerate(seen):
         if kind is Checkpoint:
             missing = [due for due in (90, 180, 240) if due <= step and (Evaluated, due) not in seen[:place]]
@@ -105,7 +114,7 @@ def test_training_goes_on_and_no_checkpoint_lacks_an_evaluation(held: Held) -> N
     assert 150 <= saved[1] <= 180, "what was due after 120 steps came with the evaluation"
 
 
-def test_an_evaluation_that_finds_another_is_waited_for(held: Held) -> None:
+def test_starting_an_evaluation_while_another_is_pending_waits_for_both(held: Held) -> None:
     seen: list[tuple[type, int]] = []
     for event in run(game()):
         seen.append((type(event), event.step))
@@ -113,8 +122,8 @@ def test_an_evaluation_that_finds_another_is_waited_for(held: Held) -> None:
             held.release(2, after=0.5)
         if seen[-1] == (Progress, 210):
             held.release(1)
-    judged = [(Evaluated, 90), (Evaluated, 180), (Progress, 180), (Checkpoint, 180)]
-    assert [entry for entry in seen if entry in judged] == judged
+    expected = [(Evaluated, 90), (Evaluated, 180), (Progress, 180), (Checkpoint, 180)]
+    assert [entry for entry in seen if entry in expected] == expected
 
 
 def test_a_run_that_is_stopped_waits_for_its_evaluation(held: Held) -> None:
@@ -127,44 +136,62 @@ def test_a_run_that_is_stopped_waits_for_its_evaluation(held: Held) -> None:
             held.release(1, after=0.5)
         return steps == 99
 
-    *_, judged, progress, saved, interrupted = run(game(), stop=stop)
-    assert isinstance(judged, Evaluated)
+    *_, evaluated, progress, saved, interrupted = run(game(), stop=stop)
+    assert isinstance(evaluated, Evaluated)
     assert isinstance(saved, Checkpoint)
     assert isinstance(interrupted, Interrupted)
-    assert (judged.step, progress.step, saved.step) == (90, 99, 99)
+    assert (evaluated.step, progress.step, saved.step) == (90, 99, 99)
 
 
-def begun() -> BackgroundEvaluator:
-    """Return a judge with an evaluation under way."""
+def started() -> tuple[BackgroundEvaluator, psutil.Process]:
+    """Return an evaluator with a pending evaluation, and its process."""
     config = game()
     envs = make_envs(config.env, config.num_envs, config.seed)
-    judge = BackgroundEvaluator(config)
-    judge.begin(build_agent(config, envs), 7)
+    evaluator = BackgroundEvaluator(config)
+    evaluator.start(build_agent(config, envs), 7)
     envs.close()
-    return judge
+    deadline = time.monotonic() + 30
+    while not (found := workers()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return evaluator, found[0]
+
+
+def workers() -> list[psutil.Process]:
+    return [process for process in psutil.Process().children() if "q2pi.parallel.worker" in process.cmdline()]
 
 
 def test_a_process_that_dies_is_an_error_of_one_line() -> None:
-    judge = begun()
-    assert judge._process is not None
-    judge._process.kill()
-    with pytest.raises(ChildProcessError, match=r"^the process that judges ended with status -9$"):
-        judge.finished(wait=True)
-    judge.close()
+    evaluator, process = started()
+    process.kill()
+    message = r"^the evaluation at step 7 failed: its process was killed by SIGKILL$"
+    with pytest.raises(ChildProcessError, match=message):
+        evaluator.finished(wait=True)
+    evaluator.close()
 
 
-def test_nothing_is_left_of_a_judge_that_is_closed() -> None:
-    judge = begun()
-    assert judge.busy
-    assert judge.finished(wait=False) == []
-    judge.close()
-    assert judge._process is not None
-    assert judge._process.poll() == -9
+def test_a_failure_in_the_process_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_weights", lambda agent: {"none": torch.zeros(1)})
+    evaluator, _ = started()
+    with pytest.raises(ChildProcessError, match="the evaluation at step 7 failed: KeyError: ") as caught:
+        evaluator.finished(wait=True)
+    assert "Traceback" in caught.value.__notes__[0]
+    evaluator.close()
 
 
-def test_the_process_that_judges_takes_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pool of threads would be as large as the machine, and wait for work by spinning on every core."""
-    started: dict[str, Any] = {}
-    monkeypatch.setattr(judging.subprocess, "Popen", lambda command, **options: started.update(options))
-    judging._start()
-    assert started["env"]["OMP_NUM_THREADS"] == "1"
+def test_close_leaves_no_process_and_no_file() -> None:
+    evaluator, process = started()
+    assert evaluator.is_busy
+    assert evaluator.finished(wait=False) == []
+    weights = Path(evaluator._folder.name)
+    assert weights.is_dir()
+    evaluator.close()
+    assert not process.is_running()
+    assert not weights.exists()
+
+
+def test_the_process_uses_one_core() -> None:
+    """Its OpenMP pool would be as large as the machine, and its threads spin on every core while they wait."""
+    evaluator, process = started()
+    assert process.environ()["OMP_NUM_THREADS"] == "1"
+    evaluator.close()

@@ -26,7 +26,7 @@ def sweep_of(folder: Path, text: str) -> Sweep:
 
 
 def names(sweep: Sweep) -> list[str]:
-    return [job.name for job in sweep.jobs]
+    return [run.name for run in sweep.runs]
 
 
 def test_every_combination_is_a_run_in_a_folder_that_names_it(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_every_combination_is_a_run_in_a_folder_that_names_it(tmp_path: Path) ->
         *("CartPole-v1/dqn/seed-1", "CartPole-v1/ppo/seed-1"),
         *("CartPole-v1/dqn/seed-2", "CartPole-v1/ppo/seed-2"),
     ]
-    first = sweep.jobs[0]
+    first = sweep.runs[0]
     assert first.path == tmp_path / "runs/CartPole-v1/dqn/seed-1"
     assert (first.config.total_timesteps, first.config.seed, first.config.threads) == (200_000, 1, 1)
     base, _ = configure("dqn", "CartPole-v1")
@@ -69,7 +69,7 @@ hidden = [24, 24]
         "CartPole-v1/dqn-gamma=0.99-hidden=32x8/seed-7",
         "CartPole-v1/ppo/seed-7",
     ]
-    configs = {job.name.split("/")[1]: job.config for job in sweep.jobs}
+    configs = {run.name.split("/")[1]: run.config for run in sweep.runs}
     wide = configs["dqn-gamma=0.9-hidden=32x8"]
     assert (wide.hyper.gamma, wide.hyper.hidden, wide.hyper.learning_starts) == (0.9, (32, 8), 100)
     assert (configs["ppo"].hyper.gamma, configs["ppo"].hyper.hidden, configs["ppo"].threads) == (0.5, (24, 24), 2)
@@ -110,7 +110,7 @@ def test_names_stay_when_the_file_grows(tmp_path: Path) -> None:
         ("[options]", "[grid]\ngamma = []\n[options]", "[grid] gamma = []: the list is empty"),
         ("[options]", "[grid]\nhidden = []\n[options]", "[grid] hidden = []: it must be a list of values"),
         ("[options]", "[grid]\ngamma = 0.9\n[options]", "[grid] gamma = 0.9: it must be a list of values"),
-        ("[options]", "[grid]\ntotal_timesteps = [9]\n[options]", "total_timesteps stands in both [options] and"),
+        ("[options]", "[grid]\ntotal_timesteps = [9]\n[options]", "total_timesteps is in both [options] and"),
         ("[options]", "[grid]\ngamma = [0.9, 0.90]\n[options]", "listed twice"),
         ("[options]", "[grid]\ngamma = [1, 1.0]\n[options]", "they have the same configuration"),
         ("[options]", "[algorithm.dqn]\npreset = 'natur'\n[options]", "--preset natur: dqn has"),
@@ -141,9 +141,9 @@ def test_a_sweep_of_what_lies_in_its_folders_already(tmp_path: Path) -> None:
     )
     sweep = sweep_of(tmp_path, text)
     check(sweep)
-    list(execute(sweep.jobs[0].config, sweep.jobs[0].path))
+    execute(sweep.runs[0].config, sweep.runs[0].path)
     check(sweep)
-    assert [job.name for job in sweep.unfinished()] == names(sweep)[1:]
+    assert [run.name for run in sweep.unfinished()] == names(sweep)[1:]
     with pytest.raises(UserError, match="dqn/seed-1 holds a run of another configuration"):
         check(sweep_of(tmp_path, text.replace("= 32", "= 48")))
     (tmp_path / "runs/CartPole-v1/ppo/seed-1").mkdir(parents=True)
@@ -161,4 +161,4 @@ def test_an_environment_that_an_algorithm_cannot_serve(tmp_path: Path) -> None:
 def test_workers_that_together_need_more_memory_than_there_is(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, BASE.replace("seeds = 2", "seeds = 1\nworkers = 2_000").replace(', "ppo"', ""))
     with pytest.raises(UserError, match=r"--workers 2000 needs up to .* GB, more than the"):
-        check(Sweep(sweep.jobs[:1] * 1_000, sweep.workers))
+        check(Sweep(sweep.runs[:1] * 1_000, sweep.workers))

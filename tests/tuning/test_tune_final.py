@@ -1,8 +1,10 @@
 """The final runs, by numbers worked out by hand, and what is written of them."""
 
+import dataclasses
 import json
 import math
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,19 @@ from small_studies import TINY, begun, plan
 
 from q2pi.config import to_table
 from q2pi.evaluation.evaluate import EVALUATION_SEED
+from q2pi.parallel.executor import Job, JobStatus, Stop, never
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.manifest import steps
 from q2pi.training.presets import configure
 from q2pi.tuning import final
 from q2pi.tuning.export import write_preset
-from q2pi.tuning.final import Candidate, candidates, judge, results
+from q2pi.tuning.final import BETTER, WORSE, Candidate, candidates, evaluate_candidates, final_job, results
+from q2pi.tuning.jobs import Outcome
 from q2pi.tuning.objective import Point, area, value
 from q2pi.tuning.plan import StudyFolder
 from q2pi.tuning.report import write_report
 from q2pi.tuning.space import suggest
-from q2pi.tuning.trial import settled
+from q2pi.tuning.trial import repaired
 
 SEEDS = list(range(1001, 1011))
 
@@ -39,21 +45,22 @@ def test_an_area_is_weighted_by_agent_steps() -> None:
     assert area([Point(100, (7.0, 9.0))]) == 8.0
 
 
-def judged(folder: StudyFolder, label: str, means: list[float | None]) -> None:
-    """Write judgements of two episodes, one above and one below each mean; None is a run that diverged."""
+def write_evaluations(folder: StudyFolder, label: str, means: list[float | None]) -> None:
+    """Write final evaluations of two episodes, one above and one below each mean; None is a run that diverged."""
     for seed, mean in zip(SEEDS, means, strict=False):
         run = folder.final / label / f"seed-{seed}"
         run.mkdir(parents=True)
         report: dict[str, Any] = {"scores": []} if mean is None else {"scores": [mean - 1, mean + 1]}
-        (run / "judgement.json").write_text(json.dumps(report | ({"diverged": "loss is nan"} if mean is None else {})))
+        report |= {"diverged": "loss is nan"} if mean is None else {}
+        (run / "final_evaluation.json").write_text(json.dumps(report))
 
 
 def outcome(tmp_path: Path, count: int = 10, **means: list[float | None]) -> Any:
     folder = StudyFolder(tmp_path)
-    who = [Candidate(label, index, plan().base) for index, label in enumerate(means)]
+    chosen = [Candidate(label, index, plan().base) for index, label in enumerate(means)]
     for label, some in means.items():
-        judged(folder, label, some)
-    return results(folder, plan(), who, SEEDS[:count], 2)
+        write_evaluations(folder, label, some)
+    return results(folder, plan(), chosen, SEEDS[:count], 2)
 
 
 SPREAD: list[float | None] = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0]
@@ -67,9 +74,9 @@ def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_
     assert defaults["interval"][1] > tuned["interval"][0], "the intervals of the two overlap"
     assert tuned["difference"] == 3.5
     assert 3 < tuned["difference_interval"][0] < 3.5 < tuned["difference_interval"][1] < 4
-    assert tuned["verdict"] == "really better"
+    assert tuned["verdict"] == BETTER == "significantly better (family-wise 95 %)"
     assert result["winner"] == "tuned"
-    assert "the difference is real" in result["statement"]
+    assert result["statement"].endswith("significantly better (family-wise 95 %)")
 
 
 def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
@@ -84,8 +91,8 @@ def test_where_no_trial_beats_the_defaults_they_win(tmp_path: Path) -> None:
     worse: list[float | None] = [score - 5 for score in SPREAD if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=worse)
     assert result["winner"] == "defaults"
-    assert result["candidates"][1]["verdict"] == "really worse"
-    assert result["statement"] == "no trial beats the defaults (55.0) on 10 fresh seeds"
+    assert result["candidates"][1]["verdict"] == WORSE
+    assert result["statement"] == "no trial beats the defaults (55.0) on 10 held-out seeds"
 
 
 def test_few_seeds_cannot_tell(tmp_path: Path) -> None:
@@ -93,7 +100,7 @@ def test_few_seeds_cannot_tell(tmp_path: Path) -> None:
     better: list[float | None] = [score + 3 for score in SPREAD if score is not None]
     result = outcome(tmp_path, 5, defaults=SPREAD, tuned=better)
     assert result["candidates"][1]["verdict"] == "too few seeds to tell"
-    assert "the difference is real" not in result["statement"]
+    assert "significantly" not in result["statement"]
 
 
 def test_several_candidates_widen_the_intervals(tmp_path: Path) -> None:
@@ -115,13 +122,13 @@ def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: 
     folder, study = begun(tmp_path / "study", plan())
     for score in (50.0, 10.0, 40.0, 30.0, 20.0):
         trial = study.ask()
-        config = settled(plan(), suggest(trial, plan().space))
+        config = repaired(plan(), suggest(trial, plan().space))
         trial.set_user_attr("config", to_table(config))
         study.tell(trial, score)
-    who = candidates(plan(), study, 2)
-    assert [(one.label, one.number) for one in who] == [("defaults", 0), ("trial-2", 2), ("trial-3", 3)]
-    assert who[0].config == plan().base
-    assert to_table(who[1].config) == study.get_trials()[2].user_attrs["config"]
+    chosen = candidates(plan(), study, 2)
+    assert [(each.label, each.number) for each in chosen] == [("defaults", 0), ("trial-2", 2), ("trial-3", 3)]
+    assert chosen[0].config == plan().base
+    assert to_table(chosen[1].config) == study.get_trials()[2].user_attrs["config"]
     page = write_report(folder, plan(), study, None).read_text()
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page.replace("http-equiv", ""), "the page needs no network"
@@ -129,10 +136,13 @@ def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: 
         assert (folder.report / f"{name}.png").stat().st_size > 5_000
 
 
-def test_final_runs_are_judged_on_episodes_of_their_own(tmp_path: Path) -> None:
-    base = plan().base
-    judge(tmp_path / "run", base, 3, lambda: False)
-    report = json.loads((tmp_path / "run/judgement.json").read_text())
+def work(run: Path, episodes: int, emit: Any = lambda message: None, stop: Any = lambda: False) -> Any:
+    return final.work(final_job("defaults on seed 1", run, plan().base, episodes).arguments, emit, stop)
+
+
+def test_final_runs_are_evaluated_on_episodes_of_their_own(tmp_path: Path) -> None:
+    assert not work(tmp_path / "run", 3)["stopped"]
+    report = json.loads((tmp_path / "run/final_evaluation.json").read_text())
     assert report["protocol"]["seed"] == final.FINAL_EVALUATION_SEED != EVALUATION_SEED
     assert len(report["scores"]) == 3
     assert final.is_evaluated(tmp_path / "run", 3)
@@ -140,22 +150,58 @@ def test_final_runs_are_judged_on_episodes_of_their_own(tmp_path: Path) -> None:
     assert not set(plan().trial_seeds) & set(plan().held_out_seeds(50))
 
 
-def test_an_interrupted_final_run_is_neither_judged_nor_told(tmp_path: Path) -> None:
-    folder, made, told = StudyFolder(tmp_path), plan(), list[Any]()
-    folder.write(made)
-    run, tables = folder.final / "defaults" / "seed-1001", {"defaults": to_table(made.base)}
-    asked = iter([False, True, True, True])  # after the run has begun
-    final.task(str(tmp_path), tables, [1001], 3, lambda: next(asked), told.append)
-    assert not final.is_evaluated(run, 3)
-    assert not told
-    for _ in range(2):
-        final.task(str(tmp_path), tables, [1001], 3, lambda: False, told.append)
-    assert final.is_evaluated(run, 3)
-    assert told == [{"kind": "judged", "label": "defaults", "seed": 1001}], "once"
+def test_a_stopped_final_run_is_not_evaluated_and_continues(tmp_path: Path) -> None:
+    asked = iter([False, False])
+    assert work(tmp_path / "run", 3, stop=lambda: next(asked, True)) == {"stopped": True}
+    assert not final.is_evaluated(tmp_path / "run", 3)
+    saved = max(steps(RunFolder(tmp_path / "run").checkpoints))
+    assert 0 < saved < plan().base.total_timesteps
+    assert not work(tmp_path / "run", 3)["stopped"]
+    assert final.is_evaluated(tmp_path / "run", 3)
+
+
+def test_only_missing_evaluations_are_made_and_the_first_seed_of_all_comes_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, made = StudyFolder(tmp_path), plan()
+    chosen = [Candidate(label, index, made.base) for index, label in enumerate(("defaults", "trial-1"))]
+    write_evaluations(folder, "trial-1", [10.0])
+    executor = Recorded()
+    outcome = evaluate_candidates(folder, chosen, SEEDS[:2], 2, executor, lambda: False)
+    assert outcome == Outcome("done")
+    assert [job.name for job in executor.jobs] == [
+        *("defaults on seed 1001", "defaults on seed 1002", "trial-1 on seed 1002"),
+    ]
+    assert [job.arguments["config"]["seed"] for job in executor.jobs] == [1001, 1002, 1002]
+    assert "held-out seeds: 4 of 4 runs, the last trial-1 on seed 1002; left 00:00" in capsys.readouterr().out
+
+
+def test_a_final_run_that_fails_stops_all(tmp_path: Path) -> None:
+    chosen = [Candidate("defaults", 0, plan().base)]
+    executor = Recorded(JobStatus(Job("", "", {}), "failed", reason="no space left", is_user_error=True))
+    outcome = evaluate_candidates(StudyFolder(tmp_path), chosen, SEEDS[:3], 2, executor, lambda: False)
+    assert outcome == Outcome("failed", "no space left", 2)
+    assert len(executor.jobs) == 1
+
+
+class Recorded:
+    """An executor that runs nothing: every job ends in the same state."""
+
+    def __init__(self, end: JobStatus | None = None) -> None:
+        self.end = end or JobStatus(Job("", "", {}), "finished")
+        self.jobs: list[Job] = []
+
+    def run(self, jobs: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
+        for job in jobs:
+            if stop():
+                return
+            self.jobs.append(job)
+            yield JobStatus(job, "running")
+            yield dataclasses.replace(self.end, job=job)
 
 
 def test_the_winner_is_a_preset_that_gives_the_same_run(tmp_path: Path) -> None:
-    winner = settled(plan({"seed": 7}), {"learning_rate": 0.0123, "gamma": 0.95, "episodes_per_update": 4})
+    winner = repaired(plan({"seed": 7}), {"learning_rate": 0.0123, "gamma": 0.95, "episodes_per_update": 4})
     write_preset(tmp_path / "best.toml", winner, "Found: it is better.")
     text = (tmp_path / "best.toml").read_text()
     assert text.startswith("# Found: it is better.\n")

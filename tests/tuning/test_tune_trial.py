@@ -1,7 +1,7 @@
 """One trial after the other in this process, with runs that end as the test says."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +13,12 @@ from small_studies import SPACE, begun, plan
 from q2pi.algorithms.common.search_space import Float, PowerOfTwo, Space
 from q2pi.config import RunConfig, to_table
 from q2pi.errors import UserError
-from q2pi.training.events import Diverged, Evaluated, Interrupted, Started
+from q2pi.runs.sinks import Sink
+from q2pi.training.events import Diverged, Evaluated, Finished, Interrupted, Started
 from q2pi.tuning import trial as trials
 from q2pi.tuning.plan import Plan
 from q2pi.tuning.space import suggest
 from q2pi.tuning.trial import Claim, Outcome, claim, largest, work_on
-
-Runs = Callable[[RunConfig[Any], Path], Iterator[Any]]
 
 
 def never() -> bool:
@@ -27,22 +26,23 @@ def never() -> bool:
 
 
 def scored(score: Callable[[RunConfig[Any], int], float], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Let runs be worth what `score(config, step)` says, without training; return (folder, step) as they come."""
+    """Let evaluations return `score(config, step)` without training; return the list of (folder, step) in order."""
     seen: list[tuple[str, int]] = []
     rows: dict[Path, list[Any]] = {}
 
-    def execute(config: RunConfig[Any], folder: Path, stop: Callable[[], bool]) -> Iterator[Any]:
+    def execute(config: Any, folder: Path, *, sinks: list[Sink], stop: Callable[[], bool]) -> Finished | Interrupted:
+        (sink,) = sinks
         folder.mkdir(parents=True, exist_ok=True)
         rows.setdefault(folder, [])
-        yield Started(0, config, SimpleNamespace())  # type: ignore[arg-type]
+        sink.write(Started(0, config, SimpleNamespace()))  # type: ignore[arg-type]
         for step in (100, 200, 300):
             if stop():
-                yield Interrupted(step)
-                return
+                return Interrupted(step)
             seen.append((f"{folder.parent.name}/{folder.name}", step))
             worth = score(config, step)
             rows[folder].append(trials.Point(step, (worth, worth)))
-            yield Evaluated(step, SimpleNamespace(scores=[worth, worth]))  # type: ignore[arg-type]
+            sink.write(Evaluated(step, SimpleNamespace(scores=[worth, worth])))  # type: ignore[arg-type]
+        return Finished(300, {})
 
     monkeypatch.setattr(trials, "execute", execute)
     monkeypatch.setattr(trials, "read_curve", lambda folder: list(rows[folder]))
@@ -96,9 +96,7 @@ def test_a_trial_is_the_statistic_over_its_seeds(tmp_path: Path, monkeypatch: py
     assert first.intermediate_values == {1: 1010.0, 2: 1010.0, 3: 10.0, 4: 525.0, 5: 525.0, 6: 25.0}
 
 
-def test_a_hopeless_trial_is_pruned_within_a_seed_and_across_seeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_trial_is_pruned_within_a_seed_and_across_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def score(config: RunConfig[Any], step: int) -> float:
         order = seen[-1][0]
         if order.startswith("0007"):
@@ -250,7 +248,7 @@ def test_an_end_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     run_all(tmp_path, plan(), 1)
     scored(lambda config, step: 99.0, monkeypatch)
     again = dataclasses.replace(late, owner=(tmp_path / "lock").open("w"))
-    trials._tell(
+    trials._report_end(
         study, dataclasses.replace(again, trial=Trial(study, late.trial._trial_id)), Outcome("complete", (99.0,))
     )
     assert study.get_trials()[0].value == 1.0

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -15,29 +14,30 @@ from rich.table import Table
 
 from q2pi.commands.options import parse
 from q2pi.commands.terminal import PLAIN_SECONDS, score_line
-from q2pi.commands.train import StopRequest
 from q2pi.config import at_least
+from q2pi.parallel.executor import Executor, JobStatus, Stop
+from q2pi.parallel.local import LocalProcesses
+from q2pi.parallel.stop import StopRequest
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.manifest import steps
-from q2pi.runs.pool import Job, JobStatus, run_jobs
 from q2pi.runs.progress import clock
-from q2pi.runs.sweep import Sweep, check, read_sweep
+from q2pi.runs.sweep import Sweep, SweepRun, check, read_sweep
 
 DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
-a run folder of its own. The same command goes on where it was stopped, whatever stopped it, and skips what is done.
-Each run has one thread unless the file's [options] say threads = N."""
+a run folder of its own. The same command continues an interrupted sweep and skips finished runs. Each run uses one
+thread, or the number that the file's [options] set with threads = N."""
 
 
 @dataclass(frozen=True)
 class Options:
     file: Annotated[str, tyro.conf.Positional]
-    """The TOML file; docs/reports.md describes it."""
+    """TOML file; docs/reports.md describes it."""
     runs: str | None = None
     """Folder of the runs; by default runs/ and the file's name."""
     workers: int | None = None
-    """Processes, a run in each; by default what the file says, or 1."""
+    """Number of runs to train in parallel, each in its own process; by default the file's number, or 1."""
     explain: bool = False
-    """List the runs and what is left of each, and stop."""
+    """Print the runs and their progress, and stop."""
 
 
 def main(arguments: list[str]) -> int:
@@ -50,72 +50,74 @@ def main(arguments: list[str]) -> int:
     if options.workers is not None:
         sweep = replace(sweep, workers=options.workers)
     check(sweep)
-    todo = sweep.unfinished()
     if options.explain:
         _explain(sweep, root)
         return 0
-    print(f"{len(sweep.jobs)} runs in {root}, {len(sweep.jobs) - len(todo)} of them done; workers: {sweep.workers}")
-    return _run(sweep, todo, root)
+    with StopRequest("saving checkpoints") as stop:
+        return run(sweep, root, LocalProcesses(sweep.workers), stop)
 
 
-def _run(sweep: Sweep, todo: list[Job], root: Path) -> int:
-    asked, display, failed = StopRequest(), _Display(sweep, todo), dict[str, str]()
+def run(sweep: Sweep, root: Path, executor: Executor, stop: Stop) -> int:
+    """Train the unfinished runs of a sweep, print their progress, and return the exit status."""
+    unfinished = sweep.unfinished()
+    count = len(sweep.runs)
+    print(f"{count} runs in {root}, {count - len(unfinished)} of them done; workers: {sweep.workers}")
+    display, failed = _Display(sweep, unfinished), dict[str, str]()
     try:
-        for news in run_jobs(todo, sweep.workers, asked.stop):
-            display.take(news)
-            if news.state == "failed":
-                failed[news.job.name] = news.reason
+        for status in executor.run([each.job for each in unfinished], stop):
+            display.show(status)
+            if status.state == "failed":
+                failed[status.job.name] = status.reason
     finally:
         display.close()
-        asked.restore()
     for name, reason in failed.items():
         print(f"q2pi: {name} failed: {reason}", file=sys.stderr)
-    left = len(sweep.unfinished())
-    print(f"done {len(sweep.jobs) - left} of {len(sweep.jobs)}, failed {len(failed)}")
-    if asked.asked:
-        print("stopped; the same command goes on from the checkpoints")
+    print(f"done {count - len(sweep.unfinished())} of {count}, failed {len(failed)}")
+    if stop():
+        print("stopped; the same command continues from the checkpoints")
         return 130
-    print(f"next:\n  q2pi report {root}     tables, figures and a page of all that is done")
+    print(f"next:\n  q2pi report {root}     tables, figures and a page of all finished runs")
     return 1 if failed else 0
 
 
 class _Display:
-    """A line for each run that ends; between them how the whole sweep does, in place on a terminal."""
+    """A line for each run that ends; between them the progress of the sweep, in place on a terminal."""
 
-    def __init__(self, sweep: Sweep, todo: Iterable[Job]) -> None:
+    def __init__(self, sweep: Sweep, unfinished: list[SweepRun]) -> None:
         self.console = Console(highlight=False)
         self.states: Counter[str] = Counter(running=0, finished=0, failed=0, stopped=0)
-        self.done = len(sweep.jobs) - len(list(todo))
-        self.total = len(sweep.jobs)
-        self.budget = {job.name: job.config.total_timesteps for job in todo}
-        self.before = {job.name: _saved_step(job) for job in todo}
-        self.steps = dict(self.before)
+        self.done = len(sweep.runs) - len(unfinished)
+        self.total = len(sweep.runs)
+        self.runs = {run.name: run for run in unfinished}
+        self.budget = {run.name: run.config.total_timesteps for run in unfinished}
+        self.first_step = {run.name: _saved_step(run) for run in unfinished}
+        self.steps = dict(self.first_step)
         self.running: set[str] = set()
-        self.began = self.printed = time.monotonic()
-        self.status: Status | None = None
+        self.start = self.last_print = time.monotonic()
+        self.line_in_place: Status | None = None
         if self.console.is_terminal:
-            self.status = self.console.status(self.line())
-            self.status.start()
+            self.line_in_place = self.console.status(self.line())
+            self.line_in_place.start()
 
-    def take(self, news: JobStatus) -> None:
-        name = news.job.name
-        self.steps[name] = max(self.steps[name], news.step)
-        if news.state == "running":
+    def show(self, status: JobStatus) -> None:
+        name = status.job.name
+        self.steps[name] = max(self.steps[name], status.message.get("step", 0))
+        if status.state == "running":
             self.running.add(name)
         else:
             self.running.discard(name)
-            self.states[news.state] += 1
-            if news.state == "failed":
+            self.states[status.state] += 1
+            if status.state == "failed":
                 self.budget[name] = self.steps[name]
-            elif news.state == "finished":
+            elif status.state == "finished":
                 self.steps[name] = self.budget[name]
-            self._say(_ending(news))
-            if news.trace:
-                print(news.trace, file=sys.stderr, end="")
-        if self.status is not None:
-            self.status.update(self.line())
-        elif news.state != "running" or time.monotonic() - self.printed > PLAIN_SECONDS:
-            self._say(self.line())
+            self._print(self._ending(status))
+            if status.traceback:
+                print(status.traceback, file=sys.stderr, end="")
+        if self.line_in_place is not None:
+            self.line_in_place.update(self.line())
+        elif status.state != "running" or time.monotonic() - self.last_print > PLAIN_SECONDS:
+            self._print(self.line())
 
     def line(self) -> str:
         return (
@@ -124,43 +126,44 @@ class _Display:
         )
 
     def close(self) -> None:
-        if self.status is not None:
-            self.status.stop()
+        if self.line_in_place is not None:
+            self.line_in_place.stop()
 
-    def _say(self, text: str) -> None:
-        self.printed = time.monotonic()
+    def _print(self, text: str) -> None:
+        self.last_print = time.monotonic()
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def _ending(self, status: JobStatus) -> str:
+        name = status.job.name
+        if status.state == "failed":
+            return f"failed    {name}: {status.reason}"
+        if status.state == "stopped":
+            return f"stopped   {name} at step {self.steps[name]:,}, saved"
+        evaluations = RunFolder(self.runs[name].path).rows("evaluation")
+        return f"finished  {name}  {score_line(evaluations[-1]['statistics']) if evaluations else ''}".rstrip()
+
     def _time_left(self) -> str:
-        taken = sum(self.steps.values()) - sum(self.before.values())
+        trained = sum(self.steps.values()) - sum(self.first_step.values())
         left = sum(self.budget.values()) - sum(self.steps.values())
-        if taken <= 0:
+        if trained <= 0:
             return "--:--"
-        return clock(left * (time.monotonic() - self.began) / taken)
-
-
-def _ending(news: JobStatus) -> str:
-    if news.state == "failed":
-        return f"failed    {news.job.name}: {news.reason}"
-    if news.state == "stopped":
-        return f"stopped   {news.job.name} at step {news.step:,}, saved"
-    evaluations = RunFolder(news.job.path).rows("evaluation")
-    return f"finished  {news.job.name}  {score_line(evaluations[-1]['statistics']) if evaluations else ''}".rstrip()
+        return clock(left * (time.monotonic() - self.start) / trained)
 
 
 def _explain(sweep: Sweep, root: Path) -> None:
-    unfinished = {job.name for job in sweep.unfinished()}
-    table = Table(title=f"{len(sweep.jobs)} runs in {root}, workers: {sweep.workers}", title_justify="left")
+    unfinished = {run.name for run in sweep.unfinished()}
+    table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {sweep.workers}", title_justify="left")
     table.add_column("run", overflow="fold")
     table.add_column("agent steps", justify="right")
     table.add_column("state")
-    for job in sweep.jobs:
-        step = _saved_step(job)
-        state = "done" if job.name not in unfinished else f"goes on from {step:,}" if step else "to do"
-        table.add_row(job.name, f"{job.config.total_timesteps:,}", state)
-    table.add_row("together", f"{sum(job.config.total_timesteps for job in sweep.jobs):,}", f"{len(unfinished)} left")
+    for each in sweep.runs:
+        step = _saved_step(each)
+        state = "done" if each.name not in unfinished else f"continues from {step:,}" if step else "to do"
+        table.add_row(each.name, f"{each.config.total_timesteps:,}", state)
+    total = sum(each.config.total_timesteps for each in sweep.runs)
+    table.add_row("total", f"{total:,}", f"{len(unfinished)} left")
     Console().print(table)
 
 
-def _saved_step(job: Job) -> int:
-    return max(steps(RunFolder(job.path).checkpoints), default=0)
+def _saved_step(run: SweepRun) -> int:
+    return max(steps(RunFolder(run.path).checkpoints), default=0)

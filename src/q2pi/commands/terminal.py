@@ -1,12 +1,10 @@
 """What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import math
-import signal
 import sys
 import time
 from collections import deque
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from q2pi.config import ResolvedConfig, RunConfig
+from q2pi.parallel.stop import StopRequest
 from q2pi.runs.estimate import Estimate, TimingRun, gigabytes, options_of, peak_memory
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import RECENT_EPISODES, clock
@@ -43,18 +42,17 @@ class TerminalRun:
 
     def __init__(self, config: ResolvedConfig[Any], path: Path, console: Console, memory: int | None = None) -> None:
         self.config, self.path, self.console, self.memory = config, path, console, memory
-        self.request = StopRequest()
         self.status = 0
         self._view: _View | None = None
         self._step = 0
         self._report: dict[str, Any] | None = None
 
     def __enter__(self) -> "TerminalRun":
-        self.request.install()
+        self._request = StopRequest()
         return self
 
     def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> bool:
-        self.request.restore()
+        self._request.restore()
         if not isinstance(problem, events.Diverged):
             return False
         newest = [str(path) for path in sorted(RunFolder(self.path).checkpoints.glob("[0-9]*"))][-1:]
@@ -64,7 +62,7 @@ class TerminalRun:
         return True
 
     def stop(self) -> bool:
-        return self.request.asked
+        return self._request()
 
     def warn(self, text: str) -> None:
         print(f"q2pi: {text}", file=sys.stderr)
@@ -111,27 +109,6 @@ class TerminalRun:
         print(f"  q2pi record {self.path}       a video of its best episode")
         print(f"  q2pi evaluate {self.path}     a score over more episodes")
         print(f"  q2pi plot {self.path}         its curves, alone or with other runs")
-
-
-class StopRequest:
-    """Ctrl-C or a termination signal asks a run to save and stop; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.previous: dict[int, Any] = {}
-
-    def install(self) -> None:
-        self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nsaving a checkpoint (once more to stop at once) ...", file=sys.stderr)
 
 
 class _View:

@@ -1,4 +1,4 @@
-"""q2pi tune: search hyperparameters, and judge the best of them on fresh seeds."""
+"""q2pi tune: search hyperparameters, and evaluate the best trials on held-out seeds."""
 
 import dataclasses
 import importlib.util
@@ -16,17 +16,21 @@ from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least, resolve
 from q2pi.envs.spec import inapplicable
 from q2pi.errors import UserError
+from q2pi.parallel.local import LocalProcesses
+from q2pi.parallel.stop import StopRequest
 from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.training.presets import configure
 
 if TYPE_CHECKING:
+    from q2pi.parallel.executor import Executor, Stop
+    from q2pi.tuning.jobs import Outcome
     from q2pi.tuning.plan import Plan, StudyFolder
 
 H = TypeVar("H")
 
-DESCRIPTION = """Search hyperparameters of an algorithm, several seeds a trial, and run the best of them again on seeds
-that the search never saw, beside the defaults. The options of q2pi train set the defaults, which are trial 0. The same
-command continues a study that was stopped or killed."""
+DESCRIPTION = """Search hyperparameters of an algorithm, several seeds per trial, and train the best trials and the
+defaults again on held-out seeds. The options of q2pi train set the defaults, which are trial 0. The same command
+continues an interrupted study."""
 EVALUATIONS = 10
 EPISODES = 16
 
@@ -37,36 +41,36 @@ class Options(Generic[H]):
 
     config: RunConfig[H]
     preset: str | None = None
-    """The defaults: a preset of the algorithm or the path of a TOML file; by default the one that suits the
+    """Preset of the algorithm for the defaults, or path of a TOML file; by default the one that suits the
     environment."""
     study: str | None = None
     """Folder of the study; by default runs/tune-ALGORITHM-ENVIRONMENT."""
     trials: int = 30
-    """Trials of the study in all, the defaults included."""
+    """Number of trials of the study, the defaults included."""
     seeds: int = 3
-    """Training seeds of a trial."""
+    """Number of training seeds of each trial."""
     workers: int = 1
-    """Processes side by side on this machine, one thread each."""
+    """Number of processes on this machine, one thread each."""
     objective: Literal["mean", "iqm", "mean-std", "auc"] = "mean"
-    """What is maximised: a statistic of the returns over seeds, or the area under the evaluation curve."""
+    """Objective to maximise: a statistic of the returns over seeds, or the area under the evaluation curve."""
     sampler: Literal["tpe", "cmaes", "random", "gp", "nsga2"] = "tpe"
-    """Who proposes; nsga2 searches return against seconds."""
+    """Optuna sampler; nsga2 also minimises seconds."""
     pruner: Literal["median", "hyperband", "halving", "none"] | None = None
-    """Who stops hopeless trials early; by default median, and none for nsga2."""
+    """Optuna pruner, which stops trials early; by default median, and none with nsga2."""
     space: str | None = None
-    """A TOML file of narrower ranges: name = [low, high], name = [choices], or name = value to fix it."""
+    """TOML file of narrower ranges: name = [low, high], name = [choices], or name = value to fix an option."""
     fix: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Options held at a value in every trial but the defaults: name=value ..."""
+    """Options fixed in every trial but the defaults: name=value ..."""
     storage: str | None = None
     """SQL URL of the study's storage, such as postgresql://user:password@host/name; by default a journal file."""
     top: int = 3
-    """How many of the best trials are run again on fresh seeds; 0 is none."""
+    """Number of the best trials to train again on held-out seeds; 0 skips the final evaluation."""
     held_out_seeds: int = 10
-    """Training seeds of those final runs."""
+    """Number of training seeds of the final evaluation, which no trial uses."""
     final_episodes: int = 100
-    """Whole episodes, new to all, that each final run is judged on."""
+    """Number of evaluation episodes per final run."""
     export: str | None = None
-    """Write the winner to this TOML file, for q2pi train --preset."""
+    """TOML file to write the winner to, for q2pi train --preset."""
     dashboard: bool = False
     """Open optuna-dashboard on an existing study instead of searching."""
 
@@ -99,7 +103,7 @@ def _check(options: Options[Any]) -> None:
     at_least(options, 1, "trials", "seeds", "workers", "held_out_seeds", "final_episodes")
     at_least(options, 0, "top")
     if options.sampler == "nsga2" and options.pruner not in (None, "none"):
-        raise UserError(f"--pruner {options.pruner}: a search against seconds (--sampler nsga2) prunes nothing")
+        raise UserError(f"--pruner {options.pruner}: it must be none with --sampler nsga2, which minimises seconds")
     at_least(options.config, 1, "evaluation_episodes")
     if options.export is not None and (
         Path(options.export).suffix != ".toml" or not Path(options.export).parent.is_dir()
@@ -108,7 +112,7 @@ def _check(options: Options[Any]) -> None:
 
 
 def tune(options: Options[Any]) -> int:
-    """Search, judge and report; return the exit status."""
+    """Search, evaluate and report; return the exit status."""
     from q2pi.runs import locks
     from q2pi.tuning import storage
     from q2pi.tuning.plan import StudyFolder, check_same
@@ -127,64 +131,66 @@ def tune(options: Options[Any]) -> int:
         plan = known
     runs = max(options.trials, options.top * options.held_out_seeds)
     check_side_by_side([estimate(plan.base), estimate(largest(plan))], options.workers, runs)
-    kept = storage.open_storage(folder, options.storage)
+    opened = storage.open_storage(folder, options.storage)
     lock = locks.take(folder.lock)
     if lock is None:
         raise UserError(f"{folder.path} is in use: another q2pi tune works on it")
-    with lock:
+    executor = LocalProcesses(options.workers)
+    with lock, StopRequest("saving checkpoints") as stop:
         if not folder.plan_file.is_file():
             folder.write(plan)
-        storage.create_study(folder, plan, kept)
+        storage.create_study(folder, plan, opened)
         _announce(folder, plan, options)
-        crew = search(folder, plan, options.storage, options.trials, options.workers)
-        if crew.ended != "done":
-            return _early(folder, crew.line, crew.status)
-        return _judge(folder, plan, options, storage.load_study(plan, kept))
+        outcome = search(folder, plan, options.storage, options.trials, options.workers, executor, stop)
+        if outcome.state != "done":
+            return _end_early(folder, outcome)
+        return _evaluate(folder, plan, options, storage.load_study(plan, opened), executor, stop)
 
 
 def _dashboard(folder: "StudyFolder", url: str | None) -> int:
-    """Show what is there; no other option of the study has to be repeated."""
+    """Serve an existing study; its other options need not be repeated."""
     from q2pi.tuning import storage
 
     if not folder.plan_file.is_file():
         raise UserError(f"--dashboard: {folder.path} is no study yet")
-    where = folder.read().storage
-    if storage.without_password(url) != where:
-        raise UserError(f"--dashboard: the trials of {folder.path} are in {where}; name it with --storage")
+    location = folder.read().storage
+    if storage.without_password(url) != location:
+        raise UserError(f"--dashboard: the trials of {folder.path} are in {location}; name it with --storage")
     return storage.serve(storage.open_storage(folder, url))
 
 
-def _judge(folder: "StudyFolder", plan: "Plan", options: Options[Any], study: Any) -> int:
-    """Run the best and the defaults on fresh seeds, write the report and the preset."""
+def _evaluate(
+    folder: "StudyFolder", plan: "Plan", options: Options[Any], study: Any, executor: "Executor", stop: "Stop"
+) -> int:
+    """Train the best trials and the defaults on held-out seeds, write the report and the preset."""
     from q2pi.tuning.export import write_preset
-    from q2pi.tuning.final import candidates, results
+    from q2pi.tuning.final import candidates, evaluate_candidates, results
     from q2pi.tuning.report import write_report
-    from q2pi.tuning.search import judge
 
     result = None
-    who = candidates(plan, study, options.top)
-    if options.top and len(who) > 1:
+    chosen = candidates(plan, study, options.top)
+    if options.top and len(chosen) > 1:
         seeds = plan.held_out_seeds(options.held_out_seeds)
-        crew = judge(folder, who, seeds, options.final_episodes, options.workers)
-        if crew.ended != "done":
-            return _early(folder, crew.line, crew.status)
-        result = results(folder, plan, who, seeds, options.final_episodes)
+        outcome = evaluate_candidates(folder, chosen, seeds, options.final_episodes, executor, stop)
+        if outcome.state != "done":
+            return _end_early(folder, outcome)
+        result = results(folder, plan, chosen, seeds, options.final_episodes)
         Console().print(_final_table(result))
         print(result["statement"])
     print(f"report: {write_report(folder, plan, study, result)}")
     if options.export is None:
         return 0
     if result is None:
-        raise UserError("--export: no trial was run on fresh seeds, so there is no winner (--top)")
-    winner = next(one for one in who if one.label == result["winner"])
+        raise UserError("--export: no trial was trained on held-out seeds, so there is no winner (--top)")
+    winner = next(candidate for candidate in chosen if candidate.label == result["winner"])
     write_preset(Path(options.export), winner.config, f"Found by q2pi tune: {result['statement']}.")
     print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {options.export}")
     return 0
 
 
 def _final_table(result: dict[str, Any]) -> Table:
-    """Return the contenders' table for a terminal."""
-    table = Table(title=f"{result['objective']} on {len(result['seeds'])} fresh seeds", title_justify="left")
+    """Return the table of candidates for a terminal."""
+    table = Table(title=f"{result['objective']} on {len(result['seeds'])} held-out seeds", title_justify="left")
     for head in ("", "estimate [95 %]", f"to the defaults [{100 * result['difference_confidence']:.3g} %]", "verdict"):
         table.add_column(head)
     for entry in result["candidates"]:
@@ -208,8 +214,8 @@ def _plan(options: Options[Any]) -> "Plan":
     if options.seeds > HELD_OUT:
         raise UserError(f"--seeds {options.seeds} is out of range: it must be at most {HELD_OUT}")
     frequency = config.evaluation_frequency or max(1, config.total_timesteps // EVALUATIONS)
-    saving = min(config.checkpoint_frequency or config.total_timesteps, frequency)
-    base = resolve(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving))
+    saving_frequency = min(config.checkpoint_frequency or config.total_timesteps, frequency)
+    base = resolve(dataclasses.replace(config, evaluation_frequency=frequency, checkpoint_frequency=saving_frequency))
     space, fixed = narrow(base, options.space, [word for words in options.fix for word in words])
     if not space:
         raise UserError("every option of the space is fixed: there is nothing to search")
@@ -236,8 +242,8 @@ def _announce(folder: "StudyFolder", plan: "Plan", options: Options[Any]) -> Non
     )
 
 
-def _early(folder: "StudyFolder", line: str, status: int) -> int:
-    if line:
-        print(f"q2pi: {line}", file=sys.stderr)
+def _end_early(folder: "StudyFolder", outcome: "Outcome") -> int:
+    if outcome.reason:
+        print(f"q2pi: {outcome.reason}", file=sys.stderr)
     print(f"{folder.path} is kept as it is; the same command continues it", flush=True)
-    return status
+    return outcome.exit_status

@@ -1,29 +1,26 @@
-"""When a run's evaluations are made: at once on the CPU; beside training where that has an accelerator to itself.
+"""Evaluations during training: blocking on the CPU; in a subprocess if training has an accelerator.
 
-    judge = judge_of(config)
-    judge.begin(agent, step)
-    for evaluation in judge.finished(wait=False):
+    evaluator = make_evaluator(config)
+    evaluator.start(agent, step)
+    for evaluation in evaluator.finished(wait=False):
         ...
-    judge.close()
+    evaluator.close()
 
-Beside training an evaluation is made in a process of its own, on one core and in fp32, of the weights as they were. The
-process is one of Python's own and not of `multiprocessing`, which would run a user's script a second time.
+A background evaluation runs on one CPU core, in fp32, with a copy of the weights.
 """
 
-import contextlib
 import dataclasses
-import json
-import os
-import subprocess
-import sys
+import tempfile
+import threading
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 
 from q2pi.acceleration.device import device_of
 from q2pi.algorithms.base import Agent
@@ -33,6 +30,8 @@ from q2pi.envs import make_envs
 from q2pi.envs.spec import is_atari
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation, evaluate
+from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
+from q2pi.parallel.local import LocalProcesses
 
 
 class Evaluator(Protocol):
@@ -40,26 +39,29 @@ class Evaluator(Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an evaluation has begun that `finished` has not returned."""
+        """Whether an evaluation was started that `finished` has not returned."""
 
     def start(self, agent: Agent, step: int) -> None:
-        """Judge the agent as it is now, after `step` agent steps."""
+        """Start an evaluation of the agent's current weights, after `step` agent steps of training."""
 
     def finished(self, wait: bool) -> list[Evaluation]:
-        """Return what is done since the last call, oldest first; all that has begun if it may `wait`."""
+        """Return the evaluations that finished since the last call, oldest first; if `wait`, all that were started."""
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel pending evaluations."""
 
 
 def make_evaluator(config: ResolvedConfig[Any]) -> Evaluator:
-    """Return the judge of a run. Only Atari games are judged beside it: another process may not know a user's world."""
-    beside = is_atari(config.env.env_id) and device_of(config.device).type != "cpu"
-    return BackgroundEvaluator(config) if beside else BlockingEvaluator(config)
+    """Return the evaluator of a run.
+
+    Only Atari is evaluated in a subprocess: a user's registered environment may not exist there.
+    """
+    in_background = is_atari(config.env.env_id) and device_of(config.device).type != "cpu"
+    return BackgroundEvaluator(config) if in_background else BlockingEvaluator(config)
 
 
 class BlockingEvaluator:
-    """Training stops for an evaluation."""
+    """Training waits for each evaluation."""
 
     def __init__(self, config: ResolvedConfig[Any]) -> None:
         self._config = config
@@ -81,71 +83,103 @@ class BlockingEvaluator:
 
 
 class BackgroundEvaluator:
-    """Training goes on; evaluations are made one after the other in a process that starts with the first.
+    """Training continues during an evaluation.
 
-    One that begins before the last is done is waited for, as is that: checkpoints come when no evaluation is under way.
+    At most one evaluation is pending: starting another blocks until both have finished. Checkpoints wait for pending
+    evaluations.
     """
 
-    def __init__(self, config: ResolvedConfig[Any]) -> None:
-        # What `auto` stood for is settled already, and the CPU of a machine with an accelerator has no need of bf16.
+    def __init__(self, config: ResolvedConfig[Any], executor: Executor | None = None) -> None:
+        """Prepare; `executor` runs one job at a time, by default a process on this machine."""
+        # bf16 was chosen for the accelerator; it is slower than fp32 on the CPU
         self._config = dataclasses.replace(config, device="cpu", precision="fp32")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._messenger = ThreadPoolExecutor(1)
-        self._begun: deque[Future[Evaluation]] = deque()
+        self._executor = executor or LocalProcesses(1)
+        self._folder = tempfile.TemporaryDirectory(prefix="q2pi-evaluation-")
+        self._closing = threading.Event()
+        self._pending: deque[tuple[int, Future[JobStatus]]] = deque()
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._begun)
+        return bool(self._pending)
 
     def start(self, agent: Agent, step: int) -> None:
-        self._process = self._process or _start()
-        weights = save(_snapshot(agent))
-        header = {"config": to_table(self._config), "step": step, "bytes": len(weights)}
-        self._begun.append(self._messenger.submit(_ask, self._process, header, weights))
-        if len(self._begun) > 1:
-            wait(self._begun)
+        self._wait()  # the file of weights is read by the pending evaluation
+        weights = Path(self._folder.name) / "weights.safetensors"
+        save_file(_weights(agent), weights)
+        arguments = {"config": to_table(self._config), "step": step, "weights": str(weights)}
+        task = "q2pi.evaluation.background:evaluate_weights"
+        # threads=1: OpenMP threads on every core would slow down the emulators of training
+        job = Job(f"evaluation at step {step}", task, arguments, threads=1, on_stop="kill")
+        is_second = self.is_busy
+        self._pending.append((step, self._run(job)))
+        if is_second:
+            self._wait()
 
     def finished(self, wait: bool) -> list[Evaluation]:
         done = []
-        while self._begun and (wait or self._begun[0].done()):
-            done.append(self._begun.popleft().result())
+        while self._pending and (wait or self._pending[0][1].done()):
+            step, status = self._pending.popleft()
+            done.append(_evaluation(step, status.result()))
         return done
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._messenger.shutdown(cancel_futures=True)
-            with contextlib.suppress(BrokenPipeError), self._process:
-                pass
+        self._closing.set()
+        self._wait()
+        self._folder.cleanup()
+
+    def _wait(self) -> None:
+        wait([status for _, status in self._pending])
+
+    def _run(self, job: Job) -> "Future[JobStatus]":
+        """Run a job in a thread, which waits for the pipe of its process; return its last status."""
+        last: Future[JobStatus] = Future()
+
+        def run() -> None:
+            try:
+                *_, status = self._executor.run([job], self._closing.is_set)
+                last.set_result(status)
+            except Exception as problem:
+                last.set_exception(problem)
+
+        threading.Thread(target=run, daemon=True).start()
+        return last
 
 
-def _start() -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "q2pi.evaluation.background"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a pool as large as the machine would hold up training's emulators
-        start_new_session=True,  # Ctrl-C at the terminal is for the training, which waits for its evaluations
-    )
+def evaluate_weights(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
+    """Task of a background evaluation.
+
+    Args:
+        arguments: `config`, the run's configuration as a table; `step`, agent steps of training; `weights`, path of a
+            safetensors file with the agent's networks.
+        emit, stop: unused: the process of an evaluation is killed on stop.
+
+    Returns:
+        `protocol` and `episodes` of the `Evaluation`.
+    """
+    table = arguments["config"]
+    config = resolve(from_table(default_config(table["algorithm"]), table, "the run's configuration"))
+    evaluation = _evaluate(config, _agent(config, load_file(arguments["weights"])), arguments["step"])
+    episodes = [dataclasses.asdict(episode) | {"actions": episode.actions.tolist()} for episode in evaluation.episodes]
+    return {"protocol": evaluation.protocol, "episodes": episodes}
 
 
-def _ask(process: "subprocess.Popen[bytes]", header: dict[str, Any], weights: bytes) -> Evaluation:
-    """Send a line of JSON and weights as safetensors to the process that judges, and wait for its line of JSON."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(header).encode() + b"\n" + weights)
-        process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise ChildProcessError(f"the process that judges ended with status {process.wait()}")
-    answer = json.loads(line)
-    episodes = [Episode(**entry | {"actions": np.array(entry["actions"])}) for entry in answer["episodes"]]
-    return Evaluation(header["step"], tuple(episodes), answer["protocol"])
+def _evaluation(step: int, status: JobStatus) -> Evaluation:
+    """Return the result of a job.
+
+    Raises:
+        ChildProcessError: the job failed.
+    """
+    if status.state != "finished":
+        problem = ChildProcessError(f"the {status.job.name} failed: {status.reason or status.state}")
+        if status.traceback:
+            problem.add_note(status.traceback)
+        raise problem
+    episodes = [Episode(**entry | {"actions": np.array(entry["actions"])}) for entry in status.message["episodes"]]
+    return Evaluation(step, tuple(episodes), status.message["protocol"])
 
 
-def _snapshot(agent: Agent) -> dict[str, torch.Tensor]:
-    """Return what an agent that sees images acts by, on the CPU."""
+def _weights(agent: Agent) -> dict[str, torch.Tensor]:
+    """Return a copy of the networks' tensors on the CPU, by network and name."""
     return {
         f"{name}/{key}": tensor.cpu().contiguous()
         for name, network in agent.networks().items()
@@ -153,36 +187,15 @@ def _snapshot(agent: Agent) -> dict[str, torch.Tensor]:
     }
 
 
-def _acting(config: ResolvedConfig[Any], snapshot: Mapping[str, torch.Tensor]) -> Agent:
-    """Return an agent that acts by a snapshot."""
+def _agent(config: ResolvedConfig[Any], weights: Mapping[str, torch.Tensor]) -> Agent:
+    """Return an agent with the given weights."""
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
     envs.close()
     for name, network in agent.networks().items():
-        network.load_state_dict({key: snapshot[f"{name}/{key}"] for key in network.state_dict()})
+        network.load_state_dict({key: weights[f"{name}/{key}"] for key in network.state_dict()})
     return agent
 
 
 def _evaluate(config: ResolvedConfig[Any], agent: Agent, step: int) -> Evaluation:
     return evaluate(agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED)
-
-
-def main() -> None:
-    """Judge what standard input asks for until it ends, and answer on standard output."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    while line := sys.stdin.buffer.readline():
-        work = json.loads(line)
-        config = resolve(
-            from_table(default_config(work["config"]["algorithm"]), work["config"], "the run's configuration")
-        )
-        agent = _acting(config, load(sys.stdin.buffer.read(work["bytes"])))
-        evaluation = _evaluate(config, agent, work["step"])
-        episodes = [
-            dataclasses.asdict(episode) | {"actions": episode.actions.tolist()} for episode in evaluation.episodes
-        ]
-        print(json.dumps({"protocol": evaluation.protocol, "episodes": episodes}), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,21 +6,28 @@ begins a new run, continues an interrupted one from its newest checkpoint bit fo
 finished. Calling it again is always safe.
 """
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from q2pi.config import ResolvedConfig, resolve
+from q2pi.algorithms.registry import default_config
+from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.errors import UserError
+from q2pi.parallel.executor import Emit, Job, Message, Stop, never
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
-from q2pi.training.events import Event, Finished, Interrupted
+from q2pi.training.events import Diverged, Event, Finished, Interrupted
 from q2pi.training.loop import run
 from q2pi.types import State
+
+EMIT_SECONDS = 0.5
+"""Seconds between two messages of a job."""
 
 
 def execute(
@@ -28,7 +35,7 @@ def execute(
     path: Path | str | None,
     *,
     sinks: Sequence[Sink] = (),
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = never,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Finished | Interrupted | None:
     """Train what is left of one run; return its last event, or None if it was finished already.
@@ -63,6 +70,59 @@ def execute(
             last = event
     assert isinstance(last, Finished | Interrupted)
     return last
+
+
+def run_job(name: str, path: Path | str, config: ResolvedConfig[Any]) -> Job:
+    """Return a job that trains what is left of one run; `name` is its name in messages."""
+    arguments = {"path": str(path), "config": to_table(config)}
+    return Job(name, "q2pi.runs.execute:execute_job", arguments, threads=config.threads, cpus=config.threads or 1)
+
+
+def execute_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
+    """Task of `run_job`: execute a run.
+
+    Args:
+        arguments: `path` of the run folder and the run's `config` as a table.
+        emit: receives {"step": agent steps} at most twice a second.
+        stop: see `execute`.
+
+    Returns:
+        The agent steps at the end, and whether the run was stopped before its end.
+
+    Raises:
+        UserError: see `execute`; also if training diverged.
+    """
+    path, table = arguments["path"], arguments["config"]
+    config = resolve(from_table(default_config(table["algorithm"]), table, path))
+    try:
+        last = execute(config, path, sinks=[_StepMessages(emit)], stop=stop, warn=_warn)
+    except Diverged as problem:
+        raise UserError(f"training diverged: {problem}") from problem
+    step = config.total_timesteps if last is None else last.step
+    return {"step": step, "stopped": isinstance(last, Interrupted)}
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class _StepMessages:
+    """A sink that emits the agent steps at most twice a second."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self.last_emit = -EMIT_SECONDS
+
+    def write(self, event: Event) -> None:
+        if time.monotonic() - self.last_emit > EMIT_SECONDS:
+            self.last_emit = time.monotonic()
+            self.emit({"step": event.step})
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def is_finished(path: Path | str) -> bool:

@@ -30,43 +30,58 @@ from typing import Any
 
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, override, resolve, to_table
+from q2pi.config import ResolvedConfig, RunConfig, override, resolve, to_table
 from q2pi.errors import UserError, suggest
+from q2pi.parallel.executor import Job
 from q2pi.runs.estimate import check_side_by_side, estimate
-from q2pi.runs.execute import is_finished
+from q2pi.runs.execute import is_finished, run_job
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import read_config
-from q2pi.runs.pool import Job
 from q2pi.training.presets import configure
 
 KEYS = ("algorithms", "env_ids", "seeds", "workers", "options", "grid", "algorithm")
-ELSEWHERE = {"seed": "seeds", "env_id": "env_ids", "algorithm": "algorithms"}
+FROM_LISTS = {"seed": "seeds", "env_id": "env_ids", "algorithm": "algorithms"}
 """Options that a sweep sets from a list of its own."""
 Grid = dict[str, list[Any]]
 """Option -> the values it takes, one for an option that is fixed."""
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """All runs of a sweep, in the order in which they begin: seed by seed, so that early results compare."""
+class SweepRun:
+    """One run of a sweep."""
 
-    jobs: tuple[Job, ...]
+    name: str
+    """Path of its folder below the sweep's folder; its name in messages."""
+    path: Path
+    config: ResolvedConfig[Any]
+
+    @property
+    def job(self) -> Job:
+        """Train what is left of the run."""
+        return run_job(self.name, self.path, self.config)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of a sweep, in the order in which they begin: seed by seed, so that early results are comparable."""
+
+    runs: tuple[SweepRun, ...]
     workers: int
 
-    def unfinished(self) -> list[Job]:
+    def unfinished(self) -> list[SweepRun]:
         """Return the runs that have not reached their budget."""
-        return [job for job in self.jobs if not is_finished(job.path)]
+        return [run for run in self.runs if not is_finished(run.path)]
 
 
 def read_sweep(file: Path, root: Path) -> Sweep:
-    """Return the sweep that a TOML file describes, its runs in folders below `root`; nothing is written.
+    """Return the sweep that a TOML file describes, with run folders below `root`; nothing is written.
 
-    Every configuration is settled and within its bounds; `check` asks in addition what this machine and what lies in
-    the folders say.
+    Every configuration is resolved and within its bounds. `check` compares them with this machine and with existing
+    folders.
 
     Raises:
-        UserError: a file that cannot be read, or anything in it that is unknown, empty, of the wrong kind, out of its
-            bounds or listed twice.
+        UserError: the file cannot be read, or an entry is unknown, empty, of the wrong type, out of its bounds or
+            listed twice.
     """
     table = _load(file)
     names, env_ids = _list_of(file, table, "algorithms", str), _list_of(file, table, "env_ids", str)
@@ -80,7 +95,7 @@ def read_sweep(file: Path, root: Path) -> Sweep:
         raise UserError(f"{file}: workers = {workers!r}: it must be a whole number of at least 1")
     grids = {name: _grid(file, table, name) for name in names}
     varied = _varied(table, grids)
-    jobs = []
+    runs = []
     for seed, env_id, name in itertools.product(seeds, env_ids, names):
         for values in itertools.product(*grids[name].values()):
             choice = dict(zip(grids[name], values, strict=True))
@@ -89,23 +104,27 @@ def read_sweep(file: Path, root: Path) -> Sweep:
             except UserError as problem:
                 raise UserError(f"{file}: {name} on {env_id}: {problem}") from problem
             label = _label(config, {key: choice[key] for key in choice if key in varied[name]})
-            jobs.append(Job(label, root / label, config))
-    _refuse_duplicates(file, jobs)
-    return Sweep(tuple(jobs), workers)
+            runs.append(SweepRun(label, root / label, config))
+    _refuse_duplicates(file, runs)
+    return Sweep(tuple(runs), workers)
 
 
 def check(sweep: Sweep) -> None:
-    """Raise a UserError for the first run that an environment, this machine's memory or a folder does not admit."""
+    """Check each run against its environment, this machine's memory and existing folders.
+
+    Raises:
+        UserError: the first problem.
+    """
     needs = {}
-    for job in sweep.jobs:
-        _check_folder(job)
-        key = json.dumps(to_table(dataclasses.replace(job.config, seed=0)), sort_keys=True)
+    for run in sweep.runs:
+        _check_folder(run)
+        key = json.dumps(to_table(dataclasses.replace(run.config, seed=0)), sort_keys=True)
         if key not in needs:
             try:
-                needs[key] = estimate(job.config)
+                needs[key] = estimate(run.config)
             except UserError as problem:
-                raise UserError(f"{job.name}: {problem}") from problem
-    check_side_by_side(needs.values(), sweep.workers, len(sweep.jobs))
+                raise UserError(f"{run.name}: {problem}") from problem
+    check_side_by_side(needs.values(), sweep.workers, len(sweep.runs))
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -147,18 +166,18 @@ def _is_int(value: Any) -> typing.TypeGuard[int]:
 
 
 def _grid(file: Path, table: Mapping[str, Any], algorithm: str) -> Grid:
-    """Return the values of every option of one algorithm's runs; its own table goes before [options] and [grid]."""
+    """Return the values of every option of one algorithm's runs; its own table overrides [options] and [grid]."""
     config = default_config(algorithm)
     options, grid, own = table.get("options", {}), table.get("grid", {}), _own(file, table, algorithm)
     twice = sorted(options.keys() & grid.keys())
     if twice:
-        raise UserError(f"{file}: {twice[0]} stands in both [options] and [grid]")
+        raise UserError(f"{file}: {twice[0]} is in both [options] and [grid]")
     result: Grid = {}
-    for where, part in (("[options]", options), ("[grid]", grid), (f"[algorithm.{algorithm}]", own)):
+    for section, part in (("[options]", options), ("[grid]", grid), (f"[algorithm.{algorithm}]", own)):
         for key, value in part.items():
-            if key in ELSEWHERE:
-                raise UserError(f"{file}: {where} {key}: a sweep takes it from {ELSEWHERE[key]}")
-            result[key] = _values(value, f"{file}: {where} {key} = {value!r}", where, _takes_a_list(config, key))
+            if key in FROM_LISTS:
+                raise UserError(f"{file}: {section} {key}: a sweep takes it from {FROM_LISTS[key]}")
+            result[key] = _values(value, f"{file}: {section} {key} = {value!r}", section, _takes_a_list(config, key))
     return dict(sorted(result.items()))
 
 
@@ -173,14 +192,14 @@ def _own(file: Path, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]
     return found
 
 
-def _values(value: Any, what: str, where: str, takes_a_list: bool) -> list[Any]:
+def _values(value: Any, what: str, section: str, takes_a_list: bool) -> list[Any]:
     """Return the values that an entry of the file lists; a list can be one value of an option such as `hidden`."""
     single = not isinstance(value, list) or (takes_a_list and not any(isinstance(item, list) for item in value))
-    if single and where == "[grid]":
+    if single and section == "[grid]":
         raise UserError(f"{what}: it must be a list of values")
     if single:
         return [value]
-    if where == "[options]":
+    if section == "[options]":
         raise UserError(f"{what}: a list of values belongs in [grid]")
     if not value:
         raise UserError(f"{what}: the list is empty")
@@ -188,7 +207,7 @@ def _values(value: Any, what: str, where: str, takes_a_list: bool) -> list[Any]:
 
 
 def _takes_a_list(config: RunConfig[Any], option: str) -> bool:
-    """Tell whether one value of an option is a list, such as the sizes of `hidden`."""
+    """Return whether one value of an option is a list, such as the sizes of `hidden`."""
     for owner in (config, config.env, config.hyper):
         kind = typing.get_type_hints(type(owner)).get(option)
         if kind is not None:
@@ -198,7 +217,7 @@ def _takes_a_list(config: RunConfig[Any], option: str) -> bool:
 
 
 def _varied(table: Mapping[str, Any], grids: Mapping[str, Grid]) -> dict[str, set[str]]:
-    """Return, for each algorithm, the options that its folders' names hold: those that stand in a list."""
+    """Return, for each algorithm, the options in the names of its folders: those with a list of values."""
     return {
         name: {
             key for key in grid if key in table.get("grid", {}) and key not in table.get("algorithm", {}).get(name, {})
@@ -208,19 +227,23 @@ def _varied(table: Mapping[str, Any], grids: Mapping[str, Grid]) -> dict[str, se
     }
 
 
-def _configure(algorithm: str, env_id: str, seed: int, choice: Mapping[str, Any]) -> RunConfig[Any]:
+def _configure(algorithm: str, env_id: str, seed: int, choice: Mapping[str, Any]) -> ResolvedConfig[Any]:
     options = {"threads": 1, **choice, "seed": seed}
     preset = options.pop("preset", None)
     if preset is not None and not isinstance(preset, str):
         raise UserError(f"preset = {preset!r}: it must be a name or a path")
     config, _ = configure(algorithm, env_id, preset)
-    known = {field.name for owner in (config, config.env, config.hyper) for field in dataclasses.fields(owner)}
+    known = {name for owner in (config, config.env, config.hyper) for name in _option_names(owner)}
     for option in options:
         if option not in known - {"env", "hyper"}:
-            owners = [name for name in registry.names() if hasattr(default_config(name).hyper, option)]
+            owners = [name for name in registry.names() if option in _option_names(default_config(name).hyper)]
             hint = f"; options of one algorithm belong in [algorithm.{owners[0]}]" if owners else suggest(option, known)
             raise UserError(f"unknown option {option!r} of {algorithm}{hint}")
     return resolve(override(config, options))
+
+
+def _option_names(owner: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(owner)}
 
 
 def _label(config: RunConfig[Any], choice: Mapping[str, Any]) -> str:
@@ -239,23 +262,23 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text)
 
 
-def _refuse_duplicates(file: Path, jobs: list[Job]) -> None:
+def _refuse_duplicates(file: Path, runs: list[SweepRun]) -> None:
     paths: set[str] = set()
     configs: dict[str, str] = {}
-    for job in jobs:
-        twin = configs.setdefault(json.dumps(to_table(job.config), sort_keys=True), job.name)
-        if job.name in paths:
-            raise UserError(f"{file}: {job.name} is listed twice")
-        if twin != job.name:
-            raise UserError(f"{file}: {twin} and {job.name} are one run: they have the same configuration")
-        paths.add(job.name)
+    for run in runs:
+        duplicate = configs.setdefault(json.dumps(to_table(run.config), sort_keys=True), run.name)
+        if run.name in paths:
+            raise UserError(f"{file}: {run.name} is listed twice")
+        if duplicate != run.name:
+            raise UserError(f"{file}: {duplicate} and {run.name} are one run: they have the same configuration")
+        paths.add(run.name)
 
 
-def _check_folder(job: Job) -> None:
-    folder = RunFolder(job.path)
+def _check_folder(run: SweepRun) -> None:
+    folder = RunFolder(run.path)
     if not folder.config_file.is_file():
         folder.check_new()
-    elif resolve(read_config(folder)) != job.config:
+    elif resolve(read_config(folder)) != run.config:
         raise UserError(
-            f"{job.path} holds a run of another configuration: name another folder with --runs, or remove it"
+            f"{run.path} holds a run of another configuration: name another folder with --runs, or remove it"
         )

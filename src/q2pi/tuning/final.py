@@ -1,14 +1,14 @@
-"""The honest end of a search: the best trials and the defaults once more, on training seeds and episodes new to all.
+"""The final evaluation of a search: the best trials and the defaults once more, on held-out seeds and episodes.
 
-The best of many noisy measurements owes part of its score to luck; a measurement that did not choose it does not. The
-defaults are trained on the same fresh seeds, so each candidate is compared with them seed by seed. The differences'
-intervals are widened for the number of candidates (Bonferroni), so that one "real" among them is as sure as one alone.
+The best of many noisy measurements is partly lucky; a measurement that did not select it is not. The defaults are
+trained on the same held-out seeds, so each candidate is compared with them seed by seed. The intervals of the
+differences are widened for the number of candidates (Bonferroni): the family-wise error rate is 5 %.
 """
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,39 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from q2pi.config import RunConfig, to_table
+from q2pi.algorithms.registry import default_config
+from q2pi.config import ResolvedConfig, from_table, resolve, to_table
+from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
 from q2pi.runs.execute import execute
+from q2pi.runs.files import write_atomically
 from q2pi.runs.load import evaluate_run
-from q2pi.runs.locks import take
+from q2pi.runs.progress import clock
 from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
 from q2pi.training.events import Diverged, Interrupted
+from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.objective import area, read_curve, read_seconds
 from q2pi.tuning.plan import Objective, Plan, StudyFolder
 from q2pi.tuning.space import value_of
 from q2pi.tuning.trial import config_of
-from q2pi.tuning.workers import Say
 from q2pi.types import Array
 
 FINAL_EVALUATION_SEED = 2_000_003
-"""Seed of the episodes that final runs are judged on; evaluations during training never use it."""
+"""Seed of the episodes of the final evaluation; evaluations during training never use it."""
 CONFIDENCE = 0.95
+BETTER = "significantly better (family-wise 95 %)"
+WORSE = "significantly worse (family-wise 95 %)"
+TOO_FEW = "too few seeds to tell"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is run on fresh seeds."""
+    """A configuration that is trained on the held-out seeds."""
 
     label: str
     """The folder's name: defaults, or trial-7."""
     number: int
-    """The trial's; 0 for the defaults."""
-    config: RunConfig[Any]
+    """The trial's number; 0 for the defaults."""
+    config: ResolvedConfig[Any]
 
 
 def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
@@ -55,61 +61,89 @@ def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
     ]
 
 
-def runs(folder: StudyFolder, who: Candidate, seeds: Sequence[int]) -> list[Path]:
-    """Return the run folders of a contender, one for each seed."""
-    return [folder.final / who.label / f"seed-{seed}" for seed in seeds]
+def runs(folder: StudyFolder, candidate: Candidate, seeds: Sequence[int]) -> list[Path]:
+    """Return the run folders of a candidate, one for each seed."""
+    return [folder.final / candidate.label / f"seed-{seed}" for seed in seeds]
 
 
-def task(
-    path: str, tables: dict[str, Any], seeds: list[int], episodes: int, stop: Callable[[], bool], say: Say
-) -> None:
-    """Train and judge what no other worker is at; what a worker process runs.
+def evaluate_candidates(
+    folder: StudyFolder,
+    chosen: Sequence[Candidate],
+    seeds: Sequence[int],
+    episodes: int,
+    executor: Executor,
+    stop: Stop,
+) -> Outcome:
+    """Train and evaluate each candidate on each held-out seed, if it is not yet, and print the progress.
 
     Args:
-        path: the study's folder.
-        tables: label of a contender -> its configuration as a table.
-        seeds: of training; all contenders take the first one, then the second.
-        episodes: to judge each run on.
-        stop: whether to save and end.
-        say: tells the master of each run that was judged.
+        folder: the study's folder.
+        chosen: the candidates.
+        seeds: training seeds; all candidates are trained on the first one, then on the second.
+        episodes: number of evaluation episodes of each run.
+        executor: runs one job for each run.
+        stop: running jobs then save checkpoints, and the same call continues them later.
     """
-    folder = StudyFolder(path)
-    plan = folder.read()
-    for seed in seeds:
-        for name, table in tables.items():
-            run = folder.final / name / f"seed-{seed}"
-            if stop() or is_evaluated(run, episodes) or not (owner := take(run.with_suffix(".owner"))):
-                continue
-            with closing(owner):
-                config = dataclasses.replace(config_of(plan, table), seed=seed)
-                if not is_evaluated(run, episodes) and judge(run, config, episodes, stop):
-                    say({"kind": "judged", "label": name, "seed": seed})
+    everything = {
+        f"{candidate.label} on seed {seed}": (run, dataclasses.replace(candidate.config, seed=seed))
+        for seed in seeds
+        for candidate in chosen
+        for run in runs(folder, candidate, [seed])
+    }
+    missing = {name: entry for name, entry in everything.items() if not is_evaluated(entry[0], episodes)}
+    start, finished = time.monotonic(), 0
+
+    def show(status: JobStatus) -> None:
+        nonlocal finished
+        if status.state != "finished":
+            return
+        finished += 1
+        left = (time.monotonic() - start) / finished * (len(missing) - finished)
+        done = f"{len(everything) - len(missing) + finished} of {len(everything)} runs"
+        print(f"held-out seeds: {done}, the last {status.job.name}; left {clock(left)}", flush=True)
+
+    labels = ", ".join(candidate.label for candidate in chosen)
+    print(f"held-out seeds: {labels} on {len(seeds)} new seeds each", flush=True)
+    jobs = [final_job(name, run, config, episodes) for name, (run, config) in missing.items()]
+    return run_all(jobs, executor, stop, show)
 
 
-def judge(run: Path, config: RunConfig[Any], episodes: int, stop: Callable[[], bool]) -> bool:
-    """Train a run to its end, as far as it is not, and write `judgement.json` into its folder; False if stopped."""
+def final_job(name: str, run: Path, config: ResolvedConfig[Any], episodes: int) -> Job:
+    """Return a job that trains and evaluates one run."""
+    arguments = {"path": str(run), "config": to_table(config), "episodes": episodes}
+    return Job(name, "q2pi.tuning.final:work", arguments, threads=config.threads or 1, restarts=RESTARTS)
+
+
+def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
+    """Task of one final run: train it to its end, if it is not yet, and write `final_evaluation.json` into its folder.
+
+    Args:
+        arguments: `path` of the run folder, its `config` as a table, and the number of evaluation `episodes`.
+        emit: receives a message when the run is trained.
+        stop: the run then saves a checkpoint, and is not evaluated.
+    """
+    run, episodes, table = Path(arguments["path"]), arguments["episodes"], arguments["config"]
+    config = resolve(from_table(default_config(table["algorithm"]), table, str(run)))
     report: dict[str, Any] = {"scores": [], "episodes": episodes}
     try:
-        with closing(execute(config, run, stop)) as events:  # type: ignore[type-var]
-            if any(isinstance(event, Interrupted) for event in events):
-                return False
+        if isinstance(execute(config, run, stop=stop), Interrupted):
+            return {"stopped": True}
+        emit({"state": "trained"})
         report |= evaluate_run(run, episodes, FINAL_EVALUATION_SEED).report()
     except Diverged as problem:
         report["diverged"] = str(problem)
-    temporary = run / ".judgement.json.partial"
-    temporary.write_text(json.dumps(report, indent=1))
-    temporary.replace(run / "judgement.json")
-    return True
+    write_atomically(run / "final_evaluation.json", json.dumps(report, indent=1))
+    return {"stopped": False}
 
 
 def is_evaluated(run: Path, episodes: int) -> bool:
-    """Tell whether a final run is trained and judged on so many episodes."""
-    file = run / "judgement.json"
+    """Return whether a final run is trained and evaluated on so many episodes."""
+    file = run / "final_evaluation.json"
     return file.is_file() and _scores(file, episodes) is not None
 
 
 def _scores(file: Path, episodes: int) -> list[float] | None:
-    """Return the scores of a judgement, NaN where the run diverged, None where it is one on other episodes."""
+    """Return the scores of a final evaluation, NaN if the run diverged, None if the number of episodes differs."""
     report = json.loads(file.read_text())
     if "diverged" in report:
         return [float("nan")] * episodes
@@ -118,7 +152,7 @@ def _scores(file: Path, episodes: int) -> list[float] | None:
 
 
 def statistic(objective: Objective) -> Callable[[Array], float]:
-    """Return what maps scores [seeds, episodes], or areas [seeds, 1], to the objective."""
+    """Return the function from scores [seeds, episodes], or areas [seeds, 1], to the objective."""
     match objective:
         case "iqm":
             return interquartile_mean
@@ -127,18 +161,18 @@ def statistic(objective: Objective) -> Callable[[Array], float]:
     return mean
 
 
-def results(folder: StudyFolder, plan: Plan, who: Sequence[Candidate], seeds: Sequence[int], episodes: int) -> Any:
-    """Return what the final runs say, as a dict that is ready for JSON.
+def results(folder: StudyFolder, plan: Plan, chosen: Sequence[Candidate], seeds: Sequence[int], episodes: int) -> Any:
+    """Return the results of the final runs as a JSON-able dict.
 
-    `contenders` lists the defaults first; each has its estimate with a 95 % bootstrap interval over seeds, one value
-    for each seed, minutes of training, the options in which it differs from the defaults and, but for the defaults,
-    its difference to them with an interval and a verdict.
+    `candidates` lists the defaults first. Each entry has an estimate with a 95 % bootstrap interval over seeds, one
+    value for each seed, minutes of training and the searched options; every entry but the defaults also has the
+    difference to the defaults with an interval and a verdict.
     """
     measure = statistic(plan.objective)
-    scores = [_measured(plan, runs(folder, one, seeds), episodes) for one in who]
-    doubt = (1 - CONFIDENCE) / max(1, len(who) - 1)
+    scores = [_measured(plan, runs(folder, one, seeds), episodes) for one in chosen]
+    alpha = (1 - CONFIDENCE) / max(1, len(chosen) - 1)
     entries: list[dict[str, Any]] = []
-    for one, ours in zip(who, scores, strict=True):
+    for one, ours in zip(chosen, scores, strict=True):
         rows = np.arange(len(seeds))
         entry: dict[str, Any] = {
             "label": one.label,
@@ -153,8 +187,8 @@ def results(folder: StudyFolder, plan: Plan, who: Sequence[Candidate], seeds: Se
         }
         if one.label != "defaults":
             difference = measure(ours) - measure(scores[0])
-            low, high = paired_bootstrap_interval(ours, scores[0], measure, 1 - doubt)
-            verdict = _verdict(low, high, enough=2.0 ** (1 - len(seeds)) <= doubt)
+            low, high = paired_bootstrap_interval(ours, scores[0], measure, 1 - alpha)
+            verdict = _verdict(low, high, enough=2.0 ** (1 - len(seeds)) <= alpha)
             entry |= {"difference": difference, "difference_interval": [low, high], "verdict": verdict}
         entries.append(entry)
     sound = [entry for entry in entries if np.isfinite(entry["estimate"])]
@@ -167,7 +201,7 @@ def results(folder: StudyFolder, plan: Plan, who: Sequence[Candidate], seeds: Se
         "seeds": list(seeds),
         "episodes_per_seed": episodes,
         "final_evaluation_seed": FINAL_EVALUATION_SEED,
-        "difference_confidence": 1 - doubt,
+        "difference_confidence": 1 - alpha,
         "candidates": entries,
         "winner": winner["label"],
         "statement": _statement(winner, entries[0], len(seeds)),
@@ -175,46 +209,41 @@ def results(folder: StudyFolder, plan: Plan, who: Sequence[Candidate], seeds: Se
 
 
 def _measured(plan: Plan, folders: Sequence[Path], episodes: int) -> Array:
-    """Return raw scores [seeds, episodes], or areas [seeds, 1]; NaN where a run diverged."""
-    scores = np.array([_scores(run / "judgement.json", episodes) for run in folders], np.float64)
+    """Return raw scores [seeds, episodes], or areas [seeds, 1]; NaN if a run diverged."""
+    scores = np.array([_scores(run / "final_evaluation.json", episodes) for run in folders], np.float64)
     if plan.objective != "auc":
         return scores
     areas = [area(curve) if (curve := read_curve(run)) else float("nan") for run in folders]
     return np.where(np.isnan(scores[:, :1]), np.nan, np.array(areas)[:, np.newaxis])
 
 
-def options_of(plan: Plan, config: RunConfig[Any]) -> dict[str, Any]:
+def options_of(plan: Plan, config: ResolvedConfig[Any]) -> dict[str, Any]:
     """Return the searched and fixed options of a run by name."""
     return {name: value_of(config, name) for name in [*plan.space, *plan.fixed]}
 
 
 def _verdict(low: float, high: float, enough: bool) -> str:
-    """Say what an interval shows; `enough` seeds are those on which equals would seldom all differ in one direction."""
+    """Return the verdict on an interval; `enough`: a sign test over this many seeds can reach the required level."""
     if np.isnan(low) or np.isnan(high):
         return "a run diverged"
     if not enough:
-        return "too few seeds to tell"
+        return TOO_FEW
     if low > 0:
-        return "really better"
-    return "really worse" if high < 0 else "no difference shown"
+        return BETTER
+    return WORSE if high < 0 else "no difference shown"
 
 
 def _statement(winner: dict[str, Any], defaults: dict[str, Any], seeds: int) -> str:
     """Return the result in one sentence."""
     if winner is defaults:
-        return f"no trial beats the defaults ({defaults['estimate']:.1f}) on {seeds} fresh seeds"
+        return f"no trial beats the defaults ({defaults['estimate']:.1f}) on {seeds} held-out seeds"
     low, high = winner["difference_interval"]
-    sure = {
-        "really better": "the difference is real",
+    conclusion = {
+        BETTER: BETTER,
         "a run diverged": "but the defaults diverge",
-        "too few seeds to tell": "but so few seeds cannot tell",
+        TOO_FEW: "but with so few seeds no difference can be significant",
     }.get(winner["verdict"], "which may be chance")
     return (
-        f"{winner['label']} reaches {winner['estimate']:.1f} on {seeds} fresh seeds, the defaults "
-        f"{defaults['estimate']:.1f}: {winner['difference']:+.1f} [{low:.1f}, {high:.1f}], {sure}"
+        f"{winner['label']} reaches {winner['estimate']:.1f} on {seeds} held-out seeds, the defaults "
+        f"{defaults['estimate']:.1f}: {winner['difference']:+.1f} [{low:.1f}, {high:.1f}], {conclusion}"
     )
-
-
-def table_of(who: Sequence[Candidate]) -> dict[str, Any]:
-    """Return label -> configuration table, for the workers."""
-    return {one.label: to_table(one.config) for one in who}

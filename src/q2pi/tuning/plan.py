@@ -13,7 +13,7 @@ import tomli_w
 from q2pi.algorithms.common import search_space as search
 from q2pi.algorithms.common.search_space import Choice, Range, Space
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, from_table, to_table
+from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.runs.files import write_atomically
 from q2pi.tuning.space import Options
@@ -31,8 +31,8 @@ class Plan:
 
     name: str
     """Of the study in its storage."""
-    base: RunConfig[Any]
-    """The defaults: the prepared run that trial 0 makes, and every trial apart from what it draws."""
+    base: ResolvedConfig[Any]
+    """The defaults: the run of trial 0, and of every other trial except for the options that it draws."""
     space: Space
     fixed: Options
     """Options held at a value in all trials but the defaults."""
@@ -131,7 +131,7 @@ class StudyFolder:
         """
         try:
             table = tomllib.loads(self.plan_file.read_text())
-            base = from_table(default_config(table["base"]["algorithm"]), table["base"], str(self.plan_file))
+            base = resolve(from_table(default_config(table["base"]["algorithm"]), table["base"], str(self.plan_file)))
             space = {name: _range(values) for name, values in table["space"].items()}
             return Plan(**{**table, "base": base, "space": space})
         except FileNotFoundError as problem:

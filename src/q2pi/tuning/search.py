@@ -1,7 +1,6 @@
-"""The search itself: what each worker does, and what a person sees of it."""
+"""The search: what each worker process does, and the progress that a user sees."""
 
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -9,99 +8,103 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from q2pi.errors import UserError
+from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
 from q2pi.runs.progress import clock
-from q2pi.tuning import final
-from q2pi.tuning.final import Candidate, is_evaluated, runs
+from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import first_line, load_study, open_storage
 from q2pi.tuning.trial import claim, work_on
-from q2pi.tuning.workers import Crew, Message, Say
 
 FAILURES = 3
-"""Trials that may fail one after the other before the search stops."""
+"""Consecutive failed trials that stop the search."""
 QUIET_SECONDS = 30.0
-"""Between two lines of progress when nothing happens."""
+"""Seconds between two lines of progress while no trial ends."""
 
 
-def search(folder: StudyFolder, plan: Plan, storage: str | None, wanted: int, workers: int) -> Crew:
-    """Bring a study to `wanted` trials, printing its progress, and return how that ended."""
-    progress = Progress(load_study(plan, open_storage(folder, storage)), wanted, workers)
-    crew = Crew(task, (str(folder.path), storage, wanted), workers, progress.hear, progress.tick)
-    progress.say()
-    crew.run()
-    return crew
+def search(
+    folder: StudyFolder, plan: Plan, storage: str | None, wanted: int, workers: int, executor: Executor, stop: Stop
+) -> Outcome:
+    """Search until a study has `wanted` trials, and print the progress.
+
+    Args:
+        folder, plan: the study.
+        storage: SQL URL of its storage, None for the journal file.
+        wanted: trials in all, the defaults included.
+        workers: number of jobs, each of which works on one trial after the other.
+        executor: runs the jobs.
+        stop: the trials that are running then save checkpoints, and the same call continues them later.
+    """
+    progress = Progress(load_study(plan, open_storage(folder, storage)), wanted)
+    arguments = {"path": str(folder.path), "storage": storage, "wanted": wanted}
+    jobs = [
+        Job(f"worker {number}", "q2pi.tuning.search:work", arguments, threads=1, restarts=RESTARTS)
+        for number in range(1, workers + 1)
+    ]
+    progress.print_line()
+    return run_all(jobs, executor, stop, progress.show)
 
 
-def judge(folder: StudyFolder, who: Sequence[Candidate], seeds: list[int], episodes: int, workers: int) -> Crew:
-    """Run contenders on fresh seeds, as far as they were not yet, printing progress, and return how that ended."""
-    everything = [run for one in who for run in runs(folder, one, seeds)]
-    began, before = time.monotonic(), sum(is_evaluated(run, episodes) for run in everything)
-    done = before
+def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
+    """Task of a worker process: run trials until none is left.
 
-    def hear(message: Message) -> None:
-        nonlocal done
-        done += 1
-        left = (time.monotonic() - began) / (done - before) * (len(everything) - done)
-        what = f"{message['label']} on seed {message['seed']}"
-        print(f"fresh seeds: {done} of {len(everything)} runs, the last {what}; left {clock(left)}", flush=True)
-
-    print(f"fresh seeds: {', '.join(one.label for one in who)} on {len(seeds)} new seeds each", flush=True)
-    crew = Crew(final.task, (str(folder.path), final.table_of(who), seeds, episodes), workers, hear)
-    crew.run()
-    return crew
-
-
-def task(path: str, storage: str | None, wanted: int, stop: Callable[[], bool], say: Say) -> None:
-    """Work on trials until none is left; what a worker process runs.
+    Args:
+        arguments: `path` of the study, URL of its `storage` or None, and the number of `wanted` trials.
+        emit: receives a message when a trial begins, is evaluated, and ends.
+        stop: see `search`.
 
     Raises:
-        UserError: the database is lost; what was running stays so, to be continued.
+        UserError: the database is lost; the worker's trial stays in the state "running", to be continued.
     """
-    folder = StudyFolder(path)
+    folder = StudyFolder(arguments["path"])
     plan = folder.read()
-    study = load_study(plan, open_storage(folder, storage))
+    study = load_study(plan, open_storage(folder, arguments["storage"]))
     try:
-        while not stop() and (claimed := claim(folder, plan, study, wanted)) is not None:
-            say({"kind": "running", "trial": claimed.number, "again": claimed.again})
-            outcome = work_on(folder, plan, study, claimed, stop)
-            say({"kind": outcome.state, "trial": claimed.number, "values": outcome.values, "note": outcome.note})
+        while not stop() and (claimed := claim(folder, plan, study, arguments["wanted"])) is not None:
+            trial = {"trial": claimed.number}
+            emit(trial | {"state": "running", "is_continued": claimed.is_continued})
+            outcome = work_on(folder, plan, study, claimed, stop, lambda step: emit({"step": step}))
+            emit(trial | {"state": outcome.state, "values": list(outcome.values), "note": outcome.note})
     except StorageInternalError as problem:
         raise UserError(f"--storage {plan.storage} was lost: {first_line(problem)}") from problem
+    return {"stopped": stop()}
 
 
 class Progress:
-    """What the master prints."""
+    """Prints the progress of a study."""
 
-    def __init__(self, study: optuna.Study, wanted: int, workers: int) -> None:
-        self.study, self.wanted, self.workers = study, wanted, workers
-        self.began = self.said = time.monotonic()
+    def __init__(self, study: optuna.Study, wanted: int) -> None:
+        self.study, self.wanted = study, wanted
+        self.start = self.last_print = time.monotonic()
         self.ended = 0
         self.failed_in_a_row = 0
 
-    def hear(self, message: Message) -> str | None:
-        number, kind, note = message["trial"], message["kind"], message.get("note")
-        if kind == "running":
-            if message["again"]:
-                print(f"trial {number} goes on from where it was", flush=True)
-            return None
-        if kind == "interrupted":
-            return None
+    def show(self, status: JobStatus) -> str | None:
+        """Print what a worker's status adds; return one line if the study cannot go on."""
+        message = status.message if status.state == "running" else {}
+        failure = None
+        match message.get("state"):
+            case "running" if message["is_continued"]:
+                print(f"trial {message['trial']} continues from its checkpoints", flush=True)
+            case "complete" | "pruned" | "failed":
+                failure = self._end(message)
+        if time.monotonic() - self.last_print > QUIET_SECONDS:
+            self.print_line()
+        return failure
+
+    def _end(self, message: Message) -> str | None:
+        state, note = message["state"], message["note"]
         self.ended += 1
-        self.failed_in_a_row = self.failed_in_a_row + 1 if kind == "failed" else 0
-        end = f"trial {number} {kind}"
-        if message["values"]:
-            end += f": {message['values'][0]:.1f}"
-        print(end + (f" ({note})" if note else ""), flush=True)
-        self.say()
-        return f"{FAILURES} trials in a row failed, the last with {note}" if self.failed_in_a_row >= FAILURES else None
+        self.failed_in_a_row = self.failed_in_a_row + 1 if state == "failed" else 0
+        value = f": {message['values'][0]:.1f}" if message["values"] else ""
+        print(f"trial {message['trial']} {state}{value}" + (f" ({note})" if note else ""), flush=True)
+        self.print_line()
+        if self.failed_in_a_row < FAILURES:
+            return None
+        return f"{FAILURES} trials in a row failed, the last with {note}"
 
-    def tick(self) -> None:
-        if time.monotonic() - self.said > QUIET_SECONDS:
-            self.say()
-
-    def say(self) -> None:
+    def print_line(self) -> None:
         """Print one line on the whole study."""
-        self.said = time.monotonic()
+        self.last_print = time.monotonic()
         trials = self.study.get_trials(deepcopy=False)
         count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
         line = (
@@ -114,12 +117,12 @@ class Progress:
         print(f"{line}; left {self._time_left(count)}", flush=True)
 
     def _time_left(self, count: dict[Any, int]) -> str:
-        over = count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL]
+        ended = count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL]
         if not self.ended:
-            return "--:--" if over < self.wanted else "00:00"
-        return clock((time.monotonic() - self.began) / self.ended * max(0, self.wanted - over))
+            return "--:--" if ended < self.wanted else "00:00"
+        return clock((time.monotonic() - self.start) / self.ended * max(0, self.wanted - ended))
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """Return the completed trial of the highest return, None where there is none."""
+    """Return the completed trial of the highest return, None if there is none."""
     return max((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: t.values[0], default=None)

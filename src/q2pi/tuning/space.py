@@ -10,7 +10,6 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from q2pi.algorithms import registry
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space, ends
 from q2pi.config import RunConfig, check_run, from_table
 from q2pi.errors import UserError
@@ -25,6 +24,12 @@ def changed(config: RunConfig[Any], options: Mapping[str, Any], where: str) -> R
     """Return `config` with options of the algorithm, or `num_envs`, replaced by name."""
     own = {name: value for name, value in options.items() if name == "num_envs"}
     return from_table(config, own | {"hyper": {name: options[name] for name in options if name not in own}}, where)
+
+
+def _repaired(config: RunConfig[Any]) -> RunConfig[Any]:
+    """Return the run whose options fit together; see `AlgorithmConfig.repaired`."""
+    run: RunConfig[Any] = config.hyper.repaired(config)
+    return run
 
 
 def value_of(config: RunConfig[Any], name: str) -> Any:
@@ -127,8 +132,7 @@ def narrow(base: RunConfig[Any], file: str | None, fixes: Sequence[str]) -> tupl
     Raises:
         UserError: an unknown option, a value of the wrong type, or one that the algorithm's `check` refuses.
     """
-    module = registry.find(base.algorithm)
-    space, fixed = dict(module.SPACE), Options()
+    space, fixed = dict(type(base.hyper).SPACE), Options()
     for name, value, where in _entries(file, fixes):
         known = {field.name for field in dataclasses.fields(base.hyper)} | {"num_envs"}
         if name not in known:
@@ -194,15 +198,12 @@ def _narrowed(values: Range, name: str, value: list[Any], where: str) -> Range:
 
 def _check(base: RunConfig[Any], fixed: Options, space: Space, where: str) -> None:
     """Ask the algorithm itself about fixed values and about the ends of ranges."""
-    module = registry.find(base.algorithm)
     base = changed(base, fixed, where)
     trials = [base] if fixed else []
-    trials += [
-        module.settle(changed(base, {name: end}, where)) for name, values in space.items() for end in ends(values)
-    ]
+    trials += [_repaired(changed(base, {name: end}, where)) for name, values in space.items() for end in ends(values)]
     for config in trials:
         try:
             check_run(config)
-            module.check(config)
+            config.hyper.check(config)
         except UserError as problem:
             raise UserError(f"{where}: {problem}") from problem
