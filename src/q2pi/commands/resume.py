@@ -9,6 +9,7 @@ from rich.console import Console
 from q2pi.commands.options import parse
 from q2pi.commands.terminal import TerminalRun
 from q2pi.config import resolve
+from q2pi.runs import checkpoint
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 
@@ -22,6 +23,8 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
     run = RunFolder.open(options.run)
+    if not checkpoint.steps(run.checkpoints):
+        run.newest_checkpoint()  # raises: `execute` would train from the start
     config = resolve(run.config())
     with TerminalRun(config, run.path, Console()) as terminal:
         last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)

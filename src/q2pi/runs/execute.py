@@ -7,7 +7,7 @@ finished. Calling it again is always safe.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
-from q2pi.training.events import Event, Finished, Interrupted
+from q2pi.training.events import Checkpoint, Event, Finished, Interrupted
 from q2pi.training.loop import run
 from q2pi.types import State
 
@@ -56,7 +56,11 @@ def execute(
             sinks = [TensorBoard(folder.tensorboard, step), Recorder(folder, step, seconds_before), *sinks]
         for sink in sinks:
             resources.callback(sink.close)
-        for event in run(config, state, stop):
+        # A sink's exception keeps the suspended generator alive, and with it the environments and the evaluator.
+        for event in resources.enter_context(closing(run(config, state, stop))):
+            if isinstance(event, Checkpoint | Finished):
+                for sink in sinks:
+                    sink.flush()
             for sink in sinks:
                 sink.write(event)
             last = event

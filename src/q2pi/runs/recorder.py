@@ -10,7 +10,7 @@ from typing import Any
 from q2pi.envs.vector import Episode
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder, _replace
-from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
+from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Progress
 
 Entry = dict[str, Any]
 NEWEST_EPISODES = 8
@@ -51,12 +51,9 @@ class Recorder:
                 self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
                 _replace(self.run.evaluation_file, json.dumps(report, indent=1))
             case Checkpoint(step, state):
-                self.flush()
                 # The episodes' files may be newer than the checkpoint that an interrupted run continues from.
                 episodes = {"newest": list(self.newest), "best": self.best}
                 checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._wall_seconds()} | episodes)
-            case Finished():
-                self.flush()
 
     def flush(self) -> None:
         self.metrics.flush()
