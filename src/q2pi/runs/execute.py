@@ -8,6 +8,7 @@ finished. Calling it again is always safe.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,16 @@ def execute(
             return None
         if folder is not None:
             resources.enter_context(folder.locked())
+        # A sink's exception keeps the suspended generator alive, and with it the environments and the evaluator.
+        events = resources.enter_context(closing(run(config, state, stop)))
+        # The loop checks the state and the environment's spaces before its first event: no sink has written by then.
+        started = next(events)
+        if folder is not None:
             folder.tensorboard.mkdir(exist_ok=True)
             sinks = [TensorBoard(folder.tensorboard, step), Recorder(folder, step, seconds_before), *sinks]
         for sink in sinks:
             resources.callback(sink.close)
-        # A sink's exception keeps the suspended generator alive, and with it the environments and the evaluator.
-        for event in resources.enter_context(closing(run(config, state, stop))):
+        for event in chain([started], events):
             if isinstance(event, Checkpoint | Finished):
                 for sink in sinks:
                     sink.flush()
