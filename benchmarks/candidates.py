@@ -15,7 +15,7 @@ ROLLOUT = 8 * 128
 
 
 class Stopwatch:
-    """Agent steps per second between step `begin` and step `end`, told of every step on the way."""
+    """Agent steps per second between step `begin` and step `end`; call `tick` at every step."""
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin, self.end = begin, end
@@ -32,8 +32,8 @@ class Stopwatch:
 
 
 def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **options: Any) -> float:
-    """Time our loop, which tells of its progress every `every` steps."""
-    from q2pi.config import override
+    """Time our loop, which yields `Progress` every `every` steps."""
+    from q2pi.config import override, resolve
     from q2pi.training.events import Progress
     from q2pi.training.loop import run
     from q2pi.training.presets import configure
@@ -44,7 +44,7 @@ def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **opt
         config, quiet | {"total_timesteps": begin + steps, "threads": threads, "log_frequency": every} | options
     )
     watch = Stopwatch(begin, begin + steps)
-    for event in run(config):
+    for event in run(resolve(config)):
         if isinstance(event, Progress):
             watch.tick(event.step)
     return watch.speed()

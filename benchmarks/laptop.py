@@ -1,4 +1,4 @@
-"""The preset `laptop` on Pong and Space Invaders, and Stable-Baselines3's DQN given the same minutes.
+"""`pqn_laptop` on Pong and Space Invaders, and Stable-Baselines3's DQN given the same minutes.
 
     python benchmarks/laptop.py --peer-python .venv-peers/bin/python [--games Pong] [--seeds 3] [--runs runs/laptop]
 
@@ -33,15 +33,14 @@ PEER_SPEED = 85
 
 def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train the preset, or what is left of it; return its minutes, steps, training returns and scores."""
-    from q2pi.config import override
+    from q2pi.config import override, resolve
     from q2pi.runs.execute import execute
     from q2pi.runs.folder import RunFolder
     from q2pi.training.presets import configure
 
     config, _ = configure("pqn_laptop", game)
     options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "eval_epsilon": JUDGED_E}
-    for _ in execute(override(config, options), folder):
-        pass
+    execute(resolve(override(config, options)), folder)
     run = RunFolder.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
     evaluating = np.cumsum([row["seconds"].get("evaluate", 0.0) for row in rows])

@@ -26,7 +26,7 @@ Solution = tuple[int, float] | None
 
 def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
     """Train with one of our presets."""
-    from q2pi.config import override
+    from q2pi.config import override, resolve
     from q2pi.evaluation.evaluate import mean_return
     from q2pi.training.events import Evaluated, Progress
     from q2pi.training.loop import run
@@ -35,7 +35,8 @@ def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
     config, _ = configure(algorithm, "CartPole-v1", preset)
     asked = {"evaluation_frequency": EVERY, "evaluation_episodes": EPISODES, "log_frequency": EVERY}
     seconds, solved = 0.0, False
-    for event in run(override(config, asked | {"seed": seed, "threads": 1, "checkpoint_frequency": 0})):
+    options = asked | {"seed": seed, "threads": 1, "checkpoint_frequency": 0}
+    for event in run(resolve(override(config, options))):
         if isinstance(event, Evaluated):
             solved = mean_return(event.evaluation.episodes) >= SOLVED
         if isinstance(event, Progress):
