@@ -42,7 +42,7 @@ ENVS, DRAWS = 8, 400
 
 
 def coins(agent: dqn.Agent, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return [DRAWS, ENVS] bool: the environments that explored at each step; exploration never draws the greedy action, 2."""
+    """Return [DRAWS, ENVS] bool: the environments that explored at each step. Exploration never draws 2."""
     monkeypatch.setattr(agent, "q_values", lambda observation: np.tile([0.0, 0.0, 1.0], (ENVS, 1)))
     observation = np.zeros((ENVS, 2), np.float32)
     return np.stack([agent.act(observation, ENVS * draw) for draw in range(DRAWS)]) != 2
