@@ -15,7 +15,7 @@ ROLLOUT = 8 * 128
 
 
 class Stopwatch:
-    """Agent steps per second between step `begin` and step `end`, told of every step on the way."""
+    """Agent steps per second between step `begin` and step `end`; call `tick` at every step."""
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin, self.end = begin, end
@@ -32,8 +32,8 @@ class Stopwatch:
 
 
 def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **options: Any) -> float:
-    """Time our loop, which tells of its progress every `every` steps."""
-    from q2pi.config import override
+    """Time our loop, which yields `Progress` every `every` steps."""
+    from q2pi.config import override, resolve
     from q2pi.training.events import Progress
     from q2pi.training.loop import run
     from q2pi.training.presets import configure
@@ -44,7 +44,7 @@ def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **opt
         config, quiet | {"total_timesteps": begin + steps, "threads": threads, "log_frequency": every} | options
     )
     watch = Stopwatch(begin, begin + steps)
-    for event in run(config):
+    for event in run(resolve(config)):
         if isinstance(event, Progress):
             watch.tick(event.step)
     return watch.speed()
@@ -152,9 +152,9 @@ def cleanrl_dqn(steps: int, threads: int) -> float:
             batch = replay.sample(32)
             with torch.no_grad():
                 best = target(batch.next_observations / 255.0).max(dim=1).values
-                goal = batch.rewards.flatten() + 0.99 * best * (1 - batch.dones.flatten())
+                target_q = batch.rewards.flatten() + 0.99 * best * (1 - batch.dones.flatten())
             chosen = main(batch.observations / 255.0).gather(1, batch.actions).squeeze()
-            loss = nn.functional.mse_loss(goal, chosen)
+            loss = nn.functional.mse_loss(target_q, chosen)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -177,7 +177,7 @@ def _cleanrl_game() -> Any:
     return gym.wrappers.FrameStackObservation(game, 4)
 
 
-CONTENDERS: dict[str, dict[str, Callable[[int, int], float]]] = {
+CANDIDATES: dict[str, dict[str, Callable[[int, int], float]]] = {
     "dqn": {
         "Stable-Baselines3 DQN, 1 game": sb3_dqn,
         "CleanRL's DQN loop, 1 game": cleanrl_dqn,

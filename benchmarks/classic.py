@@ -1,4 +1,4 @@
-"""Scores of the presets on small worlds over several seeds, each an ordinary run judged on 100 fresh episodes.
+"""Scores of the presets on small environments over several seeds, each an ordinary run evaluated on 100 new episodes.
 
     python benchmarks/classic.py [--only dqn/CartPole-v1 ...] [--seeds 5] [--workers 2] [--runs runs/classic]
 
@@ -79,8 +79,8 @@ def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
 def table(scores: dict[str, dict]) -> str:
     """Return the scores as a Markdown table."""
     head = [
-        "Made by `python benchmarks/classic.py`. Means over 100 fresh episodes per seed; 95 % interval over seeds.",
-        "Minutes are wall-clock per seed on one thread, evaluation included, two runs side by side.",
+        "Made by `python benchmarks/classic.py`. Means over 100 new episodes per seed; 95 % interval over seeds.",
+        "Minutes are wall-clock per seed on one thread, evaluation included, two runs in parallel.",
         "",
         "| algorithm, environment | steps | seeds | mean [interval] | each | lowest mean - std | minutes | published |",
         "|---|---|---|---|---|---|---|---|",

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from publish import curve, write_rows
 
-from q2pi.config import override
+from q2pi.config import override, resolve
 from q2pi.envs import make_envs
 from q2pi.reports.learning_curves import learning_curves
 from q2pi.runs import benchmark as bench
@@ -32,19 +32,19 @@ from q2pi.training.loop import run
 from q2pi.training.presets import configure
 
 VARIANTS = [(32, "fp32"), (8, "bf16"), (32, "bf16"), (128, "bf16")]
-"""Games side by side and precision."""
+"""Parallel environments and precision."""
 
 
 def losses(device: str, updates: int) -> list[float]:
     """Return the loss of each update of a run whose actions are all random, so that every device sees the same data."""
     config = bench.base_config({"device": device, "precision": "fp32", "num_envs": 4})
     options = {"total_timesteps": bench.STARTS + 4 * updates, "log_frequency": 4, "start_e": 1.0, "end_e": 1.0}
-    rows = [event.metrics for event in run(override(config, options)) if isinstance(event, Progress)]
+    rows = [event.metrics for event in run(resolve(override(config, options))) if isinstance(event, Progress)]
     return [row["loss"] for row in rows if row.get("updates")]
 
 
 def correctness(device: str, updates: int) -> dict[str, Any]:
-    """Return the losses of the CPU and of the device beside one another."""
+    """Return the losses on the CPU and on the device."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     cpu, other = losses("cpu", updates), losses(device, updates)
     differences = [abs(a - b) / max(abs(a), 1e-6) for a, b in zip(cpu, other, strict=True)]
@@ -58,7 +58,7 @@ def correctness(device: str, updates: int) -> dict[str, Any]:
 
 
 def alone(device: str, games: int, steps: int) -> dict[str, Any]:
-    """Return what bounds the speed: emulators that no one learns from, and updates that no one waits for."""
+    """Return the bounds on speed: the emulators without learning, and updates without emulators."""
     config = bench.base_config({"device": device, "precision": "bf16"})
     emulators = make_envs(config.env, games, 1)
     emulators.reset()
@@ -74,7 +74,7 @@ def alone(device: str, games: int, steps: int) -> dict[str, Any]:
 
 
 def peer(device: str, steps: int) -> float | None:
-    """Return agent steps per second of Stable-Baselines3's DQN, one game, where it is installed."""
+    """Return agent steps per second of Stable-Baselines3's DQN, one game, if it is installed."""
     if importlib.util.find_spec("stable_baselines3") is None:
         return None
     from candidates import sb3_dqn
@@ -83,27 +83,27 @@ def peer(device: str, steps: int) -> float | None:
 
 
 def train(device: str, games: int, precision: str, seconds: float, rate: float, out: Path) -> dict[str, Any]:
-    """Train Double DQN under the machado protocol for about so many seconds and keep what it leaves."""
+    """Train Double DQN under the machado protocol for about `seconds` and keep its evidence."""
     steps = max(4_000, int(seconds * rate) // 1_000 * 1_000)
     config, _ = configure("dqn", "SpaceInvaders", "machado")
     options: dict[str, Any] = {"total_timesteps": steps, "num_envs": games, "device": device, "precision": precision}
+    options["double"] = True
     options |= {"buffer_size": min(1_000_000, steps), "learning_starts": min(20_000, steps // 4)}
     options |= {"exploration_fraction": min(1.0, 250_000 / steps), "checkpoint_frequency": 0}
     folder = out / "run"
-    spent = 0.0
-    for event in execute(override(config, options), folder):
-        if isinstance(event, Finished):
-            spent = sum(event.seconds.values())
+    last = execute(resolve(override(config, options)), folder)
+    assert isinstance(last, Finished), f"{folder} holds a finished run: remove it or name another --out"
+    seconds_spent = sum(last.seconds.values())
     ran = RunFolder.open(folder)
     for file in (ran.config_file, ran.evaluation_file):
         shutil.copy(file, out / file.name)
     write_rows(out / "curve.csv", curve(ran))
     learning_curves([ran], out / "learning_curve.png")
-    return {"agent_steps": steps, "seconds": spent, "steps_per_second": steps / spent}
+    return {"agent_steps": steps, "seconds": seconds_spent, "steps_per_second": steps / seconds_spent}
 
 
 def main() -> None:
-    """Run the three parts and write each as soon as it is there."""
+    """Run the three parts and write the result of each at once."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")

@@ -1,8 +1,8 @@
-"""The preset `laptop` on Pong and Space Invaders, and Stable-Baselines3's DQN given the same minutes.
+"""`pqn_laptop` on Pong and Space Invaders, and Stable-Baselines3's DQN given the same minutes.
 
     python benchmarks/laptop.py --peer-python .venv-peers/bin/python [--games Pong] [--seeds 3] [--runs runs/laptop]
 
-Every run has one core and another run beside it on the other. Judged: 30 whole games with raw rewards, up to 30 no-ops,
+Every run has one core, with another run on the other. Evaluated on 30 whole games with raw scores, up to 30 no-ops,
 no sticky actions and epsilon 0.01, for all. The peer has the RL Zoo's settings for Atari but for a warm-up of 5,000
 steps: the Zoo's 100,000 are more than it plays in its time; its schedule falls over the steps that it is expected to
 play. Written into results/laptop: what each run gave (runs/, and a run that is there is not made again: delete its file
@@ -26,26 +26,25 @@ GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
 JUDGED_E = 0.01
-"""Exploration rate while being judged, of both."""
+"""Exploration rate of both during evaluation."""
 PEER_SPEED = 85
 """Agent steps per second that Stable-Baselines3's DQN is expected to make on one core."""
 
 
 def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train the preset, or what is left of it; return its minutes, steps, training returns and scores."""
-    from q2pi.config import override
+    from q2pi.config import override, resolve
     from q2pi.runs.execute import execute
     from q2pi.runs.folder import RunFolder
     from q2pi.training.presets import configure
 
-    config, _ = configure("pqn", game, "laptop")
+    config, _ = configure("pqn_laptop", game)
     options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "eval_epsilon": JUDGED_E}
-    for _ in execute(override(config, options), folder):
-        pass
+    execute(resolve(override(config, options)), folder)
     run = RunFolder.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
-    judging = np.cumsum([row["seconds"].get("evaluate", 0.0) for row in rows])
-    training = (np.array([row["wall_seconds"] for row in rows]) - judging) / 60
+    evaluating = np.cumsum([row["seconds"].get("evaluate", 0.0) for row in rows])
+    training = (np.array([row["wall_seconds"] for row in rows]) - evaluating) / 60
     minutes = np.interp([row["step"] for row in episodes], [row["step"] for row in rows], training)
     return {
         "minutes": training[-1],
@@ -87,8 +86,8 @@ def sb3(game: str, seed: int, minutes: float) -> dict[str, Any]:
     spent = (time.perf_counter() - begun) / 60
     model.exploration_rate = JUDGED_E
     whole = {"terminal_on_life_loss": False, "clip_reward": False}
-    judge = VecFrameStack(make_atari_env(env_id, n_envs=1, seed=1_000 + seed, wrapper_kwargs=whole), n_stack=4)
-    scores, _ = evaluate_policy(model, judge, EPISODES, deterministic=False, return_episode_rewards=True)
+    eval_env = VecFrameStack(make_atari_env(env_id, n_envs=1, seed=1_000 + seed, wrapper_kwargs=whole), n_stack=4)
+    scores, _ = evaluate_policy(model, eval_env, EPISODES, deterministic=False, return_episode_rewards=True)
     return {"minutes": spent, "steps": model.num_timesteps, "returns": returns, "scores": scores}
 
 
@@ -127,8 +126,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def table(scores: dict[str, dict[str, Any]]) -> str:
     """Return the scores as a Markdown table."""
     rows = [
-        "Made by `python benchmarks/laptop.py`. 30 whole games per seed, raw rewards, no sticky actions, epsilon",
-        "0.01; 95 % interval over seeds. Minutes are of training alone, on one core of two, another run on the other.",
+        "Made by `python benchmarks/laptop.py`. 30 whole games per seed, raw scores, no sticky actions, epsilon",
+        "0.01; 95 % interval over seeds. Minutes are training time without evaluation, on one core of two, with "
+        "another run on the other.",
         "",
         "| game | agent | minutes | agent steps | mean [interval] | each seed | mean - std | mean - std of each seed |",
         "|---|---|---|---|---|---|---|---|",

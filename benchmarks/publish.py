@@ -3,8 +3,8 @@
     python benchmarks/publish.py RUN results/NAME [--width 250000] [--published space-invaders-sticky]
 
 Written: config.toml, curve.csv (windows of agent steps), training_returns.csv (wide windows, with intervals),
-evaluation.json, evaluations.csv, the figures, and the playing network's weights in half precision. The command that
-made the run stands in the README.md beside them.
+evaluation.json, evaluations.csv, the figures, and the acting network's weights in half precision. The README.md
+beside them names the command that made the run.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from q2pi.statistics.scores import bootstrap_interval, mean
 
 WINDOW = 10_000
 SCALARS = ("loss", "q", "policy_loss", "value_loss", "entropy")
-TRAINED = ("main", "a2c", "policy")
-"""Names of the network that plays; an algorithm has one of them."""
+TRAINED = ("online", "actor_critic", "policy")
+"""Names of the trained network that acts; an algorithm has one of them."""
 PUBLISHED = {
     "space-invaders-sticky": {
         "Dopamine DQN (Adam + MSE), 5 seeds": [(250_000, 164), (500_000, 250), (750_000, 340), (1_000_000, 415)],
@@ -36,7 +36,7 @@ PUBLISHED = {
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write rows of equal keys as CSV; nothing where there are none."""
+    """Write rows of equal keys as CSV; no file if there are none."""
     if rows:
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

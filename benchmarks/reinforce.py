@@ -40,7 +40,7 @@ SAME = {("episodes", "8 per update"): ("weights", "to go, learned value")}
 
 
 def needed(folder: Path) -> tuple[int, int] | None:
-    """Return (episodes, agent steps) at which the newest episodes first reached the goal; None where they did not."""
+    """Return (episodes, agent steps) at which the newest episodes first reached `GOAL`; None if they did not."""
     newest: deque[float] = deque(maxlen=NEWEST)
     for count, row in enumerate(RunFolder(folder).rows("episode"), start=1):
         newest.append(row["return"])
@@ -50,7 +50,7 @@ def needed(folder: Path) -> tuple[int, int] | None:
 
 
 def train(options: dict[str, Any], seed: int, steps: int, folder: Path) -> None:
-    """Train one run until it reaches the goal or its budget."""
+    """Train one run until it reaches `GOAL` or its budget."""
     if needed(folder) is not None or is_finished(folder):
         return
     config, _ = configure("reinforce", "CartPole-v1", "classic")
@@ -107,7 +107,7 @@ def table(report: dict) -> str:
     head = [
         f"Made by `{report['command']}`: CartPole-v1, {report['seeds']} seeds, "
         f"at most {report['budget']:,} agent steps each.",
-        f"Episodes until the newest {NEWEST} have a mean return of {GOAL:.0f}; a dash where the budget was not enough.",
+        f"Episodes until the newest {NEWEST} have a mean return of {GOAL:.0f}; a dash if the budget was not enough.",
         "",
         "| setting | episodes, each seed | median | agent steps, median |",
         "|---|---|---|---|",

@@ -2,8 +2,8 @@
 
     python benchmarks/solve_cartpole.py --peer-python .venv-peers/bin/python
 
-Solved: the policy's mean over 20 fresh episodes is at least 475. It is asked every 1,000 agent steps; the time it takes
-to ask is left out for all. One thread, one process for each run, five seeds, and each contender its own budget,
+Solved: the policy's mean over 20 new episodes is at least 475. It is evaluated every 1,000 agent steps; the time of
+evaluations is left out for all. One thread, one process for each run, five seeds, and each candidate its own budget,
 over which its schedules fall. Written: results/benchmarks/solve_cartpole.json. Absolute seconds are of one machine.
 """
 
@@ -26,7 +26,7 @@ Solution = tuple[int, float] | None
 
 def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
     """Train with one of our presets."""
-    from q2pi.config import override
+    from q2pi.config import override, resolve
     from q2pi.evaluation.evaluate import mean_return
     from q2pi.training.events import Evaluated, Progress
     from q2pi.training.loop import run
@@ -35,7 +35,8 @@ def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
     config, _ = configure(algorithm, "CartPole-v1", preset)
     asked = {"evaluation_frequency": EVERY, "evaluation_episodes": EPISODES, "log_frequency": EVERY}
     seconds, solved = 0.0, False
-    for event in run(override(config, asked | {"seed": seed, "threads": 1, "checkpoint_frequency": 0})):
+    options = asked | {"seed": seed, "threads": 1, "checkpoint_frequency": 0}
+    for event in run(resolve(override(config, options))):
         if isinstance(event, Evaluated):
             solved = mean_return(event.evaluation.episodes) >= SOLVED
         if isinstance(event, Progress):
@@ -46,7 +47,7 @@ def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
 
 
 def sb3(seed: int, name: str, steps: int, games: int, **settings: Any) -> Solution:
-    """Train Stable-Baselines3's algorithm `name` on `games` games side by side."""
+    """Train Stable-Baselines3's algorithm `name` on `games` parallel environments."""
     import stable_baselines3
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
@@ -54,7 +55,7 @@ def sb3(seed: int, name: str, steps: int, games: int, **settings: Any) -> Soluti
     from stable_baselines3.common.evaluation import evaluate_policy
 
     torch.set_num_threads(1)
-    judge = make_vec_env("CartPole-v1", n_envs=1, seed=1_000 + seed)
+    eval_env = make_vec_env("CartPole-v1", n_envs=1, seed=1_000 + seed)
     solution: list[tuple[int, float]] = []
 
     class Ask(BaseCallback):
@@ -63,7 +64,7 @@ def sb3(seed: int, name: str, steps: int, games: int, **settings: Any) -> Soluti
         def _on_step(self) -> bool:
             if self.num_timesteps - self.last >= EVERY:
                 self.last, asked = self.num_timesteps, time.perf_counter()
-                mean, _ = evaluate_policy(self.model, judge, EPISODES)
+                mean, _ = evaluate_policy(self.model, eval_env, EPISODES)
                 self.asking += time.perf_counter() - asked
                 if mean >= SOLVED:
                     solution.append((self.num_timesteps, time.perf_counter() - begun - self.asking))
@@ -92,7 +93,7 @@ def sb3_ppo(seed: int) -> Solution:
     return sb3(seed, "PPO", 100_000, 8, **updates, **falling)
 
 
-CONTENDERS: dict[str, Callable[[int], Solution]] = {
+CANDIDATES: dict[str, Callable[[int], Solution]] = {
     "Stable-Baselines3 DQN, RL Zoo": sb3_dqn,
     "Stable-Baselines3 PPO, RL Zoo": sb3_ppo,
     "q2pi DQN, CartPole-v1-short": partial(q2pi, algorithm="dqn", preset="CartPole-v1-short"),
@@ -102,25 +103,25 @@ CONTENDERS: dict[str, Callable[[int], Solution]] = {
 
 
 def measure(name: str, seed: int, peer_python: str) -> Solution:
-    """Train one contender with one seed in a process of its own."""
+    """Train one candidate with one seed in a process of its own."""
     python = peer_python if name.startswith("Stable") else sys.executable
-    command = [python, __file__, "--contender", name, "--seed", str(seed)]
+    command = [python, __file__, "--candidate", name, "--seed", str(seed)]
     solution = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return tuple(solution) if solution else None
 
 
 def main() -> None:
-    """Train every contender in turn, seed by seed, and write what it took."""
+    """Train every candidate in turn, seed by seed, and write what it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has stable-baselines3")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.candidate:
-        print(json.dumps(CONTENDERS[options.candidate](options.seed)))
+        print(json.dumps(CANDIDATES[options.candidate](options.seed)))
         return
-    solutions: dict[str, list[Solution]] = {name: [] for name in CONTENDERS}
+    solutions: dict[str, list[Solution]] = {name: [] for name in CANDIDATES}
     for seed in range(1, options.seeds + 1):
         for name, found in solutions.items():
             found.append(measure(name, seed, options.peer_python))

@@ -4,7 +4,7 @@
     make bench TASK=ppo                            PPO beside Stable-Baselines3
 
 All train the same algorithm: DQN with batch 32, one update per 4 agent steps, Adam, epsilon 0.05, or PPO with the RL
-Zoo's settings, the same number of threads, on the same machine (see candidates.py). Each contender runs in a process of
+Zoo's settings, the same number of threads, on the same machine (see candidates.py). Each candidate runs in a process of
 its own; counted is the time between two agent-step counts after learning has begun and warmed up. Rounds alternate, so
 a drift of the machine meets all. Written: results/benchmarks/training_speed.json and .png (ppo_speed for PPO). Absolute
 numbers are of one machine; quote the ratios.
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from candidates import CONTENDERS, PEERS
+from candidates import CANDIDATES, PEERS
 
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 TASKS = {
@@ -30,9 +30,9 @@ TASKS = {
 
 
 def measure(task: str, name: str, peer_python: str, steps: int, threads: int) -> float:
-    """Run one contender in a process of its own and return its agent steps per second."""
+    """Run one candidate in a process of its own and return its agent steps per second."""
     python = peer_python if name in PEERS else sys.executable
-    command = [python, __file__, "--task", task, "--contender", name, "--steps", str(steps), "--threads", str(threads)]
+    command = [python, __file__, "--task", task, "--candidate", name, "--steps", str(steps), "--threads", str(threads)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.splitlines()[-1])
 
@@ -62,17 +62,17 @@ def draw(report: dict, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure every contender in turn, several rounds, and write the report."""
+    """Measure every candidate in turn, several rounds, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has stable-baselines3")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--task", choices=sorted(TASKS), default="dqn")
     parser.add_argument("--steps", type=int, help="agent steps that are timed")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
     options = parser.parse_args()
     file, title, steps = TASKS[options.task]
-    steps, candidates = options.steps or steps, CONTENDERS[options.task]
+    steps, candidates = options.steps or steps, CANDIDATES[options.task]
     if options.candidate:
         print(candidates[options.candidate](steps, options.threads))
         return

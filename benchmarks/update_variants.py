@@ -1,10 +1,10 @@
-"""What each way of making one DQN update costs: milliseconds at batch 32 on Nature's network, in alternating rounds.
+"""Milliseconds of one Double DQN update by variant, at batch size 32 with the Nature network, in alternating rounds.
 
     python benchmarks/update_variants.py [--rounds 5] [--only fp32]
 
-Every variant makes the same update: both networks on the next observations, the main one on the observations, backward,
-Adam. `--only` takes the variants with that word in their names. Written: results/benchmarks/update_variants.json (or
-update_variants_WORD.json), with each round's median. Absolute numbers are of one machine.
+Every variant makes the same update: both networks on the next observations, the online one on the observations,
+backward, Adam. `--only` takes the variants with that word in their names. Written: each round's median, to
+results/benchmarks/update_variants.json (or update_variants_WORD.json). Absolute numbers are of one machine.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from q2pi.acceleration.allocator import keep_freed_memory
 from q2pi.acceleration.precision import Bf16Copy
-from q2pi.algorithms.dqn import loss
+from q2pi.equations import losses, targets
 from q2pi.networks.value import QNetwork
 
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
@@ -30,7 +30,7 @@ OBSERVATION = (4, 84, 84)
 
 
 class Plain(nn.Module):
-    """The same network as torch lays it out by itself."""
+    """The same network as torch lays it out by default."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,21 +65,39 @@ class SpaceToDepth(nn.Module):
         return q.float()
 
 
-def drawn() -> list[Tensor]:
+def random_batch() -> list[Tensor]:
     """Return a batch of random transitions."""
     frames = [torch.randint(0, 256, (BATCH, *OBSERVATION), dtype=torch.uint8) for _ in range(2)]
     action, reward = torch.randint(0, ACTIONS, (BATCH,)), torch.randn(BATCH)
     return [frames[0], action, reward, torch.full((BATCH,), 0.99), frames[1]]
 
 
-def loss_of_one_forward(network: nn.Module, target: nn.Module, *batch: Tensor, **_: object) -> tuple[Tensor, Tensor]:
-    """Return what `loss` does, with one forward pass of the main network over both halves of a double batch."""
+def loss(
+    network: nn.Module,
+    target: Callable[[Tensor], Tensor],
+    observation: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    discount: Tensor,
+    next_observation: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return (loss [], mean of the largest Q []) of a batch, as `q2pi.algorithms.dqn` computes them."""
+    q = network(observation)
+    with torch.no_grad():
+        target_q = targets.q_target(reward, discount, target(next_observation), network(next_observation))
+    return losses.squared(losses.td_errors(q, action, target_q)).mean(), q.detach().amax(1).mean()
+
+
+def loss_of_one_forward(
+    network: nn.Module, target: Callable[[Tensor], Tensor], *batch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `loss` does, with one forward pass of the online network over both halves of a double batch."""
     observation, action, reward, discount, next_observation = batch
     q, ahead = network(torch.cat([observation, next_observation])).chunk(2)
     with torch.no_grad():
         best = ahead.argmax(1, keepdim=True)
-        goal = reward + discount * target(next_observation).gather(1, best).squeeze(1)
-    return (goal - q.gather(1, action[:, None]).squeeze(1)).square().mean(), q.detach().amax(1).mean()
+        target_q = reward + discount * target(next_observation).gather(1, best).squeeze(1)
+    return (target_q - q.gather(1, action[:, None]).squeeze(1)).square().mean(), q.detach().amax(1).mean()
 
 
 def update(
@@ -90,16 +108,16 @@ def update(
     rounded: bool = False,
     loss: Callable[..., tuple[Tensor, Tensor]] = loss,
 ) -> Callable[[], None]:
-    """Return an update in one piece; `rounded`: the target network's weights are rounded to bf16 once."""
-    target, batch = copy.deepcopy(network).requires_grad_(False), drawn()
+    """Return an update in one piece; `rounded` casts the target network's weights to bf16 once."""
+    target, batch = copy.deepcopy(network).requires_grad_(False), random_batch()
     target = Bf16Copy(target, "bf16").network if rounded else target
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
 
     def one() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            value, _ = loss(network, target, *batch, double=True, error="mse")
+            scalar, _ = loss(network, target, *batch)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        scalar.backward()
         optimizer.step()
 
     return one
@@ -107,15 +125,15 @@ def update(
 
 def update_in_halves(network: nn.Module, *, bf16: bool) -> Callable[[], None]:
     """Return an update whose batch is halved between two threads, each with one thread of arithmetic."""
-    target, batch = copy.deepcopy(network).requires_grad_(False), drawn()
+    target, batch = copy.deepcopy(network).requires_grad_(False), random_batch()
     parameters = list(network.parameters())
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
     second = ThreadPoolExecutor(1, initializer=lambda: torch.set_num_threads(1))
 
     def gradient(rows: slice) -> tuple[Tensor, ...]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            value, _ = loss(network, target, *[column[rows] for column in batch], double=True, error="mse")
-        return torch.autograd.grad(value, parameters)
+            scalar, _ = loss(network, target, *[column[rows] for column in batch])
+        return torch.autograd.grad(scalar, parameters)
 
     def one() -> None:
         later = second.submit(gradient, slice(BATCH // 2, BATCH))

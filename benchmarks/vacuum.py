@@ -2,10 +2,10 @@
 
     python benchmarks/vacuum.py [--seeds 10] [--steps 30000] [--workers 2] [--runs runs/vacuum]
 
-DQN is judged twice, greedily and epsilon-greedily at the rate that is best of all; REINFORCE as it is trained, drawing
-its actions. What each learned policy does is computed from its probabilities, with the world as a matrix and the time
-limit of 100 steps, so there is no noise of evaluation; the spread is that of seeds. Finished runs are not trained
-again. Written: results/vacuum/comparison.json, comparison.png and table.md.
+DQN is evaluated twice, greedily and epsilon-greedily at the best rate; REINFORCE as it is trained, drawing its
+actions. The outcome of each learned policy is computed from its probabilities, with the environment as a matrix and
+the time limit of 100 steps, so there is no noise of evaluation; the spread is that of seeds.
+Finished runs are not trained again. Written: results/vacuum/comparison.json, comparison.png and table.md.
 """
 
 import argparse
@@ -97,9 +97,9 @@ def table(report: dict) -> str:
     head = [
         f"Made by `{report['command']}`: {report['seeds']} seeds, {report['agent_steps']:,} agent steps each; "
         f"epsilon {report['epsilon']:.2f}.",
-        "Mean over seeds with its 95 % interval; in brackets the best possible of that kind.",
+        "Mean over seeds with its 95 % interval; in parentheses the best possible of that kind.",
         "",
-        "| policy | reaches the dust | touches a hamster | to and fro | steps | discounted return | P(east), aliased |",
+        "| policy | reaches the dust | touches a hamster | oscillates | steps | discounted return | P(east), aliased |",
         "|---|---|---|---|---|---|---|",
     ]
     rows = []

@@ -1,4 +1,4 @@
-"""Runs that are small enough for tests, and worlds with known answers."""
+"""Runs that are small enough for tests, and environments with known answers."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, override
+from q2pi.config import RunConfig, override, resolve
 from q2pi.equations import exact
 from q2pi.runs import checkpoint
 from q2pi.runs.checkpoint import digest
@@ -62,7 +62,7 @@ def flags(options: dict[str, Any]) -> list[str]:
 def digests(config: RunConfig[Any], state: State | None = None, keep: tuple[int, Path] | None = None) -> dict[int, str]:
     """Return the digest of each checkpoint by its step; save the one of step `keep[0]` in folder `keep[1]`."""
     found = {}
-    for event in run(config, state):
+    for event in run(resolve(config), state):
         if isinstance(event, Checkpoint):
             found[event.step] = digest(event.state)
             if keep is not None and event.step == keep[0]:
@@ -71,7 +71,7 @@ def digests(config: RunConfig[Any], state: State | None = None, keep: tuple[int,
 
 
 class Chain(gymnasium.Env[Any, Any]):
-    """`equations.exact.chain(5)` to be played: one-hot states, right from the last one ends the world with reward 1."""
+    """`equations.exact.chain(5)` to be played: one-hot states, right from the last one terminates with reward 1."""
 
     mdp = exact.chain(5, gamma=0.9)
     observation_space = gymnasium.spaces.Box(0, 1, (5,), np.float32)
@@ -95,7 +95,7 @@ class Chain(gymnasium.Env[Any, Any]):
 
 
 class Steady(gymnasium.Env[Any, Any]):
-    """One state, the same reward at every step; after `length` steps the world ends, or time."""
+    """One state, the same reward at every step; after `length` steps the episode is terminated or truncated."""
 
     observation_space = gymnasium.spaces.Box(1, 1, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)

@@ -9,8 +9,7 @@ import pytest
 from small_runs import CARTPOLE, cartpole
 
 import q2pi
-from q2pi import api
-from q2pi.config import resolve
+from q2pi.config import override, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
@@ -39,19 +38,19 @@ def test_a_trained_agent_is_loaded_as_it_was(folder: Path, tmp_path: Path) -> No
 
 def test_a_recorded_run_can_be_opened(folder: Path) -> None:
     run = RunFolder.open(folder)
-    assert read_config(run) == resolve(api.override(configure("dqn", "CartPole-v1")[0], CARTPOLE))
+    assert to_table(read_config(run)) == to_table(resolve(override(configure("dqn", "CartPole-v1")[0], CARTPOLE)))
     assert run.rows("train")
     assert load_checkpoint(run)[0] == 400
 
 
-def test_a_run_is_judged(folder: Path) -> None:
+def test_a_run_is_evaluated(folder: Path) -> None:
     evaluation = q2pi.evaluate(folder, episodes=3, seed=5)
     assert len(evaluation.scores) == 3
     assert evaluation.step == 400
     assert q2pi.evaluate(folder, episodes=3, seed=5).report() == evaluation.report()
 
 
-def test_games_are_made() -> None:
+def test_environments_are_made() -> None:
     envs = q2pi.make_envs("CartPole-v1", 3, seed=2)
     assert envs.reset().shape == (3, 4)
     envs.close()
@@ -60,7 +59,7 @@ def test_games_are_made() -> None:
 
 
 def test_options_go_where_they_belong() -> None:
-    config = api.override(cartpole(), {"seed": 9, "stack": 2, "gamma": 0.5})
+    config = override(cartpole(), {"seed": 9, "stack": 2, "gamma": 0.5})
     assert (config.seed, config.env.stack, config.hyper.gamma) == (9, 2, 0.5)
 
 

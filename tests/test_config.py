@@ -1,16 +1,38 @@
 """Configurations: bounds, TOML in and out, and mistakes in one line."""
 
+import ast
+import sys
 import tomllib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import tomli_w
-from small_runs import cartpole, invaders
+from small_runs import CARTPOLE, cartpole, flags, invaders
 
+import q2pi
+from q2pi import cli
+from q2pi.acceleration import precision
+from q2pi.algorithms import registry
+from q2pi.algorithms.base import AlgorithmConfig
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, at_least, check_run, flag, from_table, to_table, within
+from q2pi.config import (
+    ResolvedConfig,
+    RunConfig,
+    at_least,
+    check_run,
+    flag,
+    from_table,
+    override,
+    resolve,
+    to_table,
+    within,
+)
+from q2pi.envs.spec import resolve as resolve_env
 from q2pi.errors import UserError
+from q2pi.runs import execute
 
 
 @dataclass(frozen=True)
@@ -124,3 +146,105 @@ def test_bounds_of_a_run(change: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:
         check_run(replace(cartpole(), **change))
     assert str(caught.value) == line
+
+
+# ---- resolving -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", registry.names())
+def test_resolve_is_idempotent(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "bf16")
+    env_id = "Taxi-v3" if algorithm == "q_learning" else "SpaceInvaders"
+    config = override(default_config(algorithm), {"env_id": env_id, "precision": "auto"})
+    resolved = resolve(config)
+    assert type(config) is RunConfig
+    assert type(resolved) is ResolvedConfig
+    assert resolve(resolved) == resolved
+    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "fp32")
+    assert resolve(resolved) == resolved, "nothing is left for another machine to choose"
+
+
+def test_resolve_leaves_nothing_open() -> None:
+    config = override(default_config("dqn"), {"env_id": "space_invaders", "num_envs": 4})
+    assert (config.env.env_id, config.env.protocol, config.hyper.replay_codec) == ("space_invaders", None, "auto")
+    resolved = resolve(config)
+    assert resolved.env.env_id == "SpaceInvaders"
+    assert resolved.env == resolve_env(config.env) != config.env
+    assert resolved.hyper.replay_codec in ("raw", "zstd")
+    assert (resolved.num_envs, resolved.seed) == (4, config.seed)
+
+
+def test_resolve_checks_every_bound() -> None:
+    for changes, line in (
+        ({"num_envs": 0}, "--num-envs 0 is out of range"),
+        ({"gamma": 1.5}, "--gamma 1.5 is out of range"),
+        ({"batch_size": 500}, "--batch-size 500 is larger than --buffer-size 200"),
+        ({"env_id": "Nowhere-v0"}, "--env-id Nowhere-v0"),
+    ):
+        with pytest.raises(UserError, match=line):
+            resolve(cartpole(**changes))
+
+
+def test_a_resolved_config_survives_toml() -> None:
+    resolved = resolve(invaders())
+    table = tomllib.loads(tomli_w.dumps(to_table(resolved)))
+    assert resolve(from_table(default_config("dqn"), table, "config.toml")) == resolved
+
+
+def test_a_resolved_config_is_what_the_loop_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`q2pi train`, `q2pi resume` and `q2pi.train` resolve the configuration before the loop starts."""
+    given: list[Any] = []
+    loop = execute.run
+
+    def noting(config: Any, *arguments: Any) -> Any:
+        given.append(config)
+        return loop(config, *arguments)
+
+    monkeypatch.setattr(execute, "run", noting)
+    monkeypatch.setitem(sys.modules, "q2pi.reports.learning_curves", SimpleNamespace(learning_curves=lambda *_: None))
+    q2pi.train("dqn", **CARTPOLE)
+    path = tmp_path / "run"
+    assert cli.main(["train", "dqn", *flags(CARTPOLE), "--run-dir", str(path)]) == 0
+    (path / "config.toml").write_text((path / "config.toml").read_text().replace("= 400", "= 404", 1))
+    assert cli.main(["resume", str(path)]) == 0
+    assert [type(config) for config in given] == [ResolvedConfig] * 3
+    assert all(resolve(config) == config for config in given)
+
+
+# ---- generic code does not know hyperparameters by name --------------------------------------------------------------
+
+SOURCE = Path(q2pi.__file__).parent
+GENERIC = ["config.py", "api.py", "training", "runs", "evaluation", "commands", "reports"]
+BY_STRING = {"reports/learning_curves.py"}
+"""The protocol's epsilon in the caption of a plot."""
+BY_ATTRIBUTE = {"runs/benchmark.py"}
+"""It measures DQN and nothing else."""
+
+
+def named_hyperparameters(source: str) -> set[str]:
+    """Return which hyperparameters Python source names: "string" for getattr(hyper, "x"), "attribute" for hyper.x."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            owner, name = node.args[:2]
+            if "hyper" in ast.unparse(owner) and isinstance(name, ast.Constant):
+                found.add("string")
+        of_hyper = isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] == "hyper"
+        if of_hyper and not hasattr(AlgorithmConfig, node.attr):
+            found.add("attribute")
+    return found
+
+
+def test_the_search_finds_each_kind_of_name() -> None:
+    assert named_hyperparameters('x = getattr(config.hyper, "gamma", 0.99)') == {"string"}
+    assert named_hyperparameters('if hasattr(hyper, "gamma"): pass') == {"string"}
+    assert named_hyperparameters("x = run.config.hyper.gamma") == {"attribute"}
+    assert named_hyperparameters("x = config.hyper.method; getattr(config, name); getattr(config.hyper, name)") == set()
+
+
+def test_generic_code_names_no_hyperparameter() -> None:
+    files = [path for name in GENERIC for path in ([SOURCE / name] if ".py" in name else (SOURCE / name).rglob("*.py"))]
+    assert len(files) > 40
+    found = {str(path.relative_to(SOURCE)): named_hyperparameters(path.read_text()) for path in files}
+    assert {name for name, kinds in found.items() if "string" in kinds} <= BY_STRING
+    assert {name for name, kinds in found.items() if "attribute" in kinds} <= BY_ATTRIBUTE

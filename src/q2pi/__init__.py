@@ -39,20 +39,23 @@ class _GymnasiumImportHook:
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != "gymnasium" or self not in sys.meta_path:
+        if name != "gymnasium":
             return None
-        sys.meta_path.remove(self)
-        spec = import_module("importlib.util").find_spec(name)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is None or spec.loader is None:
             return spec
-        execute = spec.loader.exec_module
+        loader: Any = spec.loader
+        execute = loader.exec_module
 
         def exec_module(module: Any) -> None:
-            del spec.loader.exec_module
+            # Removed here and not above: a program may look for Gymnasium long before it imports it, or never.
+            sys.meta_path.remove(self)
+            del loader.exec_module
             execute(module)
             _register_envs()
 
-        spec.loader.exec_module = exec_module
+        loader.exec_module = exec_module
         return spec
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 from small_runs import cartpole
 
-from q2pi.acceleration import allocator as memory
+from q2pi.acceleration import allocator
+from q2pi.config import resolve
 from q2pi.training import loop
 
 SCRIPT = """
@@ -35,22 +36,22 @@ def faults(mode: str) -> int:
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these options")
 def test_what_is_freed_is_not_asked_of_the_system_again() -> None:
-    assert faults("give back") > 5_000, "the twin: as the C library has it"
+    assert faults("give back") > 5_000, "the C library's defaults"
     assert faults("keep") < 200
 
 
 def test_a_run_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[bool] = []
-    monkeypatch.setattr(loop, "keep_freed_memory", lambda: told.append(True))
-    next(loop.run(cartpole()))
-    assert told
+    calls: list[bool] = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(True))
+    next(loop.run(resolve(cartpole())))
+    assert calls
 
 
 def test_systems_without_glibc_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert not memory.keep_freed_memory()
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not memory.keep_freed_memory()
+    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert not allocator.keep_freed_memory()

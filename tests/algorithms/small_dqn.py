@@ -4,25 +4,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium import spaces
 
 from q2pi.algorithms import dqn
 from q2pi.algorithms.base import AgentSpec
 from q2pi.envs.spec import EnvSpec
 
 
-def agent_of(
-    num_envs: int = 1, env: EnvSpec | None = None, total_timesteps: int = 100, first_action: int = 0, **hyper: Any
-) -> dqn.Agent:
+def make_agent(num_envs: int = 1, total_timesteps: int = 100, first_action: int = 0, **hyper: Any) -> dqn.Agent:
     """Return an agent for observations of two numbers and two actions."""
     spec = AgentSpec(
-        env=env or EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
+        env=EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
         num_envs=num_envs,
-        frame_shape=(2,),
-        frame_dtype=np.dtype(np.float32),
+        frame_space=spaces.Box(-np.inf, np.inf, (2,), np.float32),
         stack=1,
-        observation_shape=(2,),
-        action_space=Discrete(2, start=first_action),
+        action_space=spaces.Discrete(2, start=first_action),
         total_timesteps=total_timesteps,
         seed=1,
         device=torch.device("cpu"),

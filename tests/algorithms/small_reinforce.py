@@ -1,4 +1,4 @@
-"""Worlds that are solved exactly, games of them, and a linear agent of REINFORCE."""
+"""MDPs that are solved exactly, environments of them, and a linear agent of REINFORCE."""
 
 from typing import Any
 
@@ -19,10 +19,8 @@ def spec(states: int, actions: int, num_envs: int = 1) -> AgentSpec:
     return AgentSpec(
         env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
         num_envs=num_envs,
-        frame_shape=(states,),
-        frame_dtype=np.dtype(np.float32),
+        frame_space=spaces.Box(0, 1, (states,), np.float32),
         stack=1,
-        observation_shape=(states,),
         action_space=spaces.Discrete(actions),
         total_timesteps=1_000,
         seed=1,
@@ -31,21 +29,21 @@ def spec(states: int, actions: int, num_envs: int = 1) -> AgentSpec:
     )
 
 
-def random_world() -> MDP:
-    """Three states, three actions; every step ends the world with a probability of about 0.3."""
+def random_mdp() -> MDP:
+    """Return three states and three actions; every step terminates with a probability of about 0.3."""
     generator = np.random.default_rng(11)
     transition = generator.dirichlet(np.ones(4), size=(3, 3))[..., :3] * 0.9
     return MDP(transition, generator.normal(size=(3, 3)), 0.8, np.array([0.5, 0.3, 0.2]))
 
 
-WORLDS: dict[str, tuple[MDP, np.ndarray]] = {
-    "random": (random_world(), np.random.default_rng(12).normal(size=(3, 3))),
+MDPS: dict[str, tuple[MDP, np.ndarray]] = {
+    "random": (random_mdp(), np.random.default_rng(12).normal(size=(3, 3))),
     "chain": (chain(3, gamma=0.7), np.array([[0.0, 0.5], [0.2, 0.0], [0.0, 0.3]])),
 }
 
 
-class World:
-    """N copies of a finite world as games: the observation is the state, one-hot."""
+class MDPEnvs:
+    """N environments of one finite MDP: the observation is the state, one-hot."""
 
     def __init__(self, mdp: MDP, num_envs: int, seed: int) -> None:
         self.mdp, self.generator = mdp, np.random.default_rng(seed)
@@ -62,18 +60,18 @@ class World:
         terminated = arrival == self.mdp.states
         self.state = np.where(terminated, 0, arrival)
         following = self.observation
-        for game in np.flatnonzero(terminated):
-            self.state[game] = self._first()
-        nothing = np.zeros(len(action), np.bool_)
-        return Step(following, self.observation, reward, terminated, nothing, nothing, ())
+        for env in np.flatnonzero(terminated):
+            self.state[env] = self._first()
+        false = np.zeros(len(action), np.bool_)
+        return Step(following, self.observation, reward, terminated, false, false, ())
 
     def _first(self) -> int:
         return int(self.generator.choice(self.mdp.states, p=self.mdp.start))
 
 
 def linear_agent(name: str, num_envs: int = 2, **changes: Any) -> reinforce.Agent:
-    """Return an agent whose logits are the world's theta and whose step sizes are 0."""
-    mdp, theta = WORLDS[name]
+    """Return an agent whose logits are the MDP's theta and whose learning rates are 0."""
+    mdp, theta = MDPS[name]
     options = {
         "hidden": (),
         "learning_rate": 0.0,

@@ -1,4 +1,4 @@
-"""A2C: n-step returns, one update per rollout, its loss, and what PPO's tests do not show of what the two share."""
+"""A2C: n-step returns, one update per rollout, its loss, statistics, resuming, mistakes."""
 
 import dataclasses
 import math
@@ -14,13 +14,14 @@ from torch import nn
 from q2pi.algorithms import a2c
 from q2pi.algorithms.base import AgentSpec
 from q2pi.buffers.rollout import Batch
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 from q2pi.equations.distributions import Categorical
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training import loop
+from q2pi.training.events import Checkpoint, Evaluated
 from q2pi.training.presets import configure
 
 
@@ -29,10 +30,8 @@ def make_agent(num_envs: int = 1, space: Any = None, **changes: Any) -> a2c.Agen
     spec = AgentSpec(
         env=EnvSpec("CartPole-v1", stack=1, life_loss_discount=False, clip_rewards=False),
         num_envs=num_envs,
-        frame_shape=(2,),
-        frame_dtype=np.dtype(np.float32),
+        frame_space=spaces.Box(-np.inf, np.inf, (2,), np.float32),
         stack=1,
-        observation_shape=(2,),
         action_space=space or spaces.Discrete(2),
         total_timesteps=100,
         seed=1,
@@ -49,24 +48,24 @@ def make_agent(num_envs: int = 1, space: Any = None, **changes: Any) -> a2c.Agen
     return agent
 
 
-def observe(agent: a2c.Agent, seen: float, reward: float, following: float, ending: str = "") -> None:
-    """One step of the only game: V is `seen` before and `following` after; 99 is the next episode's first value."""
+def observe(agent: a2c.Agent, seen: float, reward: float, following: float, ending: str = "", **rules: bool) -> None:
+    """Make one step of one environment with V `seen` before and `following` after; an episode's first V is 99."""
     agent.act(np.array([[seen, 0]], np.float32), 0)
     after = np.array([[following, 0]], np.float32)
     first = np.array([[99, 0]], np.float32) if ending in ("terminated", "truncated") else after
     flags = [np.array([ending == name]) for name in ("terminated", "truncated", "life_lost")]
-    agent.observe(np.zeros(1), Step(after, first, np.array([reward], np.float32), *flags, ()))
+    agent.observe(np.zeros(1), Step(after, first, np.array([reward], np.float32), *flags, (), **rules))
 
 
 @pytest.mark.parametrize(
     ("ending", "targets"),
     [
         ("", [1.2345, 2.345, 3.45, 4.5]),  # 4 + 0.1 * 5, and so on
-        ("terminated", [1.2, 2.0, 3.45, 4.5]),  # nothing follows the second reward
+        ("terminated", [1.2, 2.0, 3.45, 4.5]),  # no value follows the second reward
         ("truncated", [1.27, 2.7, 3.45, 4.5]),  # the final observation's 7 follows it
     ],
 )
-def test_targets_are_n_step_returns_to_the_end_of_the_rollout(ending: str, targets: list[float]) -> None:
+def test_targets_are_n_step_returns_up_to_the_end_of_the_rollout(ending: str, targets: list[float]) -> None:
     agent = make_agent(num_steps=4)
     observe(agent, 10, 1, 20)
     observe(agent, 20, 2, 7 if ending else 30, ending)
@@ -78,20 +77,18 @@ def test_targets_are_n_step_returns_to_the_end_of_the_rollout(ending: str, targe
     torch.testing.assert_close(batch.advantage, torch.tensor(expected, dtype=torch.float32))
 
 
-def test_a_lost_life_cuts_the_return_and_keeps_the_episode() -> None:
+def test_a_lost_life_ends_the_return_if_the_rules_say_so() -> None:
     targets = {}
     for rule in (True, False):
         agent = make_agent(num_steps=2)
-        env = dataclasses.replace(agent.spec.env, life_loss_discount=rule)
-        agent.spec = dataclasses.replace(agent.spec, env=env)
-        observe(agent, 10, 1, 20, "life_lost")
+        observe(agent, 10, 1, 20, "life_lost", life_loss_discount=rule)
         observe(agent, 20, 2, 30)
         targets[rule] = agent.batch().target.tolist()
     assert targets[True] == pytest.approx([1.0, 5.0])
     assert targets[False] == pytest.approx([1.5, 5.0])
 
 
-def test_lambda_below_one_trusts_values_sooner() -> None:
+def test_lambda_zero_gives_one_step_targets() -> None:
     """lambda 0: one reward, then the value of what follows."""
     agent = make_agent(num_steps=3, gae_lambda=0.0)
     observe(agent, 10, 1, 20)
@@ -107,7 +104,7 @@ def test_rewards_are_scaled_by_one_number_for_the_whole_rollout() -> None:
     np.testing.assert_allclose(agent.batch().target, np.array([2, 4, 6]) / np.std([2, 4, 6]), rtol=1e-6)
 
 
-def test_statistics_of_observations_take_a_rollout_in_after_its_update() -> None:
+def test_statistics_of_observations_are_updated_after_the_update() -> None:
     agent = make_agent(num_steps=3, normalize_observations=True)
     assert agent.observations is not None
     moments = agent.observations.moments
@@ -129,45 +126,51 @@ class Bandit(nn.Module):
         return Categorical(self.logits.expand(len(observation), 2)), self.value.expand(len(observation))
 
 
+def loss(network: Bandit, batch: Batch, config: a2c.Config) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return what `Agent.loss` returns for this network."""
+    agent = make_agent()
+    agent.network, agent.config = network, config  # type: ignore[assignment]
+    return agent.loss(batch)
+
+
 def test_loss_and_gradient_by_hand() -> None:
     """Actions 0 and 1 with advantages 2 and -4; returns 3 and 5 where V is 1."""
     network = Bandit()
-    ignored = torch.full((2,), 99.0)  # the ratio is PPO's
+    ignored = torch.full((2,), 99.0)  # only PPO reads the ratio
     columns = [torch.zeros(2, 1), torch.tensor([0, 1]), ignored, ignored]
     batch = Batch(*columns, torch.tensor([2.0, -4.0]), torch.tensor([3.0, 5.0]))
     config = a2c.Config(value_coefficient=0.25, entropy_coefficient=0.5)
-    total, scalars = a2c.loss(network, batch, config)
+    total, scalars = loss(network, batch, config)
     policy_loss = -(2 * math.log(0.25) - 4 * math.log(0.75)) / 2
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert scalars["policy_loss"].item() == pytest.approx(policy_loss)
     assert scalars["value_loss"].item() == pytest.approx((4 + 16) / 2)
     assert total.item() == pytest.approx(policy_loss + 0.25 * 10 - 0.5 * entropy)
-    a2c.loss(network, batch, dataclasses.replace(config, entropy_coefficient=0.0))[0].backward()
+    loss(network, batch, dataclasses.replace(config, entropy_coefficient=0.0))[0].backward()
     # -(2 * (1 - 1/4) - 4 * (0 - 1/4)) / 2 for the first logit; -0.25 * mean of 2 * (return - V) for the value
     torch.testing.assert_close(network.logits.grad, torch.tensor([-1.25, 1.25]))
     assert network.value.grad is not None
     assert network.value.grad.item() == pytest.approx(-0.25 * (4 + 8) / 2)
 
 
-def test_advantages_are_left_alone_unless_asked() -> None:
+def test_advantages_are_normalised_only_if_asked_for() -> None:
     columns = [torch.zeros(2, 1), torch.tensor([1, 1]), torch.zeros(2), torch.zeros(2)]
     batch = Batch(*columns, torch.tensor([1.0, 3.0]), torch.zeros(2))
-    _, raw = a2c.loss(Bandit(), batch, a2c.Config())
+    _, raw = loss(Bandit(), batch, a2c.Config())
     assert raw["policy_loss"].item() == pytest.approx(-2 * math.log(0.75))
-    _, asked = a2c.loss(Bandit(), batch, a2c.Config(normalize_advantages=True))
+    _, asked = loss(Bandit(), batch, a2c.Config(normalize_advantages=True))
     assert asked["policy_loss"].item() == pytest.approx(0, abs=1e-6)
     assert a2c.normalized(torch.tensor([5.0])).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
-def test_one_update_for_each_rollout(optimizer: str) -> None:
+def test_each_rollout_gives_one_update(optimizer: str) -> None:
     agent = make_agent(num_steps=3, optimizer=optimizer)
-    run_config = RunConfig(algorithm="a2c", num_envs=1, hyper=agent.config)
     before = [parameter.clone() for parameter in agent.network.parameters()]
     for step in range(1, 10):
         observe(agent, 1, 1, 1)
         assert len(agent.learn(step)) == (step % 3 == 0)
-        assert a2c.updates_due(run_config, step) == agent.rollouts
+        assert agent.config.updates_due(step, num_envs=1) == agent.rollouts
     assert any(not torch.equal(old, new) for old, new in zip(before, agent.network.parameters(), strict=True))
 
 
@@ -182,7 +185,7 @@ def test_the_gradient_is_bounded() -> None:
         assert norm == pytest.approx(expected, rel=1e-3) if bound else norm > expected
 
 
-def test_evaluation_leaves_no_trace() -> None:
+def test_evaluation_changes_no_state() -> None:
     agent = make_agent(num_envs=1, num_steps=3, normalize_observations=True)
     observe(agent, 1, 1, 2)
     before = checkpoint.digest(agent.state())
@@ -207,8 +210,8 @@ def config(env_id: str = "CartPole-v1", **hyper: Any) -> RunConfig[a2c.Config]:
 def final_digest(run: RunConfig[a2c.Config], state: Any = None, folder: Path | None = None) -> str:
     """Train to the end, save the checkpoint of step 51 in `folder`, and return the digest of the last state."""
     digest = ""
-    for event in loop.run(run, state):
-        if isinstance(event, loop.Checkpoint):
+    for event in loop.run(resolve(run), state):
+        if isinstance(event, Checkpoint):
             digest = checkpoint.digest(event.state)
             if folder is not None and event.step == 51:
                 checkpoint.save(folder, event.step, event.state)
@@ -241,28 +244,31 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
     ("changes", "message"),
     [
         ({"num_steps": 0}, "--num-steps 0 is out of range: it must be at least 1"),
-        ({"num_steps": 41}, "--num-steps 41 of --num-envs 3 games are 123 agent steps, beyond --total-timesteps 120"),
+        (
+            {"num_steps": 41},
+            "--num-steps 41 of --num-envs 3 environments are 123 agent steps, beyond --total-timesteps 120",
+        ),
         ({"gamma": 1.1}, r"--gamma 1.1 is out of range: it must be in \[0, 1\]"),
         ({"value_coefficient": -1.0}, "--value-coefficient -1.0"),
         ({"log_std": 50.0}, "--log-std 50.0"),
         ({"hidden": (0,)}, "--hidden"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
+def test_mistakes_are_one_line_with_flag_and_bound(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loop.resolve(config(**changes))
+        resolve(config(**changes))
     assert "\n" not in str(caught.value)
 
 
-def test_spaces_it_cannot_serve() -> None:
+def test_spaces_it_cannot_serve_are_refused() -> None:
     spec = dataclasses.replace(make_agent().spec, action_space=spaces.MultiDiscrete([2, 3]))
     with pytest.raises(UserError, match="a2c needs Discrete or Box"):
-        a2c.check_spaces(spec)
+        a2c.Config().check_spaces(spec)
 
 
 @pytest.mark.learning
 def test_a2c_learns_cart_pole() -> None:
     run, _ = configure("a2c", "CartPole-v1")
     run = dataclasses.replace(run, total_timesteps=150_000, threads=1)
-    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > 400

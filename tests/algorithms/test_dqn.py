@@ -1,4 +1,4 @@
-"""DQN: its update against slow arithmetic, counters in agent steps, worlds with known values, bounds."""
+"""DQN: updates against slow arithmetic, counters in agent steps, environments with known values, bounds."""
 
 import random
 import time
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_dqn import agent_of
+from small_dqn import make_agent
 from small_runs import Chain, cartpole, digests, flags, invaders
 
 from q2pi import cli
 from q2pi.algorithms import dqn
+from q2pi.algorithms.common import target_network
+from q2pi.buffers.samplers import UniformSampler
 from q2pi.config import RunConfig, resolve
 from q2pi.envs.atari import AtariEngine
 from q2pi.envs.gymnasium import GymnasiumEngine
@@ -29,19 +31,19 @@ from q2pi.training.events import Diverged, Progress, Started
 from q2pi.training.loop import run
 
 
-def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
-    """Fill an agent's replay with `steps` random steps of each game, some of which end in one way or the other."""
+def filled(agent: dqn.Agent, steps: int) -> dqn.Agent:
+    """Fill an agent's replay with `steps` random steps of each environment, some terminated and some truncated."""
     generator, envs = np.random.default_rng(0), agent.spec.num_envs
 
-    def seen() -> Any:
+    def observation() -> Any:
         return generator.normal(size=(envs, 2)).astype(np.float32)
 
-    agent.begin(seen())
+    agent.begin(observation())
     for _ in range(steps):
         ends = generator.random(envs)
         result = Step(
-            next_observation=seen(),
-            observation=seen(),
+            next_observation=observation(),
+            observation=observation(),
             reward=generator.normal(size=envs).astype(np.float32),
             terminated=ends < 0.2,
             truncated=ends > 0.8,
@@ -57,14 +59,14 @@ def played(agent: dqn.Agent, steps: int) -> dqn.Agent:
 
 def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
     """Return the weights after Adam's updates, written out number by number (Kingma and Ba 2015, algorithm 1)."""
-    config, online, target = agent.config, agent.online, agent.target
+    config, online, target = agent.config, agent.online, agent.target.network
     names = [name for name, _ in online.named_parameters()]
     weights = {name: parameter.detach().clone().double() for name, parameter in online.named_parameters()}
     first = {name: torch.zeros_like(weights[name]) for name in names}
     second = {name: torch.zeros_like(weights[name]) for name in names}
     for number in range(updates):
         rows = stream(1, "replay", number)
-        slots = dqn.uniform(agent.replay, config.batch_size, rows)
+        slots, _ = agent.sampler.sample(config.batch_size, rows)
         batch = agent.replay.sample(slots)
         free = {name: weights[name].clone().requires_grad_() for name in names}
 
@@ -77,14 +79,12 @@ def oracle(agent: dqn.Agent, updates: int, double: bool) -> dict[str, Any]:
         fixed = {name: parameter.detach().double() for name, parameter in target.named_parameters()}
         total = torch.zeros((), dtype=torch.float64)
         for b in range(config.batch_size):
-            ahead, judge = (
-                q_of(free, batch.next_observation[b]).tolist(),
-                q_of(fixed, batch.next_observation[b]).tolist(),
-            )
-            selector = ahead if double else judge
+            q_online = q_of(free, batch.next_observation[b]).tolist()
+            q_target = q_of(fixed, batch.next_observation[b]).tolist()
+            selector = q_online if double else q_target
             best = selector.index(max(selector))
-            goal = float(batch.reward[b]) + float(batch.discount[b]) * judge[best]
-            error = abs(goal - q_of(free, batch.observation[b])[int(batch.action[b])])
+            target_value = float(batch.reward[b]) + float(batch.discount[b]) * q_target[best]
+            error = abs(target_value - q_of(free, batch.observation[b])[int(batch.action[b])])
             if config.loss == "huber":
                 total = total + (0.5 * error**2 if error <= 1 else error - 0.5)
             else:
@@ -110,9 +110,9 @@ def distance(agent: dqn.Agent, weights: dict[str, Any]) -> float:
 
 def prepared(**hyper: Any) -> dqn.Agent:
     """Return an agent with a filled replay and a target network of its own."""
-    agent = played(agent_of(learning_rate=0.01, train_frequency=1, target_network_frequency=10_000, **hyper), 40)
+    agent = filled(make_agent(learning_rate=0.01, train_frequency=1, target_network_frequency=10_000, **hyper), 40)
     with torch.no_grad():
-        for parameter in agent.target.parameters():
+        for parameter in agent.target.network.parameters():
             parameter.neg_()
     return agent
 
@@ -125,13 +125,13 @@ def test_updates_are_those_of_slow_arithmetic(double: bool, loss: str) -> None:
     agent.learn(3)
     assert agent.updates == 3
     assert distance(agent, expected) < 1e-3
-    assert distance(agent, other) > 0.01, "the twin: this batch tells DQN from Double DQN"
+    assert distance(agent, other) > 0.01, "this batch separates DQN from Double DQN"
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
-def test_layers_are_normalised_where_asked(layer_norm: bool) -> None:
-    """A layer ten times as strong is the same layer once it is normalised."""
-    agent = agent_of(layer_norm=layer_norm, hidden=(16,))
+def test_layer_norm_makes_a_layer_invariant_to_its_scale(layer_norm: bool) -> None:
+    """Weights ten times as large leave a normalised layer's output as it was."""
+    agent = make_agent(layer_norm=layer_norm, hidden=(16,))
     observation = torch.tensor([[0.5, -2.0], [3.0, 1.0]])
     before = agent.online(observation)
     with torch.no_grad():
@@ -139,22 +139,6 @@ def test_layers_are_normalised_where_asked(layer_norm: bool) -> None:
             parameter.mul_(10)
     same = torch.allclose(before, agent.online(observation), rtol=1e-3, atol=1e-3)
     assert same == layer_norm
-
-
-@pytest.mark.parametrize("double", [False, True])
-def test_one_forward_for_both_observations_gives_the_same_gradient(double: bool) -> None:
-    agent = prepared(double=double)
-    slots = np.flatnonzero(agent.replay.can_sample(np.arange(agent.replay.rows * agent.spec.num_envs)))[:8]
-    batch = agent.replay.sample(slots)
-    columns = (batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
-    tensors = [torch.as_tensor(column) for column in columns]
-
-    def gradient(joined: bool) -> list[torch.Tensor]:
-        value, _ = dqn.loss(agent.online, agent.target, *tensors, double=double, error="huber", joined=joined)
-        return list(torch.autograd.grad(value, list(agent.online.parameters())))
-
-    for one, two in zip(gradient(True), gradient(False), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
 
 
 def test_gradients_are_clipped_by_their_norm() -> None:
@@ -166,16 +150,17 @@ def test_gradients_are_clipped_by_their_norm() -> None:
     assert float((after - before).norm()) == pytest.approx(0.01 * 1e-3, rel=0.05)
 
 
-def test_the_learning_rate_falls_with_the_agent_steps_where_asked() -> None:
-    falling = prepared(anneal_learning_rate=True, total_timesteps=4)
-    expected, constant = oracle(falling, 4, True), oracle(prepared(total_timesteps=4), 4, True)
+def test_the_learning_rate_falls_linearly_with_the_agent_steps_if_annealed() -> None:
+    falling = prepared(double=True, anneal_learning_rate=True, total_timesteps=4)
+    expected = oracle(falling, 4, True)
+    constant = oracle(prepared(double=True, total_timesteps=4), 4, True)
     falling.learn(4)
     assert distance(falling, expected) < 1e-3
-    assert distance(falling, constant) > 0.5, "the twin: a constant step size ends elsewhere"
+    assert distance(falling, constant) > 0.5, "a constant learning rate ends elsewhere"
 
 
 @pytest.mark.parametrize("anneal", [False, True])
-def test_a_rate_in_a_tensor_moves_weights_as_a_number_does(anneal: bool) -> None:
+def test_a_learning_rate_in_a_tensor_gives_the_weights_of_a_number(anneal: bool) -> None:
     number, tensor = (prepared(anneal_learning_rate=anneal, batch_size=16) for _ in range(2))
     tensor.optimizer.param_groups[0]["lr"] = torch.tensor(tensor.config.learning_rate)
     for agent in (number, tensor):
@@ -184,22 +169,20 @@ def test_a_rate_in_a_tensor_moves_weights_as_a_number_does(anneal: bool) -> None
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_a_target_network_rounded_once_trains_as_one_that_autocast_rounds(
-    tau: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = cartpole(precision="bf16", target_network_frequency=40, tau=tau)
+def test_a_target_network_cast_once_trains_like_one_under_autocast(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cartpole(double=True, precision="bf16", target_network_frequency=40, tau=tau)
     expected = digests(config)
-    monkeypatch.setattr(dqn.Bf16Copy, "refresh", lambda self: None)
-    assert digests(config) != expected, "the twin: weights of the first target network for ever"
+    monkeypatch.setattr(target_network.Bf16Copy, "refresh", lambda self: None)
+    assert digests(config) != expected, "without a refresh the first target network is used for ever"
     monkeypatch.setattr(
-        dqn, "Bf16Copy", lambda network, precision: SimpleNamespace(network=network, refresh=lambda: None)
+        target_network, "Bf16Copy", lambda network, precision: SimpleNamespace(network=network, refresh=lambda: None)
     )
     assert digests(config) == expected
 
 
-def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_drawn_together_equal_batches_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     together = digests(cartpole(num_envs=8, train_frequency=2))
-    monkeypatch.setattr(dqn, "AT_ONCE", 1)
+    monkeypatch.setattr(UniformSampler, "lookahead", 1)
     assert digests(cartpole(num_envs=8, train_frequency=2)) == together
 
 
@@ -208,55 +191,56 @@ def test_batches_drawn_together_are_those_drawn_one_by_one(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("envs", [1, 8])
 @pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_the_target_network_moves_at_its_agent_steps(envs: int, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_target_network_is_updated_at_its_agent_steps(
+    envs: int, tau: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Updates belong to agent steps 14, 18, 22, ...: those at 22, 42 and 62 enter a new period of 20 steps."""
-    agent = agent_of(envs, learning_starts=10, train_frequency=4, target_network_frequency=20, tau=tau)
-    played(agent, 40 // envs + 1)
+    agent = make_agent(envs, learning_starts=10, train_frequency=4, target_network_frequency=20, tau=tau)
+    filled(agent, 40 // envs + 1)
     moved = []
-    update = agent._update
+    update_target = agent.update_target
 
-    def watched(*batch: Any) -> Any:
-        before = agent.target.head.weight.clone()
-        metrics = update(*batch)
-        if not torch.equal(agent.target.head.weight, before):
+    def watched() -> None:
+        weight = agent.target.network.head.weight
+        before = weight.clone()
+        update_target()
+        if not torch.equal(weight, before):
             moved.append(10 + 4 * agent.updates)
             expected = before + tau * (agent.online.head.weight.detach() - before)
-            torch.testing.assert_close(agent.target.head.weight, expected)
-        return metrics
+            torch.testing.assert_close(weight, expected)
 
-    monkeypatch.setattr(agent, "_update", watched)
+    monkeypatch.setattr(agent, "update_target", watched)
     for step in range(0, 80, envs):
         agent.learn(step)
     assert moved == [22, 42, 62]
 
 
 @pytest.mark.parametrize("envs", [1, 3, 8])
-def test_updates_per_agent_step_do_not_depend_on_the_number_of_games(envs: int) -> None:
+def test_updates_per_agent_step_do_not_depend_on_the_number_of_environments(envs: int) -> None:
     """(240 - 40) / 4 = 50 updates."""
     config = cartpole(num_envs=envs, total_timesteps=240, learning_starts=40, train_frequency=4)
-    rows = [event for event in run(config) if isinstance(event, Progress)]
+    rows = [event for event in run(resolve(config)) if isinstance(event, Progress)]
     assert sum(row.metrics["updates"] for row in rows) == 50
 
 
 @pytest.mark.parametrize(
     ("step", "due"), [(0, 0), (40, 0), (43, 0), (44, 1), (47, 1), (48, 2), (240, 50)], ids=lambda value: str(value)
 )
-def test_updates_owed(step: int, due: int) -> None:
-    config = RunConfig(algorithm="dqn", hyper=dqn.Config(learning_starts=40, train_frequency=4))
-    assert dqn.updates_due(config, step) == due
+def test_updates_due(step: int, due: int) -> None:
+    assert dqn.Config(learning_starts=40, train_frequency=4).updates_due(step, num_envs=8) == due
 
 
-# ---- worlds with known values ----------------------------------------------------------------------------------------
+# ---- environments with known values ----------------------------------------------------------------------------------
 
 
 def learned(config: RunConfig[Any]) -> dqn.Agent:
-    for event in run(config):
+    for event in run(resolve(config)):
         if isinstance(event, Started):
             agent: Any = event.agent
     return agent  # type: ignore[no-any-return]
 
 
-def world(env_id: str, **changes: Any) -> RunConfig[Any]:
+def run_on(env_id: str, **changes: Any) -> RunConfig[Any]:
     """Return a run that explores at random and learns at every step."""
     options = {
         "env_id": env_id,
@@ -277,7 +261,7 @@ def world(env_id: str, **changes: Any) -> RunConfig[Any]:
 @pytest.mark.parametrize(("double", "n_step"), [(True, 1), (False, 1)])
 def test_it_learns_the_values_of_a_chain(double: bool, n_step: int) -> None:
     """Five states in a row: Q*(s, right) = 0.9^(4 - s). Every learned value is within 0.05 of it."""
-    agent = learned(world("Chain-v0", gamma=0.9, double=double, n_step=n_step))
+    agent = learned(run_on("Chain-v0", gamma=0.9, double=double, n_step=n_step))
     with torch.no_grad():
         q = agent.online(torch.eye(5)).numpy()
     _, expected = exact.optimal_values(Chain.mdp)
@@ -291,20 +275,22 @@ def value_of(config: RunConfig[Any]) -> float:
     return learned(config).online(torch.ones(1, 1)).max().item()
 
 
-def test_truncation_is_not_the_end_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reward 1 forever at gamma 1/2 is worth 2; cut off after two steps, it is worth that still.
+def test_truncation_bootstraps_and_termination_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reward 1 forever at gamma 1/2 is worth 2, truncated after two steps or not.
 
-    Where the world does end after two steps, half of the returns stop: V = 1 + V/4 = 4/3.
+    If the environment terminates after two steps, half of the returns stop: V = 1 + V/4 = 4/3.
     """
-    assert value_of(world("Truncated-v0", gamma=0.5)) == pytest.approx(2, abs=0.05)
-    assert value_of(world("Terminated-v0", gamma=0.5)) == pytest.approx(4 / 3, abs=0.05)
+    assert value_of(run_on("Truncated-v0", gamma=0.5, double=True)) == pytest.approx(2, abs=0.05)
+    assert value_of(run_on("Terminated-v0", gamma=0.5, double=True)) == pytest.approx(4 / 3, abs=0.05)
     observe = dqn.Agent.observe
 
     def confused(self: dqn.Agent, action: Any, result: Step) -> None:
         observe(self, action, replace(result, terminated=result.ended, truncated=np.zeros_like(result.truncated)))
 
     monkeypatch.setattr(dqn.Agent, "observe", confused)
-    assert value_of(world("Truncated-v0", gamma=0.5)) == pytest.approx(4 / 3, abs=0.05), "the twin: the wrong answer"
+    assert value_of(run_on("Truncated-v0", gamma=0.5, double=True)) == pytest.approx(4 / 3, abs=0.05), (
+        "truncation treated as termination gives the wrong value"
+    )
 
 
 # ---- overlap, divergence, bounds -------------------------------------------------------------------------------------
@@ -315,7 +301,9 @@ def test_truncation_is_not_the_end_of_the_world(monkeypatch: pytest.MonkeyPatch)
     [(GymnasiumEngine, cartpole()), (AtariEngine, invaders(total_timesteps=300))],
     ids=["Gymnasium", "Atari"],
 )
-def test_a_slow_emulator_changes_nothing(engine: Any, config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_environment_changes_no_result(
+    engine: Any, config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fast = digests(config)
     recv = engine.recv
 
@@ -327,16 +315,16 @@ def test_a_slow_emulator_changes_nothing(engine: Any, config: RunConfig[Any], mo
     assert digests(config) == fast
 
 
-def test_a_run_that_diverges_says_so() -> None:
+def test_a_run_that_diverges_raises() -> None:
     with pytest.raises(Diverged, match=r"after \d+ agent steps"):
-        list(run(cartpole(learning_rate=1e30)))
+        list(run(resolve(cartpole(learning_rate=1e30))))
 
 
 def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run"
     options = {"env_id": "CartPole-v1", "total_timesteps": 400, "num_envs": 4, "learning_starts": 64, "batch_size": 8}
     more = {"learning_rate": 1e30, "checkpoint_frequency": 20, "threads": 1, "device": "cpu", "run_dir": path}
-    assert cli.online(["train", "dqn", *flags(options | more)]) == 1
+    assert cli.main(["train", "dqn", *flags(options | more)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     step = manifest.steps(RunFolder(path).checkpoints)[-1]
     assert line.startswith("q2pi: training diverged: ")
@@ -354,7 +342,7 @@ def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys:
         ({"learning_starts": 400}, "--learning-starts 400 is beyond the budget"),
         (
             {"n_step": 10, "learning_starts": 32},
-            "--learning-starts 32 is before the first 10-step transition of 4 games",
+            "--learning-starts 32 is before the first 10-step transition of 4 environments",
         ),
         ({"hidden": ()}, "--hidden () is out of range"),
         ({"hidden": (8, 0)}, "--hidden (8, 0) is out of range"),
@@ -364,7 +352,7 @@ def test_the_command_line_names_the_last_good_checkpoint(tmp_path: Path, capsys:
         ({"learning_rate": -1.0}, "--learning-rate -1.0 is out of range: it must be at least 0"),
     ],
 )
-def test_bounds(change: dict[str, Any], line: str) -> None:
+def test_mistakes_are_one_line_with_flag_and_bound(change: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve(cartpole(**change))
     assert str(caught.value).startswith(line)
@@ -372,31 +360,31 @@ def test_bounds(change: dict[str, Any], line: str) -> None:
 
 @pytest.mark.parametrize(("envs", "n_step"), [(1, 1), (4, 1), (4, 3), (8, 10), (3, 7)])
 def test_the_least_learning_starts_leave_time_for_one_transition(envs: int, n_step: int) -> None:
-    """In a world whose episodes never end, a chain of n rewards takes n steps of each game."""
+    """If episodes never end, n rewards in a row take n steps of each environment."""
     least = max(0, (n_step - 1) * envs - 4 + 1)
     options = {"num_envs": envs, "n_step": n_step, "total_timesteps": 160, "batch_size": 1, "env_id": "Chain-v0"}
-    assert list(run(cartpole(learning_starts=least, **options)))
+    assert list(run(resolve(cartpole(learning_starts=least, **options))))
     if least:
         with pytest.raises(UserError, match=f"it must be at least {least} "):
             resolve(cartpole(learning_starts=least - 1, **options))
 
 
 def test_a_buffer_of_one_transition_is_never_empty() -> None:
-    """Every third row of these episodes is a final one, where no transition begins."""
+    """Every third row of these episodes is a final observation, from which no transition begins."""
     config = cartpole(env_id="Truncated-v0", buffer_size=1, batch_size=1)
-    rows = [event for event in run(config) if isinstance(event, Progress)]
+    rows = [event for event in run(resolve(config)) if isinstance(event, Progress)]
     assert sum(row.metrics["updates"] for row in rows) == 84
 
 
-def test_worlds_it_cannot_serve() -> None:
+def test_spaces_it_cannot_serve_are_refused() -> None:
     for env_id in ("Pendulum-v1", "FrozenLake-v1"):
         with pytest.raises(UserError, match=f"--env-id {env_id}.*dqn"):
-            next(run(cartpole(env_id=env_id)))
+            next(run(resolve(cartpole(env_id=env_id))))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     digests(cartpole(), keep=(200, tmp_path))
     _, state, _, _ = checkpoint.load_newest(tmp_path)
     with pytest.raises(UserError, match="--hidden") as caught:
-        next(run(cartpole(hidden=(17,)), state))
+        next(run(resolve(cartpole(hidden=(17,))), state))
     assert "\n" not in str(caught.value)

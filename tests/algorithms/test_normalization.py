@@ -1,4 +1,4 @@
-"""Running statistics against plain ones over everything seen, and what holds still when."""
+"""Running statistics against statistics over all rows, and when they change."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_moments_are_those_of_all_rows() -> None:
     assert not np.allclose(np.mean([rows.var(axis=0) for rows in batches()], axis=0), moments.variance, rtol=0.1)
 
 
-def test_observations_before_the_first_update_pass_as_they_are() -> None:
+def test_observations_before_the_first_update_are_only_clipped() -> None:
     normalizer = ObservationNormalizer((3,))
     np.testing.assert_allclose(normalizer(np.array([[0.5, -2.0, 99.0]])), [[0.5, -2.0, CLIP]], rtol=1e-6)
 
@@ -40,7 +40,7 @@ def test_observations_by_hand() -> None:
     assert seen.dtype == np.float32
 
 
-def test_reading_changes_nothing_and_taking_in_does() -> None:
+def test_normalising_changes_no_state_and_an_update_does() -> None:
     normalizer, scaler = ObservationNormalizer((2,)), RewardScaler(2, 0.9)
     normalizer.update(batches()[1])
     scaler.update(np.ones((3, 2)), np.zeros((3, 2), np.bool_))
@@ -56,8 +56,8 @@ def test_reading_changes_nothing_and_taking_in_does() -> None:
     assert digest() != before
 
 
-def test_discounted_sums_begin_anew_with_an_episode() -> None:
-    """gamma 0.5, rewards 1, 2 | 4: sums 1, 2.5 | 4; going on over the end would give 5.25."""
+def test_discounted_sums_start_at_zero_with_each_episode() -> None:
+    """gamma 0.5, rewards 1, 2 | 4: sums 1, 2.5 | 4; without the end the last would be 5.25."""
     reward, ended = np.array([[1.0], [2.0], [4.0]]), np.array([[False], [True], [False]])
     scaler = RewardScaler(1, 0.5)
     scaler.update(reward, ended)
@@ -69,7 +69,7 @@ def test_discounted_sums_begin_anew_with_an_episode() -> None:
     np.testing.assert_allclose(without_end(reward), reward / np.std([1, 2.5, 5.25]), rtol=1e-6)
 
 
-def test_discounted_sums_go_on_from_rollout_to_rollout() -> None:
+def test_discounted_sums_continue_from_rollout_to_rollout() -> None:
     generator = np.random.default_rng(1)
     reward, ended = generator.normal(size=(20, 3)), generator.random((20, 3)) < 0.2
     whole, parts = RewardScaler(3, 0.9), RewardScaler(3, 0.9)
@@ -80,18 +80,18 @@ def test_discounted_sums_go_on_from_rollout_to_rollout() -> None:
     np.testing.assert_allclose(parts.moments.variance, whole.moments.variance, rtol=1e-9)
 
 
-def test_rewards_are_clipped_and_never_shifted() -> None:
+def test_rewards_are_scaled_and_clipped_and_not_shifted() -> None:
     scaler = RewardScaler(1, 0.0)
     scaler.update(np.array([[4.0], [6.0]]), np.zeros((2, 1), np.bool_))  # standard deviation 1, mean 5
     np.testing.assert_allclose(scaler(np.array([0.0, 5.0, 11.0, -11.0])), [0.0, 5.0, CLIP, -CLIP], rtol=1e-6)
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_state_survives_a_checkpoint(tmp_path: Path, count: int) -> None:
+def test_statistics_continue_exactly_from_a_checkpoint(tmp_path: Path, count: int) -> None:
     generator = np.random.default_rng(2)
     normalizer, scaler = ObservationNormalizer((4,)), RewardScaler(2, 0.9)
 
-    def take_in(*both: tuple[ObservationNormalizer, RewardScaler], seed: int) -> None:
+    def update(*both: tuple[ObservationNormalizer, RewardScaler], seed: int) -> None:
         generator = np.random.default_rng(seed)
         observation, reward, ended = generator.normal(size=(6, 4)), generator.random((3, 2)), generator.random((3, 2))
         for one, other in both:
@@ -99,13 +99,13 @@ def test_state_survives_a_checkpoint(tmp_path: Path, count: int) -> None:
             other.update(reward, ended < 0.3)
 
     for seed in range(count):
-        take_in((normalizer, scaler), seed=seed)
+        update((normalizer, scaler), seed=seed)
     checkpoint.save(tmp_path, 1, {"observations": normalizer.state(), "rewards": scaler.state()})
     _, state, _, _ = checkpoint.load_newest(tmp_path)
     again, scaler_again = ObservationNormalizer((4,)), RewardScaler(2, 0.9)
     again.load(state["observations"])
     scaler_again.load(state["rewards"])
-    take_in((normalizer, scaler), (again, scaler_again), seed=99)
+    update((normalizer, scaler), (again, scaler_again), seed=99)
     assert checkpoint.digest(again.state()) == checkpoint.digest(normalizer.state())
     assert checkpoint.digest(scaler_again.state()) == checkpoint.digest(scaler.state())
     probe = generator.normal(size=(5, 4))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small_ppo import BOX, DISCRETE, GAMES, fill, make_agent, observations
+from small_ppo import BOX, DISCRETE, ENVS, fill, make_agent, observations
 from torch import nn
 
 from q2pi.algorithms import ppo
-from q2pi.algorithms.base import AgentSpec
 from q2pi.buffers.rollout import Batch
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs.spec import EnvSpec
 from q2pi.equations.distributions import Categorical
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training import loop
+from q2pi.training.events import Checkpoint, Evaluated
 from q2pi.training.presets import configure
 
 
@@ -46,25 +47,24 @@ def test_the_ratio_is_one_before_the_first_update(space: Any, shape: tuple[int, 
     for rollout in range(2):
         fill(agent, rollout * agent.rollout.steps)
         batch = agent.batch()
-        for row in range(agent.rollout.steps):  # rows as they were acted on: the same arithmetic, so the same bits
-            acted = batch.select(torch.arange(row * GAMES, (row + 1) * GAMES))
-            assert torch.equal(ratio(agent, acted), torch.ones(GAMES))
-        shuffled = batch.select(agent.minibatches(0)[0])
+        for row in range(agent.rollout.steps):  # the same batches as in acting give the same bits
+            acted = batch.select(torch.arange(row * ENVS, (row + 1) * ENVS))
+            assert torch.equal(ratio(agent, acted), torch.ones(ENVS))
+        shuffled = batch.select(next(agent.minibatches(0)))
         torch.testing.assert_close(ratio(agent, shuffled), torch.ones(len(shuffled.action)), atol=1e-5, rtol=0)
-        first = agent.learn((rollout + 1) * agent.rollout.steps * GAMES)[0]
+        first = agent.learn((rollout + 1) * agent.rollout.steps * ENVS)[0]
         assert first["approx_kl"] == pytest.approx(0, abs=1e-6)
         assert first["clip_fraction"] == 0
-    torch.manual_seed(0)
-    assert (ratio(agent, batch) - 1).abs().max() > 1e-3  # after the updates it is not
+    assert (ratio(agent, batch) - 1).abs().max() > 1e-3, "after the updates it is not 1"
 
 
-def test_the_ratio_is_not_one_if_statistics_move_within_a_rollout() -> None:
+def test_the_ratio_is_not_one_if_statistics_change_within_a_rollout() -> None:
     agent = make_agent(normalize_observations=True)
     fill(agent)
     agent.learn(16)
     assert agent.observations is not None
     normalizer = agent.observations
-    fill(agent, 8, moved=lambda now: normalizer.update(observations((3,), now)))
+    fill(agent, 8, after_step=lambda time: normalizer.update(observations((3,), time)))
     assert (ratio(agent, agent.batch()) - 1).abs().max() > 1e-5
 
 
@@ -87,6 +87,15 @@ class Bandit(nn.Module):
         return Categorical(self.logits.expand(len(observation), 3)), self.value.expand(len(observation))
 
 
+def loss(
+    network: Bandit, batch: Batch, config: ppo.Config, clip: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return what `Agent.loss` returns for this network and this clip coefficient."""
+    agent = make_agent()
+    agent.network, agent.config, agent.clip = network, config, clip  # type: ignore[assignment]
+    return agent.loss(batch)
+
+
 def bandit_gradients(
     ratio: float, advantage: float, clip: float, old_value: float = 0.0, target: float = 0.0, **changes: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +110,7 @@ def bandit_gradients(
         target=torch.tensor([target]),
     )
     options = {"normalize_advantages": False, "entropy_coefficient": 0.0, "value_coefficient": 1.0} | changes
-    total, _ = ppo.loss(network, batch, ppo.Config(**options), clip)
+    total, _ = loss(network, batch, ppo.Config(**options), clip)
     total.backward()
     assert network.logits.grad is not None
     assert network.value.grad is not None
@@ -111,9 +120,7 @@ def bandit_gradients(
 @pytest.mark.parametrize(
     ("ratio", "advantage", "moves"), [(1.5, 2.0, False), (0.5, -2.0, False), (1.5, -2.0, True), (0.5, 2.0, True)]
 )
-def test_the_gradient_vanishes_where_the_ratio_has_moved_far_enough(
-    ratio: float, advantage: float, moves: bool
-) -> None:
+def test_the_gradient_vanishes_if_the_ratio_is_beyond_the_clip(ratio: float, advantage: float, moves: bool) -> None:
     gradient, _ = bandit_gradients(ratio, advantage, clip=0.2)
     # d(-ratio * advantage) = -ratio * advantage * (onehot(0) - 1/3)
     unclipped = -ratio * advantage * torch.tensor([2 / 3, -1 / 3, -1 / 3])
@@ -122,20 +129,20 @@ def test_the_gradient_vanishes_where_the_ratio_has_moved_far_enough(
     torch.testing.assert_close(wide, unclipped)
 
 
-def test_the_value_moves_no_further_than_the_clip() -> None:
-    """V is 0, was -0.5 and its target is 3: it has moved 0.5 up already, beyond a clip of 0.1."""
+def test_the_value_changes_by_at_most_the_clip() -> None:
+    """V is 0, was -0.5 and its target is 3: it has risen by 0.5, beyond a clip of 0.1."""
     assert bandit_gradients(1.0, 0.0, 0.1, old_value=-0.5, target=3.0)[1] == 0
     assert bandit_gradients(1.0, 0.0, 0.1, old_value=-0.5, target=3.0, clip_value_loss=False)[1] == pytest.approx(-6)
     assert bandit_gradients(1.0, 0.0, 0.6, old_value=-0.5, target=3.0)[1] == pytest.approx(-6)
 
 
-def test_entropy_and_value_enter_with_their_coefficients() -> None:
+def test_entropy_and_value_loss_have_their_coefficients() -> None:
     """At uniform logits the entropy is stationary: its weight shows in the loss alone."""
     network = Bandit()
     columns = [torch.zeros(2, 1), torch.tensor([0, 1]), torch.full((2,), math.log(1 / 3))]
     batch = Batch(*columns, torch.zeros(2), torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))
     config = ppo.Config(value_coefficient=0.1, entropy_coefficient=0.01, normalize_advantages=False)
-    total, scalars = ppo.loss(network, batch, dataclasses.replace(config, clip_value_loss=False), 0.2)
+    total, scalars = loss(network, batch, dataclasses.replace(config, clip_value_loss=False), 0.2)
     assert scalars["policy_loss"].item() == pytest.approx(-1.5)
     assert scalars["value_loss"].item() == pytest.approx(5)
     assert total.item() == pytest.approx(-1.5 + 0.5 - 0.01 * math.log(3))
@@ -145,27 +152,27 @@ def test_advantages_are_normalised_in_each_minibatch() -> None:
     """Advantages 1 and 2 become -+1/sqrt(2), so that their mean loss at ratio 1 is 0; raw it would be -1.5."""
     columns = [torch.zeros(2, 1), torch.tensor([0, 1]), torch.full((2,), math.log(1 / 3)), torch.zeros(2)]
     batch = Batch(*columns, torch.tensor([1.0, 2.0]), torch.zeros(2))
-    _, scalars = ppo.loss(Bandit(), batch, ppo.Config(), 0.2)
+    _, scalars = loss(Bandit(), batch, ppo.Config(), 0.2)
     assert scalars["policy_loss"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_minibatches_part_the_rollout_anew_in_each_epoch() -> None:
+def test_each_epoch_shuffles_the_rollout_into_other_minibatches() -> None:
     agent = make_agent(num_minibatches=4)
-    epochs = [torch.cat(agent.minibatches(epoch)).tolist() for epoch in range(3)]
+    epochs = [torch.cat(list(agent.minibatches(epoch))).tolist() for epoch in range(3)]
     assert [len(part) for part in agent.minibatches(0)] == [4] * 4
     assert all(sorted(order) == list(range(16)) for order in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert torch.cat(agent.minibatches(0)).tolist() == epochs[0]
+    assert torch.cat(list(agent.minibatches(0))).tolist() == epochs[0]
     agent.rollouts += 1
-    assert torch.cat(agent.minibatches(0)).tolist() != epochs[0]
+    assert torch.cat(list(agent.minibatches(0))).tolist() != epochs[0]
 
 
-def test_every_step_is_learned_from_as_often_as_epochs_say() -> None:
+def test_a_rollout_gives_epochs_times_minibatches_updates() -> None:
     agent = make_agent(update_epochs=3, num_minibatches=4)
     fill(agent)
     assert agent.learn(12) and agent.rollout.length == 0  # noqa: PT018
     fill(agent, 8)
-    due = ppo.updates_due(RunConfig(algorithm="ppo", num_envs=GAMES, hyper=agent.config), 16)
+    due = agent.config.updates_due(16, ENVS)
     assert len(agent.learn(32)) == 12 == due
     assert agent.learn(32) == []
 
@@ -179,12 +186,12 @@ def test_epochs_stop_at_the_target_kl() -> None:
     assert len(patient.learn(16)) == 10
 
 
-def test_steps_and_clip_fall_linearly() -> None:
-    """Budget 160: the rollout that began at 40 learns at three quarters of the rate."""
+def test_learning_rate_and_clip_coefficient_fall_linearly() -> None:
+    """Budget 160: the rollout that started at 40 has three quarters of the learning rate and of the clip."""
     agent = make_agent(learning_rate=1e-3, clip_coefficient=0.2, anneal_clip_coefficient=True)
     fill(agent)
     assert [row["learning_rate"] for row in agent.learn(56)] == pytest.approx([7.5e-4] * 8)
-    assert agent.clip_coefficient(40) == pytest.approx(0.15)
+    assert agent.clip_coefficient(40) == agent.clip == pytest.approx(0.15)
     constant = make_agent(learning_rate=1e-3, anneal_learning_rate=False, clip_coefficient=0.2)
     fill(constant)
     assert {row["learning_rate"] for row in constant.learn(56)} == {1e-3}
@@ -215,8 +222,8 @@ def config(env_id: str, total: int, **hyper: Any) -> RunConfig[ppo.Config]:
 def final_digest(run: RunConfig[ppo.Config], state: Any = None, folder: Path | None = None) -> str:
     """Train to the end, save the checkpoint of step 80 in `folder`, and return the digest of the last state."""
     digest = ""
-    for event in loop.run(run, state):
-        if isinstance(event, loop.Checkpoint):
+    for event in loop.run(resolve(run), state):
+        if isinstance(event, Checkpoint):
             digest = checkpoint.digest(event.state)
             if folder is not None and event.step == 80:
                 checkpoint.save(folder, event.step, event.state)
@@ -252,7 +259,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(
         ({"num_steps": 0}, "--num-steps 0 is out of range: it must be at least 1"),
         (
             {"num_steps": 1000},
-            "--num-steps 1000 of --num-envs 2 games are 2000 agent steps, beyond --total-timesteps 160",
+            "--num-steps 1000 of --num-envs 2 environments are 2000 agent steps, beyond --total-timesteps 160",
         ),
         ({"update_epochs": 0}, "--update-epochs 0"),
         ({"clip_coefficient": 1.5}, r"--clip-coefficient 1.5 is out of range: it must be in \[0, 1\]"),
@@ -262,24 +269,24 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(
         ({"hidden": ()}, "--hidden"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
+def test_mistakes_are_one_line_with_flag_and_bound(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loop.resolve(config("CartPole-v1", 160, **changes))
+        resolve(config("CartPole-v1", 160, **changes))
     assert "\n" not in str(caught.value)
 
 
-def test_spaces_it_cannot_serve() -> None:
-    def spec(space: Any) -> AgentSpec:
-        return dataclasses.replace(make_agent().spec, action_space=space)
+def test_spaces_it_cannot_serve_are_refused() -> None:
+    def check(space: Any) -> None:
+        ppo.Config().check_spaces(dataclasses.replace(make_agent().spec, action_space=space))
 
     with pytest.raises(
         UserError, match=r"--env-id CartPole-v1 has actions MultiBinary\(3\): ppo needs Discrete or Box"
     ):
-        ppo.check_spaces(spec(spaces.MultiBinary(3)))
+        check(spaces.MultiBinary(3))
     with pytest.raises(UserError, match="ppo needs Discrete or Box"):
-        ppo.check_spaces(spec(spaces.Box(0, 255, (2,), np.uint8)))
-    ppo.check_spaces(spec(DISCRETE))
-    ppo.check_spaces(spec(BOX))
+        check(spaces.Box(0, 255, (2,), np.uint8))
+    check(DISCRETE)
+    check(BOX)
     with pytest.raises(UserError, match="--squash needs actions with finite bounds"):
         make_agent(spaces.Box(-np.inf, np.inf, (2,)), squash=True)
     with pytest.raises(UserError, match=r"--squash is for Box actions, not for Discrete\(3\)"):
@@ -291,31 +298,31 @@ def test_spaces_it_cannot_serve() -> None:
 @pytest.mark.parametrize(
     "name", ["CartPole-v1", "Acrobot-v1", "LunarLander-v3", "Pendulum-v1", "MountainCarContinuous-v0"]
 )
-def test_a_calibration_has_whole_rollouts_of_the_same_minibatches(name: str) -> None:
+def test_a_timing_run_has_whole_rollouts_of_the_same_minibatches(name: str) -> None:
     run, preset = configure("ppo", name)
     assert preset == name
-    ppo.check(run)
-    trial = ppo.timing_config(dataclasses.replace(run, total_timesteps=1_200))
-    ppo.check(trial)
+    run.hyper.check(run)
+    short = run.hyper.timing_config(dataclasses.replace(run, total_timesteps=1_200))
+    short.hyper.check(short)
 
     def minibatch(of: RunConfig[ppo.Config]) -> float:
         return of.hyper.num_steps * of.num_envs / of.hyper.num_minibatches
 
-    assert minibatch(trial) == minibatch(run)
-    assert trial.hyper.num_steps * trial.num_envs <= 300
-    assert trial.hyper.update_epochs == run.hyper.update_epochs
+    assert minibatch(short) == minibatch(run)
+    assert short.hyper.num_steps * short.num_envs <= 300
+    assert short.hyper.update_epochs == run.hyper.update_epochs
 
 
-def test_memory_needed_is_what_a_rollout_takes_twice() -> None:
+def test_storage_is_twice_the_bytes_of_a_rollout() -> None:
     for agent in (make_agent(), make_agent(BOX), make_agent(shape=(1, 36, 36))):
-        assert ppo.memory_needed(agent.config, agent.spec) == pytest.approx(2 * agent.rollout.nbytes, rel=0.1)
+        assert agent.config.storage_bytes(agent.spec, sys.maxsize) == pytest.approx(2 * agent.rollout.nbytes, rel=0.1)
 
 
 @pytest.mark.learning
 def test_ppo_learns_cart_pole() -> None:
     run, _ = configure("ppo", "CartPole-v1")
     run = dataclasses.replace(run, total_timesteps=50_000, threads=1)
-    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > 450
 
 
@@ -323,5 +330,5 @@ def test_ppo_learns_cart_pole() -> None:
 def test_ppo_learns_pendulum() -> None:
     run, _ = configure("ppo", "Pendulum-v1")
     run = dataclasses.replace(run, threads=1)
-    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > -400

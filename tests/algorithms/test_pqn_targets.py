@@ -1,4 +1,4 @@
-"""PQN: Q(lambda) targets by hand and against a slow oracle, what is played and stored."""
+"""PQN: Q(lambda) targets by hand and against a slow oracle, actions, what a rollout stores."""
 
 import math
 from typing import Any
@@ -6,46 +6,45 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from small_pqn import FIRST, observe, play, scripted, seen
+from small_pqn import FIRST, Identity, observe, play, scripted, states
 
 from q2pi.algorithms import pqn
-from q2pi.envs.spec import EnvSpec
 
 
-def with_the_published_slip(agent: pqn.Agent) -> list[float]:
-    """Return the targets of a game as six files of the paper's code have them.
+def off_by_one_targets(agent: pqn.Agent) -> list[float]:
+    """Return the targets of one environment as six files of the paper's code compute them.
 
-    Going backwards, the second-last step is given the value of what follows the last step, in the place of the value of
-    what follows itself.
+    Going backwards, the second-last step uses the value that follows the last step instead of the value that follows
+    itself.
     """
     rollout, mix = agent.rollout, agent.config.q_lambda
-    after_the_rollout = rollout.final_value[-1, 0] if not rollout.ended[-1, 0] else 0.0
-    following = [*rollout.value[1:-1, 0], after_the_rollout]
-    goal = rollout.reward[-1, 0] + rollout.discount[-1, 0] * after_the_rollout
-    goals = [goal]
+    final_value = rollout.final_value[-1, 0] if not rollout.ended[-1, 0] else 0.0
+    following = [*rollout.value[1:-1, 0], final_value]
+    target = rollout.reward[-1, 0] + rollout.discount[-1, 0] * final_value
+    targets = [target]
     for t in reversed(range(len(following))):
-        goal = rollout.reward[t, 0] + rollout.discount[t, 0] * ((1 - mix) * following[t] + mix * goal)
-        goals.insert(0, goal)
-    return [float(goal) for goal in goals]
+        target = rollout.reward[t, 0] + rollout.discount[t, 0] * ((1 - mix) * following[t] + mix * target)
+        targets.insert(0, target)
+    return [float(target) for target in targets]
 
 
 def test_the_second_last_target_is_not_off_by_one() -> None:
     """gamma and lambda 1/2. Last: 4 + 16/2 = 12. Second-last: 2 + (6 + 12)/4 = 6.5. First: 1 + (2 + 6.5)/4 = 3.125.
 
-    The slip takes 16, the value beyond the rollout, for the 6 of the observation between the last two steps.
+    The error takes 16, the value after the rollout, for the 6 of the observation between the last two steps.
     """
     agent = scripted(num_steps=3)
     play(agent, values=[8, 2, 6, 16], rewards=[1, 2, 4])
     assert agent.targets()[:, 0].tolist() == [3.125, 6.5, 12]
-    assert with_the_published_slip(agent) == [3.75, 9, 12], "2 + (16 + 12)/4 = 9 and 1 + (2 + 9)/4 = 3.75"
+    assert off_by_one_targets(agent) == [3.75, 9, 12], "2 + (16 + 12)/4 = 9 and 1 + (2 + 9)/4 = 3.75"
 
 
-def test_nor_is_it_where_the_episode_ends_with_the_rollout() -> None:
-    """Second-last: 2 + (6 + 4)/4 = 4.5; the slip forgets that the last state was worth 6 to the network."""
+def test_the_second_last_target_is_right_if_the_episode_ends_with_the_rollout() -> None:
+    """Second-last: 2 + (6 + 4)/4 = 4.5; the error leaves out that the network's value of the last state is 6."""
     agent = scripted(num_steps=3)
     play(agent, [8, 2, 6, 16], [1, 2, 4], {2: "terminated"})
     assert agent.targets()[1:, 0].tolist() == [4.5, 4]
-    assert with_the_published_slip(agent)[1:] == [3, 4]
+    assert off_by_one_targets(agent)[1:] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -56,28 +55,27 @@ def test_nor_is_it_where_the_episode_ends_with_the_rollout() -> None:
         ("life_lost", [1 + (2 + 2) / 4, 2]),
     ],
 )
-def test_an_ending_cuts_the_return(ending: str, targets: list[float]) -> None:
-    """It comes with the second of four steps; 40 is the final observation's value.
+def test_an_end_of_the_episode_ends_the_return(ending: str, targets: list[float]) -> None:
+    """The end is at the second of four steps; 40 is the final observation's value.
 
-    The last two targets are 8 + 32/2 = 24 and 4 + (6 + 24)/4 = 11.5, whatever came before.
+    The last two targets are 8 + 32/2 = 24 and 4 + (6 + 24)/4 = 11.5, whatever happened before.
     """
-    env = EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=True)
-    agent = scripted(num_steps=4, env=env)
-    play(agent, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending})
+    agent = scripted(num_steps=4)
+    play(agent, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending}, life_loss_discount=True)
     assert agent.targets()[:, 0].tolist() == [*targets, 11.5, 24]
     plain = scripted(num_steps=4)
     play(plain, [8, 2, 40, 6, 32], [1, 2, 4, 8])
-    assert plain.targets()[1, 0] == 2 + (40 + 11.5) / 4, "the twin: without an ending the return goes on"
+    assert plain.targets()[1, 0] == 2 + (40 + 11.5) / 4, "without an end the return continues"
 
 
-def test_a_lost_life_counts_only_under_the_rule() -> None:
+def test_a_lost_life_ends_the_return_only_if_the_rules_say_so() -> None:
     agent = scripted(num_steps=2)
     play(agent, [8, 2, 6], [1, 2], {0: "life_lost"})
     assert agent.targets()[:, 0].tolist() == [1 + (2 + 5) / 4, 5]
 
 
 def slow_target(agent: pqn.Agent, history: list[dict[str, Any]], t: int) -> float:
-    """Return a target as the weighted mean of n-step returns, each summed forwards from what was played."""
+    """Return a target as the weighted mean of n-step returns, each summed forwards from the rewards."""
     mix = agent.config.q_lambda
 
     def n_step(n: int) -> float:
@@ -96,19 +94,19 @@ def slow_target(agent: pqn.Agent, history: list[dict[str, Any]], t: int) -> floa
 
 
 @pytest.mark.parametrize("q_lambda", [0.0, 0.65, 1.0])
-def test_targets_of_random_play_against_a_slow_oracle(q_lambda: float) -> None:
+def test_targets_of_random_steps_equal_those_of_a_slow_oracle(q_lambda: float) -> None:
     draw = np.random.default_rng(3)
     envs, steps = 3, 12
     agent = scripted(num_envs=envs, num_steps=steps, q_lambda=q_lambda, gamma=0.9)
     value = draw.normal(size=envs)
     history: list[list[dict[str, Any]]] = [[] for _ in range(envs)]
     for t in range(steps):
-        agent.act(seen(*value), t)
+        agent.act(states(*value), t)
         reward, following = draw.normal(size=envs), draw.normal(size=envs)
         ending = [str(draw.choice(["terminated", "truncated", "", "", ""])) for _ in range(envs)]
         observe(agent, list(reward), list(following), ending)
-        for game, rows in enumerate(history):
-            rows.append({"reward": reward[game], "following": following[game], "ending": ending[game]})
+        for env, rows in enumerate(history):
+            rows.append({"reward": reward[env], "following": following[env], "ending": ending[env]})
         value = np.where([bool(name) for name in ending], FIRST, following)
     endings = {row["ending"] for rows in history for row in rows}
     assert endings == {"terminated", "truncated", ""}
@@ -116,37 +114,38 @@ def test_targets_of_random_play_against_a_slow_oracle(q_lambda: float) -> None:
     np.testing.assert_allclose(agent.targets().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_no_forward_is_made_twice() -> None:
-    """4 steps of 2 games, a truncation in one, and the 2 observations after the rollout: 8 + 1 + 2."""
+def test_no_observation_has_two_forward_passes() -> None:
+    """4 steps of 2 environments, a truncation in one, and the 2 observations after the rollout: 8 + 1 + 2."""
     agent = scripted(num_envs=2, num_steps=4)
     for t in range(4):
-        agent.act(seen(t, t), t)
+        agent.act(states(t, t), t)
         observe(agent, [0, 0], [t + 1, t + 1], ["truncated" if t == 1 else "", "terminated" if t == 2 else ""])
     agent.targets()
+    assert isinstance(agent.online, Identity)
     assert agent.online.rows == 11
 
 
-def test_rewards_are_clipped_where_the_rules_say_so() -> None:
+def test_rewards_are_clipped_if_the_rules_say_so() -> None:
     for clips, expected in ((True, [1, -1, 0]), (False, [5, -0.5, 0])):
-        agent = scripted(num_steps=3, env=EnvSpec("Two-v0", clip_rewards=clips, life_loss_discount=False))
-        play(agent, [0, 0, 0, 0], [5, -0.5, 0])
+        agent = scripted(num_steps=3)
+        play(agent, [0, 0, 0, 0], [5, -0.5, 0], clip_rewards=clips)
         assert agent.rollout.reward[:, 0].tolist() == expected
 
 
 # ---- acting ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_game_has_a_coin_of_its_own() -> None:
+def test_each_environment_draws_its_own_coin() -> None:
     agent = scripted(num_envs=2_000, num_steps=1, start_e=0.5, end_e=0.5)
-    action = agent.act(seen(*np.ones(2_000)), 0)
+    action = agent.act(states(*np.ones(2_000)), 0)
     assert (action == 0).mean() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 2_000))
-    assert np.array_equal(agent.act(seen(*np.ones(2_000)), 0), action), "a function of the step"
-    assert not np.array_equal(agent.act(seen(*np.ones(2_000)), 2_000), action)
+    assert np.array_equal(agent.act(states(*np.ones(2_000)), 0), action), "the coins are a function of the step"
+    assert not np.array_equal(agent.act(states(*np.ones(2_000)), 2_000), action)
 
 
-def test_an_exploring_step_still_stores_the_best_value() -> None:
+def test_an_exploring_step_stores_the_value_of_the_best_action() -> None:
     agent = scripted(num_envs=50, num_steps=1, start_e=1.0, end_e=1.0)
-    observation = seen(*np.arange(50.0))
+    observation = states(*np.arange(50.0))
     action = agent.act(observation, 0)
     assert set(action) == {0, 1}
     observe(agent, [0] * 50, [0] * 50)
@@ -154,16 +153,16 @@ def test_an_exploring_step_still_stores_the_best_value() -> None:
     assert agent.rollout.action[0].tolist() == action.tolist()
 
 
-def test_epsilon_falls_over_the_budget_and_evaluation_has_its_own() -> None:
+def test_epsilon_falls_over_the_budget_and_evaluation_has_another() -> None:
     agent = scripted(num_steps=1, start_e=1.0, end_e=0.2, exploration_fraction=0.5, eval_epsilon=0.0)
     assert [agent.epsilon(step) for step in (0, 25, 50, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
-    assert agent.evaluation_act(seen(*np.ones(200)), np.random.default_rng(1)).tolist() == [1] * 200
+    assert agent.evaluation_act(states(*np.ones(200)), np.random.default_rng(1)).tolist() == [1] * 200
     assert agent.evaluation_policy == "epsilon-greedy, epsilon 0.0"
 
 
-def test_actions_count_from_where_the_space_begins() -> None:
+def test_actions_count_from_the_start_of_their_space() -> None:
     agent = scripted(num_steps=1, space=spaces.Discrete(2, start=5), start_e=0.0, end_e=0.0)
-    assert agent.act(seen(1), 0).tolist() == [6]
-    assert agent.predict(seen(1)[0])[0] == 6
+    assert agent.act(states(1), 0).tolist() == [6]
+    assert agent.predict(states(1)[0])[0] == 6
     observe(agent, [0], [0])
-    assert agent.rollout.action.tolist() == [[1]], "stored as the network counts"
+    assert agent.rollout.action.tolist() == [[1]], "the rollout counts actions from 0"

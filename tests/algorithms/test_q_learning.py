@@ -1,6 +1,7 @@
-"""Tabular agents: single updates by hand, worlds with known answers, exact resumption, and what they refuse."""
+"""Tabular agents: single updates by hand, environments with known values, exact resumption, mistakes."""
 
 import copy
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from q2pi import api
-from q2pi.algorithms.q_learning import Agent, Config, memory_needed
+from q2pi.algorithms.q_learning import Agent, Config
 from q2pi.algorithms.registry import agent_spec, build_agent
 from q2pi.config import RunConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
@@ -55,7 +56,7 @@ def agent_for(env_id: str = LAKE, **options: Any) -> Agent:
 
 
 def result(next_state: int, reward: float, *, end: str = "", first: int | None = None) -> Step:
-    """Return the step of one game; `first` is where the next episode begins."""
+    """Return a step of one environment; `first` is the first state of the next episode."""
     following = np.array([[next_state]])
     return Step(
         next_observation=following,
@@ -69,13 +70,13 @@ def result(next_state: int, reward: float, *, end: str = "", first: int | None =
 
 
 def take(agent: Agent, action: int, step: Step) -> int:
-    """Feed one step of one game and return the number of updates made."""
+    """Observe one step of one environment and return the number of updates made."""
     agent.observe(np.array([action]), step)
     return len(agent.learn(1))
 
 
 def trained(config: RunConfig[Config], state: Any = None) -> Agent:
-    for event in run(config, state):
+    for event in run(resolve(config), state):
         if isinstance(event, Started):
             agent = event.agent
     assert isinstance(event, Finished)
@@ -89,22 +90,22 @@ def test_q_learning_by_hand() -> None:
     assert take(agent, 2, result(1, 1.0)) == 1
     assert agent.q[0, 0].tolist() == [0, 0, pytest.approx(0.5 * (1 + 9.9)), 0]
     assert agent.q[0, 1].tolist() == [4, 99, 7, 0]
-    assert agent.now.tolist() == [1]
+    assert agent.states.tolist() == [1]
 
 
 @pytest.mark.parametrize("target", ["q_learning", "sarsa", "expected_sarsa"])
 def test_truncation_bootstraps_from_the_final_state_and_termination_does_not(target: Target) -> None:
-    """91 stands in the first state of the next episode, where nobody may look."""
+    """91 is the value of the next episode's first state, from which no target may bootstrap."""
     expected = {"terminated": 1.0, "truncated": 1 + 0.5 * 8}
     for end, value in expected.items():
         agent = agent_for(gamma=0.5, learning_rate=1.0, target=target, start_e=0.0, end_e=0.0)
         agent.q[0, 1], agent.q[0, 7] = [2, 8, 6, 4], 91
         assert take(agent, 2, result(1, 1.0, end=end, first=7)) == 1
         assert agent.q[0, 0, 2] == value
-        assert agent.now.tolist() == [7]
+        assert agent.states.tolist() == [7]
 
 
-def test_sarsa_waits_for_the_action_that_is_taken_next() -> None:
+def test_sarsa_waits_for_the_next_action() -> None:
     agent = agent_for(gamma=0.1, learning_rate=0.5, target="sarsa")
     agent.q[0, 1] = [4, 99, 7, 0]
     assert take(agent, 2, result(1, 1.0)) == 0
@@ -115,7 +116,7 @@ def test_sarsa_waits_for_the_action_that_is_taken_next() -> None:
 
 
 def test_sarsa_never_joins_two_episodes() -> None:
-    """The last two updates of an episode come together, in order; the next episode's first action belongs to none."""
+    """An episode's last step gives two updates, in order; the next episode's first action gives none."""
     agent = agent_for(gamma=0.5, learning_rate=1.0, target="sarsa")
     agent.q[0, 1], agent.q[0, 7] = 6, 91
     take(agent, 2, result(1, 1.0))
@@ -134,7 +135,7 @@ def test_truncated_sarsa_takes_the_mean_over_its_policy() -> None:
     assert agent.q[0, 0, 2] == pytest.approx(1 + 0.5 * (0.1 * (1 + 2 + 3) + 0.7 * 10))
 
 
-def test_sarsas_half_transition_is_part_of_the_state() -> None:
+def test_the_transition_that_sarsa_holds_is_part_of_the_state() -> None:
     values = {}
     for kept in (True, False):
         first, second = (agent_for(gamma=0.1, learning_rate=0.5, target="sarsa", num_envs=1) for _ in range(2))
@@ -142,22 +143,22 @@ def test_sarsas_half_transition_is_part_of_the_state() -> None:
         take(first, 2, result(1, 1.0))
         state = copy.deepcopy(first.state())
         if not kept:
-            state["half"][:] = np.nan
+            state["pending"][:] = np.nan
         second.load(state)
         take(second, 0, result(5, 3.0))
         values[kept] = second.q[0, 0, 2]
     assert values[True] == pytest.approx(0.7)
-    assert values[False] == 0  # without it the reward of that step is lost
+    assert values[False] == 0  # without it the step's reward is lost
 
 
-def test_tables_of_another_world_are_refused() -> None:
+def test_tables_of_another_environment_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"have shape \(1, 6, 4\), those of config.toml \(2, 6, 4\): --env-id and --target"
     ):
         agent_for(CELLS, target="double_q").load(agent_for(CELLS).state())
 
 
-def test_double_updates_one_table_by_the_other() -> None:
+def test_double_q_updates_one_table_with_the_values_of_the_other() -> None:
     updated = []
     for seed in range(12):
         agent = agent_for(gamma=0.1, learning_rate=0.5, target="double_q", seed=seed)
@@ -172,7 +173,7 @@ def test_double_updates_one_table_by_the_other() -> None:
     np.testing.assert_array_equal(agent.table, agent.q.mean(0))
 
 
-def test_games_update_one_table_in_their_order() -> None:
+def test_environments_update_one_table_in_their_order() -> None:
     agent = agent_for(gamma=0.5, learning_rate=1.0, num_envs=2)
     both = np.array([[0], [0]])
     no = np.array([False, False])
@@ -181,7 +182,7 @@ def test_games_update_one_table_in_their_order() -> None:
     assert agent.q[0, 0, 2] == 3 + 0.5 * 1
 
 
-def test_exploration_has_a_coin_for_each_game_and_falls_with_the_steps() -> None:
+def test_each_environment_draws_its_own_coin_and_exploration_falls_with_the_steps() -> None:
     agent = agent_for(steps=1000, start_e=1.0, end_e=0.2, exploration_fraction=0.5)
     agent.q[0, 0] = [0, 1, 0, 0]
     assert [agent.epsilon(step) for step in (0, 250, 500, 900)] == [1.0, pytest.approx(0.6), 0.2, 0.2]
@@ -193,16 +194,16 @@ def test_exploration_has_a_coin_for_each_game_and_falls_with_the_steps() -> None
     assert (agent.act(envs, 900) != agent.act(envs, 901)).any()
 
 
-def test_equals_are_drawn_while_training_and_the_first_is_taken_in_evaluation() -> None:
+def test_ties_are_random_in_training_and_go_to_the_lowest_action_in_evaluation() -> None:
     agent = agent_for(start_e=0.0, end_e=0.0)
     agent.q[0, 0] = [0, 5, 5, 1]
     envs = np.zeros((400, 1), np.int64)
     assert set(agent.act(envs, 0)) == {1, 2}
     assert set(agent.evaluation_act(envs, np.random.default_rng(0))) == {1}
-    assert agent.evaluation_policy == "greedy, the first of equals"
+    assert agent.evaluation_policy == "greedy, ties to the lowest action"
 
 
-def test_the_learning_rate_falls_where_asked_to() -> None:
+def test_the_learning_rate_falls_to_its_final_value() -> None:
     assert agent_for(steps=100, learning_rate=0.4).learning_rate(50) == 0.4
     falling = agent_for(steps=100, learning_rate=0.4, final_learning_rate=0.2, gamma=0.0)
     assert [falling.learning_rate(step) for step in (0, 50, 100)] == [0.4, pytest.approx(0.3), 0.2]
@@ -211,32 +212,35 @@ def test_the_learning_rate_falls_where_asked_to() -> None:
     assert falling.q[0, 0, 1] == pytest.approx(3.0)
 
 
-def test_learning_reads_the_sign_of_rewards_where_they_are_clipped() -> None:
+def test_rewards_are_clipped_if_the_rules_say_so() -> None:
     config = resolve(config_for("CliffWalking-v1", learning_rate=1.0))
     clipped = resolve(replace(config, env=EnvSpec("CliffWalking-v1", clip_rewards=True)))
     for chosen, expected in ((config, -100.0), (clipped, -1.0)):
         envs = make_envs(chosen.env, 1, 1)
         agent = build_agent(chosen, envs)
-        agent.begin(np.array([[36]]))
-        agent.observe(np.array([1]), result(36, -100.0))
+        assert envs.reset().tolist() == [[36]]
+        agent.begin(envs.observation)
+        envs.send(np.array([1]))
+        agent.observe(np.array([1]), envs.recv())
+        envs.close()
         agent.learn(1)
         assert isinstance(agent, Agent)
         assert agent.q[0, 36, 1] == expected
 
 
-def test_observations_of_several_numbers_are_one_row() -> None:
+def test_an_observation_of_several_numbers_is_one_row() -> None:
     agent = agent_for("Blackjack-v1")
     assert agent.q.shape == (1, 32 * 11 * 2, 2)
     assert agent._rows(np.array([[20, 10, 1], [0, 0, 1]])).tolist() == [(20 * 11 + 10) * 2 + 1, 1]
 
 
-def test_q_learning_finds_the_values_of_the_best_policy() -> None:
+def test_q_learning_learns_the_optimal_values() -> None:
     config = config_for(CELLS, num_envs=8, steps=8000, gamma=0.9, learning_rate=1.0, end_e=1.0)
     expected = optimal_values(AliasedVacuum().mdp(0.9)[0])[1]
     np.testing.assert_allclose(trained(config).table[:5], expected, atol=1e-6)
 
 
-def test_expected_sarsa_finds_the_values_of_the_policy_that_explores() -> None:
+def test_expected_sarsa_learns_the_values_of_its_epsilon_greedy_policy() -> None:
     config = config_for(
         CELLS, num_envs=8, steps=12_000, learning_rate=1.0, target="expected_sarsa", gamma=0.9, start_e=0.4, end_e=0.4
     )
@@ -244,10 +248,10 @@ def test_expected_sarsa_finds_the_values_of_the_policy_that_explores() -> None:
     table = trained(config).table[:5]
     of_its_policy = policy_value(mdp, epsilon_greedy(table, 0.4))[1]
     np.testing.assert_allclose(table, of_its_policy, atol=1e-3)
-    assert np.abs(of_its_policy - optimal_values(mdp)[1]).max() > 0.1  # what Q-learning would have found
+    assert np.abs(of_its_policy - optimal_values(mdp)[1]).max() > 0.1  # the values that Q-learning learns
 
 
-def test_sarsa_finds_them_by_sampling() -> None:
+def test_sarsa_learns_the_values_of_its_epsilon_greedy_policy_from_samples() -> None:
     config = config_for(
         CELLS,
         num_envs=8,
@@ -265,7 +269,7 @@ def test_sarsa_finds_them_by_sampling() -> None:
     assert np.abs(table - near).mean() < 0.05 < np.abs(table - far).mean()
 
 
-def test_double_q_finds_the_values_of_the_best_policy() -> None:
+def test_double_q_learns_the_optimal_values() -> None:
     config = config_for(CELLS, num_envs=8, steps=12_000, gamma=0.9, learning_rate=1.0, end_e=1.0, target="double_q")
     expected = optimal_values(AliasedVacuum().mdp(0.9)[0])[1]
     np.testing.assert_allclose(trained(config).q[:, :5], [expected, expected], atol=1e-6)
@@ -276,15 +280,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(target: Target) -> None:
     config = config_for("CliffWalkingSlippery-v1", num_envs=3, steps=600, target=target)
     frequent = replace(config, checkpoint_frequency=111)
     states = {}
-    for event in run(frequent):
+    for event in run(resolve(frequent)):
         if isinstance(event, Checkpoint):
             states[event.step] = copy.deepcopy(event.state)
-    resumed = [event.state for event in run(frequent, states[222]) if isinstance(event, Checkpoint)]
+    resumed = [event.state for event in run(resolve(frequent), states[222]) if isinstance(event, Checkpoint)]
     assert digest(resumed[-1]) == digest(states[600])
     assert digest(states[222]) != digest(states[600])
 
 
-def test_evaluation_and_prediction_leave_no_trace() -> None:
+def test_evaluation_and_predict_change_no_state() -> None:
     agent = agent_for()
     agent.q[:] = np.random.default_rng(0).normal(size=agent.q.shape)
     before = digest(agent.state())
@@ -293,7 +297,7 @@ def test_evaluation_and_prediction_leave_no_trace() -> None:
     assert digest(agent.state()) == before
 
 
-def test_predict_takes_a_number_or_several() -> None:
+def test_predict_takes_one_state_or_several() -> None:
     agent = agent_for()
     agent.q[0, 3], agent.q[0, 9] = [0, 0, 7, 0], [0, 5, 0, 0]
     assert agent.predict(3)[0] == 2
@@ -302,7 +306,7 @@ def test_predict_takes_a_number_or_several() -> None:
     assert agent.predict(np.array([[3], [9]]))[0].tolist() == [2, 1]
 
 
-def test_a_run_is_recorded_loaded_and_judged(tmp_path: Path) -> None:
+def test_a_run_is_recorded_loaded_and_evaluated(tmp_path: Path) -> None:
     options: dict[str, Any] = {"total_timesteps": 400, "evaluation_episodes": 4, "num_envs": 4, "device": "cpu"}
     agent = api.train("q_learning", env_id=LAKE, run_dir=tmp_path / "run", threads=1, **options)
     loaded = api.load(tmp_path / "run")
@@ -310,14 +314,14 @@ def test_a_run_is_recorded_loaded_and_judged(tmp_path: Path) -> None:
     assert isinstance(loaded, Agent)
     np.testing.assert_array_equal(loaded.q, agent.q)
     assert loaded.updates == 400
-    assert api.evaluate(tmp_path / "run", episodes=2).protocol["policy"] == "greedy, the first of equals"
+    assert api.evaluate(tmp_path / "run", episodes=2).protocol["policy"] == "greedy, ties to the lowest action"
 
 
-def test_memory_and_updates_are_foretold() -> None:
+def test_storage_and_updates_are_estimated() -> None:
     for target, tables in (("q_learning", 1), ("double_q", 2)):
         config = resolve(config_for(LAKE, target=target))
         envs = make_envs(config.env, 1, 1)
-        assert memory_needed(config.hyper, agent_spec(config, envs)) == tables * 16 * 4 * 8
+        assert config.hyper.storage_bytes(agent_spec(config, envs), sys.maxsize) == tables * 16 * 4 * 8
         assert estimate(config).updates == 1000
 
 
@@ -336,13 +340,13 @@ def test_memory_and_updates_are_foretold() -> None:
         ({"env_id": LAKE, "end_e": 2.0}, "--end-e 2.0 is out of range: it must be in [0, 1]"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line(options: dict[str, Any], message: str) -> None:
+def test_mistakes_are_one_line_with_flag_and_bound(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as raised:
         agent_for(**options)
     assert str(raised.value) == message
 
 
-def test_a_table_beyond_memory_is_refused_before_it_is_made() -> None:
+def test_a_table_that_is_too_large_is_refused_before_it_is_allocated() -> None:
     config = resolve(replace(config_for("Blackjack-v1"), env=EnvSpec("Blackjack-v1", stack=4)))
     envs = make_envs(config.env, 1, 1)
     with pytest.raises(UserError, match=r"--env-id Blackjack-v1 with --stack 4 has 2.46e\+11 states"):
@@ -357,7 +361,7 @@ def test_presets_are_complete(name: str) -> None:
 
 
 @pytest.mark.learning
-def test_taxi_is_learned() -> None:
+def test_q_learning_learns_taxi() -> None:
     config, _ = configure("q_learning", "Taxi-v3")
-    report = [event for event in run(config) if hasattr(event, "evaluation")][-1].evaluation.report()
+    report = [event for event in run(resolve(config)) if hasattr(event, "evaluation")][-1].evaluation.report()
     assert report["statistics"]["mean_minus_std"] >= 4.5

@@ -1,4 +1,4 @@
-"""REINFORCE: its weights by hand, batches, resuming within a batch, bounds."""
+"""REINFORCE: its weights by hand, batches, resuming within a batch, mistakes."""
 
 import dataclasses
 import math
@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small_reinforce import EPISODES, WORLDS, World, linear_agent, spec
+from small_reinforce import EPISODES, MDPS, MDPEnvs, linear_agent, spec
 
 from q2pi.algorithms import reinforce
 from q2pi.algorithms.reinforce import Credit, credit_of, weights
 from q2pi.buffers.episodes import Trajectory
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, resolve
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 from q2pi.equations.exact import policy_value, softmax_policy
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training import loop
+from q2pi.training.events import Checkpoint, Evaluated
 from q2pi.training.presets import configure
 
 
@@ -49,7 +50,7 @@ def by_hand(config: dict[str, Any]) -> list[list[float]]:
         ({"baseline": "value"}, [[0.98, 1.8, 2.5], [4.25, 4.5], [5.75]]),
         ({"baseline": "value", "discount_states": True}, [[0.98, 0.18, 0.025], [4.25, 0.45], [5.75]]),
         ({"baseline": "value", "return_kind": "whole"}, [[0.98] * 3, [4.25] * 2, [5.75]]),
-        # Step 0: (4.5 + 6) / 2, ...; step 1: the other long one; step 2: no other lasts so long.
+        # Step 0: (4.5 + 6) / 2, ...; step 1: the other long episode; step 2: no other episode has one.
         ({"baseline": "batch_mean"}, [[1.23 - 5.25, 2.3 - 5, 3.0], [4.5 - 3.615, 5 - 2.3], [6 - 2.865]]),
         (
             {"baseline": "batch_mean", "return_kind": "whole"},
@@ -66,17 +67,19 @@ def test_weights_by_hand(config: dict[str, Any], expected: list[list[float]]) ->
 
 def test_normalised_weights() -> None:
     flat = np.concatenate(by_hand({"normalize_returns": True}))
-    raw = np.array([1.23, 2.3, 3.0, 4.5, 5.0, 6.0])  # of the six steps alone, not of the padding
+    raw = np.array([1.23, 2.3, 3.0, 4.5, 5.0, 6.0])  # the six steps, without the padding
     np.testing.assert_allclose(flat, (raw - raw.mean()) / raw.std(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("truncated", "value", "expected"), [(True, 7.0, [1.27, 2.7]), (False, 7.0, [1.2, 2.0])])
-def test_the_final_value_follows_where_time_ran_out(truncated: bool, value: float, expected: list[float]) -> None:
+def test_a_truncated_return_bootstraps_from_the_final_value(
+    truncated: bool, value: float, expected: list[float]
+) -> None:
     credit = credit_of([episode(1, 2, truncated=truncated)], [torch.zeros(2)], [torch.tensor(value)], gamma=0.1)
     assert credit.returns[:, 0].tolist() == pytest.approx(expected)
 
 
-def test_without_a_value_network_a_return_is_cut_where_time_ran_out() -> None:
+def test_without_a_value_network_a_truncated_return_ends() -> None:
     cut, valued = linear_agent("chain", baseline="none"), linear_agent("chain", baseline="value")
     assert valued.value is not None
     with torch.no_grad():
@@ -84,21 +87,21 @@ def test_without_a_value_network_a_return_is_cut_where_time_ran_out() -> None:
         valued.value.head.weight.zero_()
     trajectory = dataclasses.replace(episode(1, 2, truncated=True), final_observation=np.zeros(3, np.float32))
     rows = torch.zeros(2, 3)
-    assert cut._credit([trajectory], rows).returns[:, 0].tolist() == pytest.approx([1 + 0.7 * 2, 2])
-    assert valued._credit([trajectory], rows).returns[:, 0].tolist() == pytest.approx([1 + 0.7 * 5.5, 5.5])
+    assert cut.credit([trajectory], rows).returns[:, 0].tolist() == pytest.approx([1 + 0.7 * 2, 2])
+    assert valued.credit([trajectory], rows).returns[:, 0].tolist() == pytest.approx([1 + 0.7 * 5.5, 5.5])
 
 
-def test_a_loss_in_parts_is_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = {}
     for size in (2_048, 3):
-        monkeypatch.setattr(reinforce, "STEPS_AT_ONCE", size)
+        monkeypatch.setattr(reinforce, "MAX_ROWS", size)
         agent = linear_agent("chain", baseline="value", entropy_coefficient=0.1)
-        world = World(WORLDS["chain"][0], 2, seed=1)
+        envs = MDPEnvs(MDPS["chain"][0], 2, seed=1)
         metrics: list[dict[str, float]] = []
         step = 0
         while not metrics:
-            action = agent.act(world.observation, step)
-            agent.observe(action, world.step(action))
+            action = agent.act(envs.observation, step)
+            agent.observe(action, envs.step(action))
             step += 2
             metrics = agent.learn(step)
         gradient = agent.head.logits.weight.grad
@@ -109,9 +112,9 @@ def test_a_loss_in_parts_is_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatc
     assert gradients[3][1]["episode_length"] * EPISODES > 3
 
 
-def test_the_value_network_moves_towards_the_returns_after_the_weights_were_computed() -> None:
+def test_the_value_network_learns_the_returns() -> None:
     agent = linear_agent("chain", baseline="value", value_learning_rate=0.05, value_updates=400, hidden=())
-    mdp, theta = WORLDS["chain"]
+    mdp, theta = MDPS["chain"]
     expected = policy_value(mdp, softmax_policy(theta))[0]
     generator, rows, targets = np.random.default_rng(0), [], []
     for _ in range(400):
@@ -119,56 +122,55 @@ def test_the_value_network_moves_towards_the_returns_after_the_weights_were_comp
         rows.append(np.eye(3, dtype=np.float32)[state])
         targets.append(expected[state] + generator.normal(0, 0.1))
     observation = torch.from_numpy(np.array(rows))
-    first = agent._train_value(observation, torch.tensor(targets, dtype=torch.float32))
+    first = agent.update_value(observation, torch.tensor(targets, dtype=torch.float32))
     assert first > 0.1
     np.testing.assert_allclose(agent.values(torch.eye(3)), expected, atol=0.03)
 
 
 def until_learned(agent: reinforce.Agent, name: str = "chain") -> int:
-    """Play until the first update; return the steps of all games."""
-    world = World(WORLDS[name][0], agent.spec.num_envs, seed=1)
+    """Step until the first update; return the agent steps."""
+    envs = MDPEnvs(MDPS[name][0], agent.spec.num_envs, seed=1)
     step = 0
     while True:
-        action = agent.act(world.observation, step)
-        agent.observe(action, world.step(action))
+        action = agent.act(envs.observation, step)
+        agent.observe(action, envs.step(action))
         step += agent.spec.num_envs
         if agent.learn(step):
             return step
 
 
-def test_statistics_take_a_batch_in_after_it_was_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_observations_are_updated_after_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = linear_agent("chain", num_envs=1, normalize_observations=True)
     assert agent.observations is not None
     moments, counts = agent.observations.moments, []
-    original = agent._train_policy
-    monkeypatch.setattr(agent, "_train_policy", lambda *all: counts.append(moments.count) or original(*all))
+    original = agent.update_policy
+    monkeypatch.setattr(agent, "update_policy", lambda *all: counts.append(moments.count) or original(*all))
     steps = until_learned(agent)
     assert counts == [0]
     assert moments.count == steps
 
 
-def test_rewards_are_clipped_where_the_rules_say_so() -> None:
-    """The chain's only reward, at its end, is 1; told to the agent as 7 it is still 1 with the rule."""
+def test_rewards_are_clipped_if_the_rules_say_so() -> None:
+    """A reward of 7 is stored as 1 with the rule, and as 7 without it."""
     for rule, expected in ((True, 1.0), (False, 7.0)):
         agent = linear_agent("chain", num_envs=1)
-        env = dataclasses.replace(agent.spec.env, clip_rewards=rule)
-        agent.spec = dataclasses.replace(agent.spec, env=env)
         agent.act(np.eye(3, dtype=np.float32)[:1], 0)
         yes, no = np.ones(1, np.bool_), np.zeros(1, np.bool_)
-        seen = np.zeros((1, 3), np.float32)
-        agent.observe(np.zeros(1), Step(seen, seen, np.array([7.0], np.float32), yes, no, no, ()))
+        state = np.zeros((1, 3), np.float32)
+        step = Step(state, state, np.array([7.0], np.float32), yes, no, no, (), clip_rewards=rule)
+        agent.observe(np.zeros(1), step)
         assert agent.episodes.rows[0]["reward"] == [expected]
 
 
-def test_evaluation_leaves_no_trace_and_draws_from_the_policy() -> None:
+def test_evaluation_changes_no_state_and_samples_from_the_policy() -> None:
     agent = linear_agent("random", normalize_observations=True)
     agent.act(np.eye(3, dtype=np.float32)[:2], 0)
     many = np.eye(3, dtype=np.float32)[np.arange(300) % 3]
     before = checkpoint.digest(agent.state())
     first, again, other = (agent.evaluation_act(many, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
     assert first == again != other
-    assert agent.predict(many)[0].tolist() == np.argmax(WORLDS["random"][1], -1)[np.arange(300) % 3].tolist()
-    assert agent.evaluation_policy == "drawn from the policy"
+    assert agent.predict(many)[0].tolist() == np.argmax(MDPS["random"][1], -1)[np.arange(300) % 3].tolist()
+    assert agent.evaluation_policy == "sampled from the policy"
     assert checkpoint.digest(agent.state()) == before
     greedy = linear_agent("random", evaluation_deterministic=True)
     assert greedy.evaluation_act(many, np.random.default_rng(1)).tolist() == agent.predict(many)[0].tolist()
@@ -192,8 +194,8 @@ def config(total: int = 400, **hyper: Any) -> RunConfig[reinforce.Config]:
 def final_digest(run: RunConfig[reinforce.Config], state: Any = None, folder: Path | None = None) -> str:
     """Train to the end, save the checkpoint of step 150 in `folder`, and return the digest of the last state."""
     digest = ""
-    for event in loop.run(run, state):
-        if isinstance(event, loop.Checkpoint):
+    for event in loop.run(resolve(run), state):
+        if isinstance(event, Checkpoint):
             digest = checkpoint.digest(event.state)
             if folder is not None and event.step == 150:
                 checkpoint.save(folder, event.step, event.state)
@@ -205,12 +207,12 @@ def test_a_run_resumed_within_a_batch_ends_the_same_bit_for_bit(tmp_path: Path, 
     run = config(**hyper)
     expected = final_digest(run, folder=tmp_path)
     _, saved, _, _ = checkpoint.load_newest(tmp_path)
-    kept = [len(game["reward"]) for game in saved["agent"]["episodes"]["games"].values()]
+    kept = [len(columns["reward"]) for columns in saved["agent"]["episodes"]["games"].values()]
     assert max(kept) > 0
     assert final_digest(run, saved) == expected
     _, damaged, _, _ = checkpoint.load_newest(tmp_path)
-    for game in damaged["agent"]["episodes"]["games"].values():
-        game["observation"][:] = 0
+    for columns in damaged["agent"]["episodes"]["games"].values():
+        columns["observation"][:] = 0
     assert final_digest(run, damaged) != expected
 
 
@@ -225,27 +227,27 @@ def test_a_run_resumed_within_a_batch_ends_the_same_bit_for_bit(tmp_path: Path, 
         ({"hidden": ()}, "--hidden"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(changes: dict[str, Any], message: str) -> None:
+def test_mistakes_are_one_line_with_flag_and_bound(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loop.resolve(config(**changes))
+        resolve(config(**changes))
     assert "\n" not in str(caught.value)
 
 
-def test_a_mean_over_other_episodes_needs_others() -> None:
+def test_the_batch_mean_needs_two_episodes() -> None:
     run = dataclasses.replace(config(episodes_per_update=1, baseline="batch_mean"), num_envs=1)
     with pytest.raises(UserError, match=r"--baseline batch_mean .* must be at least 2"):
-        loop.resolve(run)
-    assert reinforce.timing_config(dataclasses.replace(run, num_envs=3)).hyper.episodes_per_update == 3
-    assert reinforce.timing_config(run).hyper.episodes_per_update == 2
+        resolve(run)
+    assert run.hyper.timing_config(dataclasses.replace(run, num_envs=3)).hyper.episodes_per_update == 3
+    assert run.hyper.timing_config(run).hyper.episodes_per_update == 2
 
 
-def test_spaces_it_cannot_serve() -> None:
+def test_spaces_it_cannot_serve_are_refused() -> None:
     with pytest.raises(UserError, match="reinforce needs Discrete or Box"):
-        reinforce.check_spaces(dataclasses.replace(spec(3, 2), action_space=spaces.MultiBinary(3)))
+        reinforce.Config().check_spaces(dataclasses.replace(spec(3, 2), action_space=spaces.MultiBinary(3)))
 
 
-def test_padding_has_no_weight_of_its_own() -> None:
-    """A step that nobody played changes no mean: the credit of a lone long episode is its own return."""
+def test_padding_changes_no_mean() -> None:
+    """If no other episode has a step t, the weight of step t is the episode's own return."""
     valid = torch.tensor([[True, True], [True, False]])
     credit = Credit(torch.tensor([[5.0, 7.0], [3.0, 99.0]]), torch.zeros(2, 2), valid)
     found = weights(credit, reinforce.Config(baseline="batch_mean"))
@@ -256,5 +258,5 @@ def test_padding_has_no_weight_of_its_own() -> None:
 def test_reinforce_learns_cart_pole() -> None:
     run, _ = configure("reinforce", "CartPole-v1", "classic")
     run = dataclasses.replace(run, total_timesteps=60_000, threads=1)
-    scores = [event.evaluation.scores for event in loop.run(run) if isinstance(event, loop.Evaluated)]
+    scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > 300

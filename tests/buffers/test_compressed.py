@@ -13,6 +13,7 @@ from small_runs import invaders
 
 from q2pi.buffers.frames import CHUNK, ZSTD_RATIO, CompressedFrames, FrameStore, RawFrames, make_store, store_bytes
 from q2pi.buffers.replay import Replay, bytes_needed
+from q2pi.config import resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
@@ -240,17 +241,17 @@ def test_training_is_the_same_with_either_codec_and_resumes_exactly(tmp_path: Pa
     raw, compressed = invaders(replay_codec="raw", **small), invaders(replay_codec="zstd", **small)
     ends = []
     for config in (raw, compressed):
-        for event in run(config):
+        for event in run(resolve(config)):
             if isinstance(event, Checkpoint) and event.step == 60:
                 checkpoint.save(tmp_path / config.hyper.replay_codec, 60, event.state)
             elif isinstance(event, Checkpoint):
                 ends.append(event.state["agent"])
     assert "frames" in ends[0]["replay"]
     assert "frames_sealed" in ends[1]["replay"]
-    assert checkpoint.digest({"main": ends[0]["main"]}) == checkpoint.digest({"main": ends[1]["main"]})
+    assert checkpoint.digest({"online": ends[0]["online"]}) == checkpoint.digest({"online": ends[1]["online"]})
     states = [
         event.state
-        for event in run(compressed, checkpoint.load_newest(tmp_path / "zstd")[1])
+        for event in run(resolve(compressed), checkpoint.load_newest(tmp_path / "zstd")[1])
         if isinstance(event, Checkpoint)
     ]
     assert checkpoint.digest(states[-1]["agent"]) == checkpoint.digest(ends[1])

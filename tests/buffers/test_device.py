@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_runs import digests, invaders
 
-from q2pi.algorithms import dqn
+from q2pi.algorithms.common import replay_based
 from q2pi.buffers.device import DeviceFrames, store_for
 from q2pi.buffers.frames import CompressedFrames, RawFrames
 from q2pi.errors import UserError
@@ -59,7 +59,7 @@ def test_frames_of_another_kind_are_refused() -> None:
 
 def test_a_run_is_the_same_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = digests(invaders())
-    monkeypatch.setattr(dqn, "store_for", lambda *_: OnTheCpu)
+    monkeypatch.setattr(replay_based, "store_for", lambda *_: OnTheCpu)
     assert digests(invaders()) == expected
 
 

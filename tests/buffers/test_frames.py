@@ -1,10 +1,13 @@
 """What a frame store promises to the ring, and the ring to it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike
 
-from q2pi.buffers.frames import RawFrames
+from q2pi.buffers import frames as stores
+from q2pi.buffers.frames import RawFrames, resolve_codec
 from q2pi.buffers.replay import Replay
 from q2pi.errors import UserError
 from q2pi.types import Array
@@ -62,3 +65,12 @@ def test_the_ring_reads_only_what_it_wrote() -> None:
     zero = np.zeros(1)
     replay.extend(zero, zero, zero + 1, frame, np.array([False]), frame)
     assert replay.sample(np.array([0])).observation.tolist() == [[0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(("raw_bytes", "codec"), [(0, "raw"), (1_000, "raw"), (1_001, "zstd")])
+def test_auto_compresses_what_takes_more_than_a_third_of_the_memory(
+    raw_bytes: int, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "virtual_memory", lambda: SimpleNamespace(total=3_000, available=1))
+    assert resolve_codec("auto", raw_bytes) == codec
+    assert [resolve_codec(named, raw_bytes) for named in ("raw", "zstd")] == ["raw", "zstd"]

@@ -1,15 +1,38 @@
-"""Every transition has the same chance, whatever its place in the ring."""
+"""Samplers: uniform draws, and what passes between a sampler and DQN (weights, slots, TD errors)."""
+
+import copy
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from scipy.stats import chisquare
+from small_runs import cartpole
+from torch import Tensor
 
-from q2pi.buffers.replay import Replay
-from q2pi.buffers.samplers import uniform
+from q2pi.algorithms import dqn
+from q2pi.algorithms.registry import agent_spec
+from q2pi.buffers.replay import Replay, Slots
+from q2pi.buffers.samplers import Batch, UniformSampler, batches
+from q2pi.config import resolve
+from q2pi.envs import make_envs
 from q2pi.errors import UserError
+from q2pi.types import State
+
+CPU = torch.device("cpu")
 
 
-def filled(steps: int) -> Replay:
+def draw(replay: Replay, count: int, seed: int) -> Slots:
+    """Return the slots that the uniform sampler draws; their weights are 1."""
+    slots, weights = UniformSampler(replay).sample(count, np.random.default_rng(seed))
+    assert weights.dtype == np.float32
+    assert weights.tolist() == [1.0] * count
+    return slots
+
+
+def replay_of(steps: int) -> Replay:
     """Two streams at different rates: the episodes of the second take one step, the first one's never ends."""
     replay = Replay(24, 2, (1,), np.float32, 2, 2, 0.9)
     frames, zero = np.zeros((2, 1), np.float32), np.zeros(2)
@@ -21,10 +44,10 @@ def filled(steps: int) -> Replay:
 
 @pytest.mark.parametrize("steps", [7, 50])  # before and after wrapping around
 def test_uniform_over_the_transitions_and_nothing_else(steps: int) -> None:
-    replay = filled(steps)
+    replay = replay_of(steps)
     sampleable = np.flatnonzero(replay.can_sample(np.arange(2 * replay.rows)))
-    assert 0 < len(sampleable) < replay.held.sum()
-    slots = uniform(replay, 40_000, np.random.default_rng(3))
+    assert 0 < len(sampleable) < replay.filled.sum()
+    slots = draw(replay, 40_000, 3)
     counts = np.bincount(slots, minlength=2 * replay.rows)
     assert counts.sum() == counts[sampleable].sum() == 40_000
     assert chisquare(counts[sampleable]).pvalue > 0.001
@@ -40,20 +63,230 @@ def test_a_batch_may_be_larger_than_the_memory() -> None:
     replay.begin(frames)
     zero = np.zeros(1)
     replay.extend(zero, zero, zero + 1, frames, np.array([False]), frames)
-    slots = uniform(replay, 5, np.random.default_rng(0))
+    slots = draw(replay, 5, 0)
     assert slots.tolist() == [0] * 5
     assert slots.dtype == np.int64
 
 
 def test_the_same_generator_draws_the_same() -> None:
-    replay = filled(50)
-    first, again, other = (uniform(replay, 32, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
+    replay = replay_of(50)
+    first, again, other = (draw(replay, 32, seed).tolist() for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_nothing_to_sample_is_said_in_one_line() -> None:
     with pytest.raises(UserError, match="no transition") as caught:
-        uniform(filled(0), 4, np.random.default_rng(0))
+        draw(replay_of(0), 4, 0)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="before begin"):
-        uniform(Replay(24, 2, (1,), np.float32, 2, 2, 0.9), 4, np.random.default_rng(0))
+        draw(Replay(24, 2, (1,), np.float32, 2, 2, 0.9), 4, 0)
+
+
+# ---- batches ------------------------------------------------------------------------------------------------------
+
+
+def varied() -> Replay:
+    """Return a replay of two streams in which every frame, action and reward differs."""
+    replay, numbers = Replay(24, 2, (1,), np.float32, 2, 2, 0.9), iter(range(1, 1_000))
+
+    def frames() -> Any:
+        return np.array([[next(numbers)], [next(numbers)]], np.float32)
+
+    replay.begin(frames())
+    for step in range(20):
+        ended = np.array([False, step % 3 == 0])
+        replay.extend(np.array([next(numbers), 0]), frames()[:, 0], np.ones(2), frames(), ended, frames())
+    return replay
+
+
+class Halves(UniformSampler):
+    """Uniform draws whose weights differ by row."""
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32]]:
+        slots, _ = super().sample(batch_size, rng)
+        return slots, rng.random(batch_size, np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+def test_batches_assembled_together_are_those_assembled_alone(count: int) -> None:
+    replay = varied()
+    together = batches(replay, Halves(replay), 8, [np.random.default_rng(seed) for seed in range(count)], CPU)
+    assert len(together) == count
+    for seed, batch in enumerate(together):
+        (alone,) = batches(replay, Halves(replay), 8, [np.random.default_rng(seed)], CPU)
+        slots, weights = Halves(replay).sample(8, np.random.default_rng(seed))
+        rows = replay.sample(slots)
+        by_hand = Batch(
+            *(torch.as_tensor(getattr(rows, entry.name)) for entry in fields(Batch)[:5]),
+            torch.as_tensor(weights),
+            slots,
+        )
+        for entry in fields(Batch):
+            expected, got, single = (np.asarray(getattr(each, entry.name)) for each in (by_hand, batch, alone))
+            assert (got.dtype, got.shape) == (expected.dtype, expected.shape), entry.name
+            assert got.tobytes() == expected.tobytes() == single.tobytes(), entry.name
+    if count > 1:
+        assert together[0].indices.tolist() != together[1].indices.tolist(), "each batch has a generator of its own"
+
+
+# ---- what DQN does with its sampler -------------------------------------------------------------------------------
+
+
+class Notes(UniformSampler):
+    """Uniform draws with a fixed weight; keeps every call."""
+
+    weight = 1.0
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(replay)
+        self.calls: list[tuple[str, list[int]]] = []
+        self.td_errors: list[Tensor] = []
+        self.known: set[int] = set()
+
+    def added(self, indices: Slots) -> None:
+        self.known |= set(indices.tolist())
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32]]:
+        slots, _ = super().sample(batch_size, rng)
+        self.calls.append(("sample", slots.tolist()))
+        return slots, np.full(batch_size, self.weight, np.float32)
+
+    def update_priorities(self, indices: Slots, td_errors: Tensor) -> None:
+        self.calls.append(("update", indices.tolist()))
+        self.td_errors.append(td_errors.clone())
+
+    def state(self) -> State:
+        return {"calls": len(self.calls)}
+
+
+class OneByOne(Notes):
+    lookahead = 1
+
+
+class HalfWeights(Notes):
+    weight = 0.5
+
+
+class WithoutWeights(dqn.Agent):
+    """The mistake that the weights' test must notice."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        return super().loss(replace(batch, weight=torch.ones_like(batch.weight)))
+
+
+def agent_with(sampler: type[Notes], base: type[dqn.Agent] = dqn.Agent, steps: int = 20, **options: Any) -> Any:
+    """Return an agent with this sampler after steps of 4 CartPoles, before its first update."""
+
+    class Agent(base):  # type: ignore[misc, valid-type]
+        def build_sampler(self) -> Notes:
+            return sampler(self.replay)
+
+    config = resolve(cartpole(**options))
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    agent = Agent(config.hyper, agent_spec(config, envs))
+    agent.begin(envs.reset())
+    for step in range(0, 4 * steps, 4):
+        action = agent.act(envs.observation, step)
+        envs.send(action)
+        agent.observe(action, envs.recv())
+    envs.close()
+    return agent
+
+
+def gradient(agent: Any) -> Tensor:
+    """Return the gradient of an agent's first update, as one vector."""
+    agent.learn(68)  # learning_starts 64, train_frequency 4
+    assert agent.updates == 1
+    return torch.cat([parameter.grad.flatten() for parameter in agent.online.parameters()])
+
+
+def test_weights_scale_the_gradient() -> None:
+    whole, half = gradient(agent_with(Notes)), gradient(agent_with(HalfWeights))
+    assert whole.abs().sum() > 0
+    assert torch.equal(half, 0.5 * whole)
+
+
+def test_without_weights_in_the_loss_they_would_not() -> None:
+    whole = gradient(agent_with(Notes))
+    assert torch.equal(gradient(agent_with(HalfWeights, WithoutWeights)), whole)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_td_errors_come_back_with_their_slots(double: bool) -> None:
+    agent = agent_with(Notes, double=double)
+    with torch.no_grad():  # a target network of its own, so that DQN and Double DQN differ
+        for parameter in agent.target.network.parameters():
+            parameter.mul_(-0.7)
+    online, target = copy.deepcopy(agent.online), agent.target.network
+    agent.learn(68)
+    (drawn, returned), (td_errors,) = agent.sampler.calls, agent.sampler.td_errors
+    assert (drawn[0], returned[0]) == ("sample", "update")
+    assert drawn[1] == returned[1]
+    rows = agent.replay.sample(np.array(drawn[1]))
+    with torch.no_grad():
+        q, ahead, q_next = (
+            online(torch.as_tensor(rows.observation)),
+            online(torch.as_tensor(rows.next_observation)),
+            target(torch.as_tensor(rows.next_observation)),
+        )
+    expected = []
+    for row in range(len(drawn[1])):
+        best = int((ahead if double else q_next)[row].argmax())
+        target_value = rows.reward[row] + rows.discount[row] * float(q_next[row, best])
+        expected.append(target_value - float(q[row, rows.action[row]]))
+    assert td_errors.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert not td_errors.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [(Notes, ["sample"] * 3 + ["update"] * 3), (OneByOne, ["sample", "update"] * 3)],
+    ids=["drawn together", "one by one"],
+)
+def test_lookahead_bounds_the_batches_drawn_before_an_update(sampler: type[Notes], order: list[str]) -> None:
+    agent = agent_with(sampler)
+    agent.learn(76)
+    assert [name for name, _ in agent.sampler.calls] == order
+    drawn, returned = ([slots for name, slots in agent.sampler.calls if name == kind] for kind in ("sample", "update"))
+    assert drawn == returned
+    assert len({tuple(slots) for slots in drawn}) == 3
+
+
+def test_uniform_draws_do_not_depend_on_the_lookahead() -> None:
+    together, alone = agent_with(Notes), agent_with(OneByOne)
+    together.learn(140), alone.learn(140)
+    assert together.updates == 19
+    for ours, theirs in zip(together.online.parameters(), alone.online.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_added_names_the_slots_that_become_sampleable(n_step: int) -> None:
+    agent = agent_with(Notes, n_step=n_step, steps=40)
+    replay, known = agent.replay, agent.sampler.known
+    assert replay.written.max() < replay.rows, "no row was overwritten"
+    assert replay.final.any(), "an episode has ended"
+    slots = np.arange(replay.num_envs * replay.rows)
+    sampleable = set(slots[replay.can_sample(slots)].tolist())
+    assert sampleable <= known
+    assert len(known) == 4 * 40
+    # What is not sampleable yet waits for rewards: the newest rows of each stream, and no other.
+    waiting = known - sampleable
+    newest = {
+        stream * replay.rows + int(replay.written[stream]) - 2 - back
+        for stream in range(replay.num_envs)
+        for back in range(n_step - 1)
+    }
+    assert waiting <= newest
+    assert bool(waiting) == (n_step > 1)
+
+
+def test_a_samplers_state_is_part_of_the_agents() -> None:
+    agent = agent_with(Notes)
+    agent.learn(68)
+    assert agent.state()["sampler"] == {"calls": 2}
+    loaded: list[Any] = []
+    other = agent_with(Notes)
+    other.sampler.load = loaded.append
+    other.load(agent.state())
+    assert loaded == [{"calls": 2}]

@@ -59,7 +59,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     ("arguments", "fragments"),
     [
         (["trian"], ["unknown command 'trian'", "did you mean 'train'?"]),
-        (["zzz"], ["unknown verb 'zzz'", "q2pi --help"]),
+        (["zzz"], ["unknown command 'zzz'", "q2pi --help"]),
         (["train", "dqm"], ["unknown algorithm 'dqm'", "did you mean 'dqn'?"]),
         (["train", "dqn", "--env-id", "SpaceInvader"], ["--env-id SpaceInvader", "did you mean 'SpaceInvaders'"]),
         (["train", "dqn", "--env-id"], ["--env-id"]),

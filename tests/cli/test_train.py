@@ -1,4 +1,4 @@
-"""The verbs from end to end: train, resume, evaluate, digest, explain."""
+"""The commands from end to end: train, resume, evaluate, digest, explain."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from small_runs import CARTPOLE, INVADERS, flags
 
 from q2pi import cli
-from q2pi.config import override, resolve
+from q2pi.config import override, resolve, to_table
 from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
@@ -33,7 +33,7 @@ def test_a_run_leaves_what_the_layout_promises(folder: Path) -> None:
     }
     run = RunFolder.open(folder)
     base, _ = configure("dqn", "CartPole-v1")
-    assert read_config(run) == resolve(override(base, CARTPOLE | {"evaluation_episodes": 2}))
+    assert to_table(read_config(run)) == to_table(resolve(override(base, CARTPOLE | {"evaluation_episodes": 2})))
     assert manifest.steps(run.checkpoints) == [300, 400]
     assert {row["kind"] for row in run.rows("train") + run.rows("episode") + run.rows("evaluation")} == {
         *["train", "episode", "evaluation"]
@@ -47,7 +47,7 @@ def test_what_a_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_f
     out, err = capfd.readouterr()
     assert err == ""
     for text in (
-        "400 (4 games side by side)",
+        "400 (4 parallel environments)",
         f"recording in {path}",
         "checkpoint at step 400",
         "evaluation at step 400",
@@ -76,7 +76,7 @@ def test_another_seed_gives_another_run(folder: Path, tmp_path: Path, no_figures
 
 def test_a_finished_run_is_finished(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["resume", str(folder)]) == 0
-    assert capfd.readouterr().out == f"{folder} is finished: 400 of 400 agent steps\n"
+    assert capfd.readouterr().out == f"{folder} is finished: 400 agent steps\n"
 
 
 def test_the_digest_is_that_of_the_newest_state(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ ALL_KNOWN = f"print([env_id for env_id in {ENV_IDS} if gymnasium.spec(env_id).id
         "import q2pi, gymnasium",
         "import gymnasium, q2pi",
         "import q2pi\nfrom gymnasium import spaces\nimport gymnasium",
+        "import q2pi\nfrom importlib.util import find_spec\nassert find_spec('gymnasium')\nimport gymnasium",
         "import gymnasium\nimport q2pi.envs.names\nq2pi.envs.names.canonical('CartPole')",
     ],
 )

@@ -1,4 +1,4 @@
-"""Judging: fixed seeds, whole episodes, no favour for short ones, and the protocol beside the score."""
+"""Evaluation: fixed seeds, whole episodes, no favour for short ones, and the protocol beside the score."""
 
 import json
 from typing import Any
@@ -10,17 +10,18 @@ from small_runs import cartpole, invaders, length_after
 from q2pi.algorithms.registry import build_agent
 from q2pi.config import resolve
 from q2pi.envs import make_envs
-from q2pi.envs.spec import EnvSpec, resolve
+from q2pi.envs.spec import EnvSpec
+from q2pi.envs.spec import resolve as resolve_env
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation, evaluate, mean_return
 from q2pi.rng import derive, stream
 
-SPEC = resolve(EnvSpec("ShortOrLong-v0"))
+SPEC = resolve_env(EnvSpec("ShortOrLong-v0"))
 SEED = 3
 
 
 class Zero:
-    """An agent that always takes action 0 and keeps the noise it is offered."""
+    """An agent that always takes action 0 and keeps the noise it is given."""
 
     evaluation_policy = "always 0"
 
@@ -32,24 +33,24 @@ class Zero:
         return np.zeros(len(observation), np.int64)
 
 
-def judged(episodes: int, seed: int = SEED, **more: Any) -> Evaluation:
+def evaluation_of(episodes: int, seed: int = SEED, **more: Any) -> Evaluation:
     return evaluate(Zero(), SPEC, step=7, episodes=episodes, seed=seed, **more)  # type: ignore[arg-type]
 
 
 def expected_lengths(episodes: int) -> list[int]:
-    """Return the lengths of the episodes that count: the first of each of up to 8 games, dealt out in turn."""
+    """Return the lengths of the episodes that count: the first of each of up to 8 environments, dealt out in turn."""
     envs = min(8, episodes)
     turns = [divmod(count, envs) for count in range(episodes)]
     return [length_after(derive(SEED, "evaluation", game, number)) for number, game in turns]
 
 
 @pytest.mark.parametrize("episodes", [1, 3, 8, 12, 30])
-def test_which_episodes_count_is_settled_beforehand(episodes: int) -> None:
-    assert judged(episodes).scores == expected_lengths(episodes)
+def test_which_episodes_count_is_fixed_beforehand(episodes: int) -> None:
+    assert evaluation_of(episodes).scores == expected_lengths(episodes)
 
 
 def test_the_first_to_finish_would_favour_the_short() -> None:
-    """The negative twin: of 8 games side by side, the first 8 episodes to end are mostly short ones."""
+    """Of 8 environments side by side, the first 8 episodes to end are mostly short ones."""
     envs = make_envs(SPEC, 8, SEED, stream="evaluation")
     envs.reset()
     finished: list[Episode] = []
@@ -57,19 +58,19 @@ def test_the_first_to_finish_would_favour_the_short() -> None:
         envs.send(np.zeros(8, np.int64))
         finished += envs.recv().episodes
     fair = float(np.mean(expected_lengths(8)))
-    assert judged(8).report()["statistics"]["mean"] == pytest.approx(fair)
+    assert evaluation_of(8).report()["statistics"]["mean"] == pytest.approx(fair)
     assert mean_return(finished[:8]) < fair - 3
 
 
 def test_the_same_seed_gives_the_same_episodes_and_another_one_others() -> None:
-    first = [episode.seed for episode in judged(12).episodes]
-    assert [episode.seed for episode in judged(12).episodes] == first
-    assert not set(first) & {episode.seed for episode in judged(12, seed=4).episodes}
+    first = [episode.seed for episode in evaluation_of(12).episodes]
+    assert [episode.seed for episode in evaluation_of(12).episodes] == first
+    assert not set(first) & {episode.seed for episode in evaluation_of(12, seed=4).episodes}
 
 
 def test_its_episodes_are_not_those_of_training() -> None:
     training = {derive(SEED, "episode", game, number) for game in range(8) for number in range(100)}
-    assert not training & {episode.seed for episode in judged(30).episodes}
+    assert not training & {episode.seed for episode in evaluation_of(30).episodes}
 
 
 def test_noise_is_the_evaluations_own() -> None:
@@ -78,14 +79,14 @@ def test_noise_is_the_evaluations_own() -> None:
     assert agent.noise == [stream(SEED, "evaluation-noise", step).random() for step in range(len(agent.noise))]
 
 
-def test_progress_is_told() -> None:
-    told: list[int] = []
-    judged(12, progress=told.append)
-    assert told == list(range(1, 13))
+def test_progress_is_reported() -> None:
+    counts: list[int] = []
+    evaluation_of(12, progress=counts.append)
+    assert counts == list(range(1, 13))
 
 
-def test_the_report_is_json_and_says_what_the_scores_mean() -> None:
-    report = json.loads(json.dumps(judged(12).report()))
+def test_the_report_is_json_and_names_the_protocol() -> None:
+    report = json.loads(json.dumps(evaluation_of(12).report()))
     scores = expected_lengths(12)
     assert (report["step"], report["scores"], report["lengths"]) == (7, scores, scores)
     assert report["statistics"]["mean"] == pytest.approx(sum(scores) / 12)
@@ -102,7 +103,7 @@ def test_the_report_is_json_and_says_what_the_scores_mean() -> None:
 
 def test_an_atari_report_names_its_rules_and_the_human_score() -> None:
     """Space Invaders: random play scores 148.0, the human tester 1668.7 (Mnih et al. 2015, extended data table 2)."""
-    spec = resolve(EnvSpec("SpaceInvaders", protocol="nature", resize=(36, 36), max_frames_per_episode=40))
+    spec = resolve_env(EnvSpec("SpaceInvaders", protocol="nature", resize=(36, 36), max_frames_per_episode=40))
     evaluation = evaluate(Zero(), spec, step=0, episodes=2, seed=SEED)  # type: ignore[arg-type]
     report = evaluation.report()
     assert report["lengths"] == [10, 10]
@@ -115,14 +116,14 @@ def test_an_atari_report_names_its_rules_and_the_human_score() -> None:
 
 
 @pytest.mark.parametrize("make", [cartpole, invaders], ids=["CartPole", "Space Invaders"])
-def test_it_does_not_depend_on_how_many_games_training_plays(make: Any) -> None:
+def test_it_does_not_depend_on_the_number_of_training_environments(make: Any) -> None:
     reports = []
     for envs in (1, 5):
         config = resolve(make(num_envs=envs, eval_epsilon=0.3))
         training = make_envs(config.env, envs, config.seed)
         agent = build_agent(config, training)
         training.close()
-        spec = resolve(
+        spec = resolve_env(
             EnvSpec(
                 **({"max_frames_per_episode": 80, "resize": (36, 36)} if make is invaders else {}),
                 env_id=config.env.env_id,

@@ -9,8 +9,9 @@ import pytest
 from small_runs import cartpole, digests
 
 from q2pi import cli
-from q2pi.commands import train
+from q2pi.config import resolve
 from q2pi.runs import checkpoint, manifest
+from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
 
@@ -38,7 +39,7 @@ def shrink(disk: Path, room: int) -> None:
     assert mount("-o", f"remount,size={used * 1024 + room}", str(disk))
 
 
-CONFIG = cartpole(total_timesteps=1_600, checkpoint_frequency=400)
+CONFIG = resolve(cartpole(total_timesteps=1_600, checkpoint_frequency=400))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,9 @@ def test_a_disk_that_fills_up(
 ) -> None:
     """Room runs out sooner or later after the first checkpoint, in one line; with room again, the run goes on."""
     path = disk / "run"
-    run = RunFolder.create(path, CONFIG)
+    run = RunFolder(path)
     stopping = iter([False] * 100 + [True])
-    for _ in train.record(train.loop.run(CONFIG, stop=lambda: next(stopping)), run):
-        pass
+    execute(CONFIG, path, stop=lambda: next(stopping))
     assert manifest.steps(run.checkpoints) == [400, 404]
     shrink(disk, room)
     capfd.readouterr()
@@ -76,11 +76,8 @@ def test_a_disk_that_fills_up(
 
 def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
     path = disk / "run"
-    config = cartpole()
-    run = RunFolder.create(path, config)
     stopping = iter([False] * 30 + [True])
-    for _ in train.record(train.loop.run(config, stop=lambda: next(stopping)), run):
-        pass
+    execute(resolve(cartpole()), path, stop=lambda: next(stopping))
     assert mount("-o", "remount,ro", str(disk))
     capfd.readouterr()
     assert cli.main(["resume", str(path)]) == 2
@@ -91,4 +88,4 @@ def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[s
     (line,) = err.splitlines()
     assert out == ""
     assert f"--run-dir {disk}/new cannot be made" in line
-    assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "reading is enough to be judged"
+    assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "an evaluation only reads"

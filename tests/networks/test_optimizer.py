@@ -2,10 +2,19 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from q2pi.networks.optimizer import FORGETS_EVERY, adam, load_optimizer, optimizer_state
+from q2pi.networks.optimizer import (
+    FORGETS_EVERY,
+    adam,
+    clip_gradient,
+    gradient_step,
+    load_optimizer,
+    optimizer_state,
+    polyak_update,
+)
 
 UPDATES, ALIVE = 1_100, 4
 TINY = torch.finfo(torch.float32).tiny
@@ -55,3 +64,60 @@ def test_an_optimizer_that_was_saved_forgets_at_the_same_updates() -> None:
     assert moments(767)[:, ALIVE:].any()
     assert not moments(768)[:, ALIVE:].any()
     assert torch.equal(moments(768, saved_after=700), moments(768))
+
+
+# ---- one step by hand ------------------------------------------------------------------------------------------------
+
+
+def parameter_with(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values))
+
+
+def test_a_gradient_step_by_hand() -> None:
+    """Loss 3 a + 4 b: the gradient is (3, 4), its norm 5."""
+    row = parameter_with(1.0, 2.0)
+    row.grad = torch.tensor([100.0, 100.0])  # of an earlier loss: must not be added
+    gradient_step(torch.optim.SGD([row], lr=0.1), (row * torch.tensor([3.0, 4.0])).sum())
+    torch.testing.assert_close(row.detach(), torch.tensor([0.7, 1.6]))
+
+
+def test_a_clipped_gradient_step_by_hand() -> None:
+    """The norm 5 is bounded by 0.5, so the gradient is (0.3, 0.4)."""
+    row = parameter_with(1.0, 2.0)
+    gradient_step(torch.optim.SGD([row], lr=0.1), (row * torch.tensor([3.0, 4.0])).sum(), max_grad_norm=0.5)
+    torch.testing.assert_close(row.detach(), torch.tensor([0.97, 1.96]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bound", "first", "second"),
+    [
+        (0.0, 6.0, [2.0, 3.0]),  # 0 disables it
+        (7.0, 6.0, [2.0, 3.0]),  # the norm of (6, 2, 3) is 7
+        (3.5, 3.0, [1.0, 1.5]),  # half of it: all parameters share one norm, over all groups
+        (100.0, 6.0, [2.0, 3.0]),
+    ],
+)
+def test_the_norm_is_that_of_all_parameters_together(bound: float, first: float, second: list[float]) -> None:
+    one, two = parameter_with(0.0), parameter_with(0.0, 0.0)
+    one.grad, two.grad = torch.tensor([6.0]), torch.tensor([2.0, 3.0])
+    clip_gradient(torch.optim.SGD([{"params": [one]}, {"params": [two]}], lr=1.0), bound)
+    assert one.grad.tolist() == pytest.approx([first], rel=1e-5)
+    assert two.grad.tolist() == pytest.approx(second, rel=1e-5)
+
+
+@pytest.mark.parametrize(("tau", "expected"), [(0.0, [8.0, -4.0]), (0.25, [6.5, -2.0]), (1.0, [2.0, 4.0])])
+def test_a_polyak_update_by_hand(tau: float, expected: list[float]) -> None:
+    """(1 - tau) * (8, -4) + tau * (2, 4)."""
+    slow, fast = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    slow.weight.data, fast.weight.data = torch.tensor([[8.0, -4.0]]), torch.tensor([[2.0, 4.0]])
+    memory = slow.weight.data_ptr()
+    polyak_update(slow, fast, tau)
+    assert slow.weight.tolist() == [expected]
+    assert slow.weight.data_ptr() == memory, "in place: a captured graph and a bf16 copy read this memory"
+    assert fast.weight.tolist() == [[2.0, 4.0]]
+    assert slow.weight.requires_grad
+
+
+def test_polyak_updates_of_different_networks_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        polyak_update(nn.Linear(2, 1, bias=False), nn.Linear(2, 1), 0.5)

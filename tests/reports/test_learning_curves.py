@@ -153,14 +153,14 @@ def test_runs_that_differ_in_more_are_curves_of_their_own_named_by_the_differenc
 ) -> None:
     rows = episode(50, 10.0), episode(150, 20.0)
     slow = run_of(tmp_path / "slow", config_of(1, learning_rate=0.001), *rows)
-    fast = run_of(tmp_path / "fast", config_of(2, learning_rate=0.1, double=False), episode(50, 7.0))
+    fast = run_of(tmp_path / "fast", config_of(2, learning_rate=0.1, double=True), episode(50, 7.0))
     learning_curves([slow, fast], tmp_path / "both.png", width=100)
     (figure,) = figures
     assert curve(figure, 0, colour=0) == [(50.0, 10.0), (150.0, 20.0)]
     assert curve(figure, 0, colour=1) == [(50.0, 7.0)]
     assert legend(figure) == [
-        "double True, learning_rate 0.001: training, seed 1",
-        "double False, learning_rate 0.1: training, seed 2",
+        "double False, learning_rate 0.001: training, seed 1",
+        "double True, learning_rate 0.1: training, seed 2",
     ]
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from small_runs import cartpole, invaders
 
 from q2pi import cli
-from q2pi.commands import train
-from q2pi.config import RunConfig
-from q2pi.runs import checkpoint, manifest
+from q2pi.commands.terminal import TerminalRun
+from q2pi.config import RunConfig, resolve
+from q2pi.runs import checkpoint, execute, manifest
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.training.events import Event
@@ -31,20 +32,26 @@ Fate = tuple[str, int]
 """(kind, n): die at the nth flush of a file, or at the nth event, or wait n milliseconds at each file to be killed."""
 
 
+def carry_on(path: Path) -> int:
+    """Train what is left of the run in folder `path` as the commands do; return the exit status."""
+    config = resolve(RunFolder.open(path).config())
+    with TerminalRun(config, path, Console()) as terminal:
+        execute.execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+    return terminal.status
+
+
 def live(path: Path, fate: Fate) -> None:
     """Train in the run folder `path`, from its newest checkpoint if it has one, until fate strikes."""
     sys.stdout = sys.stderr = io.StringIO()
-    run = RunFolder.open(path)
-    _, state, info, _ = load_checkpoint(run) if manifest.steps(run.checkpoints) else (0, None, {}, [])
     kind, number = fate
     if kind == "flush":
         os.fsync = dying(os.fsync, number)
     elif kind == "slow":
         os.fsync = slow(os.fsync, number / 1000)
     else:
-        events = train.loop.run
-        train.loop.run = lambda *arguments: dying_at(events(*arguments), number, signal.Signals[kind])
-    sys.exit(train.carry_on(run, read_config(run), state, info.get("seconds", 0.0)))
+        events = execute.run
+        execute.run = lambda *arguments: dying_at(events(*arguments), number, signal.Signals[kind])
+    sys.exit(carry_on(path))
 
 
 def dying(call: Any, number: int) -> Any:
@@ -107,12 +114,12 @@ def check_intact(path: Path) -> None:
 @pytest.fixture
 def uninterrupted(request: pytest.FixtureRequest, tmp_path: Path, no_figures: None) -> Path:
     path = tmp_path / "uninterrupted"
-    assert train.carry_on(RunFolder.create(path, request.param), request.param, None, 0.0) == 0
+    assert carry_on(RunFolder.create(path, request.param).path) == 0
     return path
 
 
-WORLDS: dict[str, RunConfig[Any]] = {
-    "CartPole, 4 games": cartpole(),
+VARIANTS: dict[str, RunConfig[Any]] = {
+    "CartPole, 4 environments": cartpole(),
     "Space Invaders, 1 game": invaders(num_envs=1),
     "Space Invaders, 3 games": invaders(num_envs=3, protocol="nature"),
 }
@@ -120,7 +127,7 @@ WORLDS: dict[str, RunConfig[Any]] = {
 FATES: list[Fate] = [("flush", 19), ("SIGKILL", 2), ("flush", 2), ("flush", 17)]
 
 
-@pytest.mark.parametrize("uninterrupted", WORLDS.values(), ids=WORLDS.keys(), indirect=True)
+@pytest.mark.parametrize("uninterrupted", VARIANTS.values(), ids=VARIANTS.keys(), indirect=True)
 def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "killed"
     run = RunFolder.create(path, read_config(RunFolder(uninterrupted)))
@@ -192,11 +199,11 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
 def test_what_ctrl_c_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events = train.loop.run
-    monkeypatch.setattr(train.loop, "run", lambda *arguments: dying_at(events(*arguments), 7, signal.SIGINT))
+    events = execute.run
+    monkeypatch.setattr(execute, "run", lambda *arguments: dying_at(events(*arguments), 7, signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     run = RunFolder.create(tmp_path / "stopped", cartpole())
-    assert train.carry_on(run, cartpole(), None, 0.0) == 130
+    assert carry_on(run.path) == 130
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1].endswith(f"continue with:  q2pi resume {run.path}")
     assert "saving a checkpoint" in printed.err
@@ -204,13 +211,13 @@ def test_what_ctrl_c_prints(
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = train.loop.run
+    events = execute.run
 
     def impatient(*arguments: Any) -> Iterator[Event]:
         return dying_at(dying_at(events(*arguments), 7, signal.SIGINT), 7, signal.SIGINT)
 
-    monkeypatch.setattr(train.loop, "run", impatient)
+    monkeypatch.setattr(execute, "run", impatient)
     run = RunFolder.create(tmp_path / "stopped", cartpole())
     with pytest.raises(KeyboardInterrupt):
-        train.carry_on(run, cartpole(), None, 0.0)
+        carry_on(run.path)
     assert manifest.steps(run.checkpoints) == []

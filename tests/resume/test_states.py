@@ -15,8 +15,8 @@ from q2pi.runs import checkpoint
 
 VARIANTS: dict[str, RunConfig[Any]] = {
     "plain": cartpole(),
-    "one game": cartpole(num_envs=1),
-    "n_step 3, huber, not double, tau": cartpole(n_step=3, loss="huber", double=False, tau=0.5),
+    "one environment": cartpole(num_envs=1),
+    "n_step 3, huber, Double DQN, tau": cartpole(n_step=3, loss="huber", double=True, tau=0.5),
     "bf16, clipped gradients": cartpole(precision="bf16", max_grad_norm=0.5),
     "Atari, 1 game": invaders(num_envs=1),
     "Atari, 3 games, nature, n_step 3, bf16": invaders(protocol="nature", n_step=3, precision="bf16"),
@@ -34,9 +34,9 @@ def test_resumed_is_uninterrupted(config: RunConfig[Any], tmp_path: Path) -> Non
 
 FORGOTTEN = {
     "the optimizer's moments": lambda state: state["agent"].update(optimizer={}),
-    "the target network": lambda state: state["agent"].update(target=state["agent"]["main"]),
+    "the target network": lambda state: state["agent"].update(target=state["agent"]["online"]),
     "the count of updates": lambda state: state["agent"].update(updates=state["agent"]["updates"] - 1),
-    "one action in flight": lambda state: state["games"]["actions"].update({"0": 1 - state["games"]["actions"]["0"]}),
+    "one action in flight": lambda state: state["envs"]["actions"].update({"0": 1 - state["envs"]["actions"]["0"]}),
     "one reward in replay": lambda state: state["agent"]["replay"]["reward"].__imul__(0.5),
     "the step counter": lambda state: state.update(step=state["step"] - 4),
 }
@@ -44,7 +44,7 @@ FORGOTTEN = {
 
 @pytest.mark.parametrize("forget", FORGOTTEN.values(), ids=FORGOTTEN.keys())
 def test_what_a_checkpoint_without_it_would_do(forget: Any, tmp_path: Path) -> None:
-    """The negative twin: the comparison notices each part of the state that is not restored."""
+    """The comparison notices each part of the state that is not restored."""
     config = cartpole()
     whole = digests(config, keep=(200, tmp_path))
     _, state, _, _ = checkpoint.load_newest(tmp_path)
@@ -52,7 +52,7 @@ def test_what_a_checkpoint_without_it_would_do(forget: Any, tmp_path: Path) -> N
     try:
         resumed = digests(config, state)
     except UserError:
-        return  # the games did not come out as they were
+        return  # the environments cannot be restored
     assert resumed[400] != whole[400]
 
 
@@ -76,7 +76,7 @@ def update(network: QNetwork, optimizer: torch.optim.Adam, number: int) -> None:
 
 
 def continued(load: Any, tmp_path: Path) -> bool:
-    """Tell whether a network whose optimizer is restored by `load` takes the same next step as one never saved."""
+    """Return whether a network whose optimizer is restored by `load` takes the same next step as one never saved."""
     whole, whole_optimizer = trained(3)
     saved = {"main": whole.state_dict(), "optimizer": optimizer_state(whole_optimizer)}
     state, _ = checkpoint.load(checkpoint.save(tmp_path, 3, saved))
@@ -89,7 +89,7 @@ def continued(load: Any, tmp_path: Path) -> bool:
 
 
 def load_as_stored(optimizer: torch.optim.Adam, state: checkpoint.State) -> None:
-    """Load moments channels-first, as they lie on disk, beside channels-last parameters."""
+    """Load moments channels-first, as they are on disk, beside channels-last parameters."""
     current = optimizer.state_dict()
     current["state"] = {int(index): dict(slots) for index, slots in state.items()}
     optimizer.load_state_dict(current)

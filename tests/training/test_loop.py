@@ -1,4 +1,4 @@
-"""The loop: what it calls and when, what it yields and when, with an agent that only takes notes."""
+"""The loop: what it calls and when, what it yields and when, with an agent that only records its calls."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_runs  # noqa: F401  registers the worlds
+import small_runs  # noqa: F401  registers the environments
 import torch
 
+from q2pi.acceleration.device import device_of
 from q2pi.algorithms import registry
-from q2pi.config import RunConfig
+from q2pi.algorithms.base import AlgorithmConfig
+from q2pi.config import ResolvedConfig, RunConfig, resolve
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
 from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Finished, Interrupted, Progress, Started
-from q2pi.training.loop import Clock, device_of, run
+from q2pi.training.loop import Clock, run
 
 
-@dataclass(frozen=True)
-class Hyper:
+@dataclass(frozen=True, kw_only=True)
+class Hyper(AlgorithmConfig):
     overlap: bool = True
     loss: float = 2.0
     weight: float = 1.0
@@ -27,7 +29,7 @@ class Hyper:
 
 
 class Notes:
-    """An agent that writes down what it is asked, and learns nothing."""
+    """An agent that writes down its calls and learns nothing."""
 
     evaluation_policy = "the first action"
 
@@ -69,12 +71,12 @@ class Notes:
 @pytest.fixture(autouse=True)
 def notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make "notes" the name of an algorithm."""
-    module = SimpleNamespace(check=lambda run: None, check_spaces=lambda spec: None, Agent=Notes)
+    module = SimpleNamespace(Agent=Notes)
     monkeypatch.setattr(registry, "find", lambda name: module)
 
 
-def config(**changes: Any) -> RunConfig[Any]:
-    """Two games of two steps each, 12 agent steps."""
+def config(**changes: Any) -> ResolvedConfig[Any]:
+    """Two environments with episodes of two steps, 12 agent steps."""
     hyper = Hyper(**{name: changes.pop(name) for name in ("overlap", "loss", "weight") if name in changes})
     base = RunConfig(
         algorithm="notes",
@@ -87,28 +89,28 @@ def config(**changes: Any) -> RunConfig[Any]:
         env=EnvSpec("Truncated-v0"),
         hyper=hyper,
     )
-    return replace(base, **changes)
+    return resolve(replace(base, **changes))
 
 
-def agent_after(config: RunConfig[Any], state: Any = None) -> Notes:
+def agent_after(config: ResolvedConfig[Any], state: Any = None) -> Notes:
     first, *_ = list(run(config, state))
     assert isinstance(first, Started)
     assert isinstance(first.agent, Notes)
     return first.agent
 
 
-def steps_of(kind: type, config: RunConfig[Any]) -> list[int]:
+def steps_of(kind: type, config: ResolvedConfig[Any]) -> list[int]:
     return [event.step for event in run(config) if isinstance(event, kind)]
 
 
-def test_learning_overlaps_with_the_emulators_and_catches_up_at_the_end() -> None:
+def test_learning_overlaps_with_the_environments_and_catches_up_at_the_end() -> None:
     assert agent_after(config(total_timesteps=4)).calls == [
         *["begin", ("act", 0), ("learn", 0), "observe"],
         *[("act", 2), ("learn", 2), "observe", ("learn", 4)],
     ]
 
 
-def test_or_it_comes_after_what_was_observed() -> None:
+def test_without_overlap_learning_follows_observe() -> None:
     assert agent_after(config(total_timesteps=4, overlap=False)).calls == [
         *["begin", ("act", 0), "observe", ("learn", 2)],
         *[("act", 2), "observe", ("learn", 4)],
@@ -125,7 +127,7 @@ def test_or_it_comes_after_what_was_observed() -> None:
         (2, 1, [2, 4, 6, 8, 10, 12]),
         (2, 0, [12]),
         (2, 100, [12]),
-        (5, 100, [15]),  # whole steps of the games
+        (5, 100, [15]),  # whole steps of all environments
     ],
 )
 def test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed(
@@ -140,7 +142,7 @@ def test_evaluations_are_due_and_there_is_one_at_the_end() -> None:
     assert steps_of(Evaluated, config(evaluation_frequency=5)) == []
 
 
-def test_metrics_come_as_asked_and_before_every_checkpoint() -> None:
+def test_metrics_are_due_by_frequency_and_before_every_checkpoint() -> None:
     assert steps_of(Progress, config(log_frequency=4, checkpoint_frequency=5)) == [4, 6, 8, 10, 12]
 
 
@@ -178,7 +180,7 @@ def test_asked_to_stop_at_the_last_step_it_is_finished() -> None:
 def test_it_goes_on_from_a_state() -> None:
     state = next(event.state for event in run(config(checkpoint_frequency=4)) if isinstance(event, Checkpoint))
     assert state["step"] == 4
-    saved = {"step": 4, "games": state["games"], "agent": {"calls": 99}}
+    saved = {"step": 4, "envs": state["envs"], "agent": {"calls": 99}}
     calls = agent_after(config(total_timesteps=6), saved).calls
     assert calls == [("load", 99), ("act", 4), ("learn", 4), "observe", ("learn", 6)]
 
@@ -190,7 +192,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(loss: float) -> None:
 
 
 def test_a_broken_network_is_never_offered_as_a_checkpoint() -> None:
-    """Its loss was finite still: only the next update would show."""
+    """The loss is still finite: only the next update would show it."""
     broken = config(weight=float("nan"), checkpoint_frequency=2)
     with pytest.raises(Diverged, match="a weight of network 'main' is not finite after 4 agent steps"):
         list(run(broken))
@@ -201,10 +203,10 @@ def test_a_broken_network_is_never_offered_as_a_checkpoint() -> None:
                 offered.append(event.step)
     except Diverged:
         pass
-    assert offered == [2], "before the first update the network was whole"
+    assert offered == [2], "before the first update the weights were finite"
 
 
-def test_games_are_closed_however_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_are_closed_however_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
     monkeypatch.setattr(VectorEnv, "close", lambda self: closed.append(self))
     list(run(config()))
@@ -228,7 +230,7 @@ def test_seconds_add_up_and_name_their_part() -> None:
     assert clock.total["other"] == first["other"] + second["other"]
 
 
-def test_a_finished_run_says_where_its_time_went() -> None:
+def test_a_finished_run_reports_seconds_by_part() -> None:
     *_, last = run(config(evaluation_episodes=1))
     assert isinstance(last, Finished)
     assert set(last.seconds) == {"act", "learn", "environment", "observe", "evaluate", "checkpoint", "other"}

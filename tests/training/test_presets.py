@@ -10,7 +10,6 @@ from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
 from q2pi.config import override, resolve
 from q2pi.errors import UserError
-from q2pi.training import loop
 from q2pi.training.presets import configure, names
 
 ALL = [(algorithm, preset) for algorithm in registry.names() for preset in names(algorithm)]
@@ -38,9 +37,9 @@ def test_the_default_suits_the_environment(env_id: str | None, expected: str) ->
     assert configure("dqn", env_id)[1] == expected
 
 
-def test_a_preset_of_that_name_for_the_environment_goes_first() -> None:
-    (pong, own), (general, name) = (configure("pqn", env_id, "laptop") for env_id in ("Pong", "SpaceInvaders"))
-    assert (own, name) == ("Pong-laptop", "laptop")
+def test_a_preset_for_the_environment_goes_first() -> None:
+    (pong, own), (general, name) = (configure("pqn_laptop", env_id) for env_id in ("Pong", "SpaceInvaders"))
+    assert (own, name) == ("Pong", "quick")
     assert (pong.env.env_id, general.env.env_id) == ("Pong", "SpaceInvaders")
     assert pong.hyper.gamma < general.hyper.gamma
     assert configure("dqn", "CartPole-v1", "short")[1] == "CartPole-v1-short"
@@ -64,7 +63,7 @@ def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
     ("preset", "fragment"),
     [
         ("natur", "nature, quick (did you mean 'nature'?)"),
-        ("missing.toml", "nature, quick (or give the path of a .toml file)"),
+        ("missing.toml", "nature, quick; or give the path of a .toml file"),
     ],
 )
 def test_unknown_presets(preset: str, fragment: str) -> None:
@@ -104,11 +103,11 @@ def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str)
         ("CartPole-v1", {}, {"nature", "nips"}, "fp32"),
     ],
 )
-def test_auto_precision_is_settled_before_the_run(
+def test_auto_precision_is_resolved_before_the_run(
     monkeypatch: pytest.MonkeyPatch, env_id: str, options: dict[str, str], pays: set[str], found: str
 ) -> None:
-    monkeypatch.setattr(precision, "choice", lambda network, device: "bf16" if network in pays else "fp32")
+    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "bf16" if network in pays else "fp32")
     config, _ = configure("dqn", env_id)
-    config = loop.resolve(override(replace(config, precision="auto"), options))
+    config = resolve(override(replace(config, precision="auto"), options))
     assert config.precision == found
-    assert loop.resolve(config) == config
+    assert resolve(config) == config

@@ -251,18 +251,18 @@ class Agent:
         rows: Array = np.ravel_multi_index(tuple(observation.T), self.sizes)
         return rows
 
-    def _values(self, observation: Array) -> Array:
+    def q_values(self, observation: Array) -> Array:
         """Return Q [N, A] of observations [N, D]."""
         values: Array = self.q[:, self._rows(observation)].mean(axis=0)
         return values
 
     def _greedy(self, observation: Array) -> Array:
-        best: Array = self._values(observation).argmax(axis=1)
+        best: Array = self.q_values(observation).argmax(axis=1)
         return best
 
     def _explore(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
         """Return actions [N] sampled from the epsilon-greedy policy: each environment has a coin of its own."""
-        thresholds = epsilon_greedy(self._values(observation), epsilon).cumsum(axis=1)
+        thresholds = epsilon_greedy(self.q_values(observation), epsilon).cumsum(axis=1)
         coins = noise.random((len(observation), 1))
         drawn: Array = np.minimum((coins >= thresholds).sum(axis=1), self.actions - 1)
         return drawn

@@ -18,6 +18,6 @@ def main(arguments: list[str]) -> int:
         module = registry.find(name)
         first_line = (module.__doc__ or "").splitlines()[0].rstrip(".")
         print(f"{name:<14}{first_line}")
-        print(f"{'':<14}{module.OBSERVATIONS} -> {module.ACTIONS}")
+        print(f"{'':<14}{module.Config.OBSERVATIONS} -> {module.Config.ACTIONS}")
         print(f"{'':<14}presets: {', '.join(names(name))}")
     return 0

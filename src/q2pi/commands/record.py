@@ -8,11 +8,13 @@ import tyro
 
 from q2pi.commands.options import parse
 from q2pi.config import within
-from q2pi.reports.video import record_video
+from q2pi.errors import UserError
+from q2pi.reports.video import Video, record_video
 from q2pi.runs.folder import RunFolder
 
-DESCRIPTION = """Write a video of a training episode, in the game's colours and without a display: the episode is played
-again from its seed and actions, and its return must be the one of training."""
+DESCRIPTION = """Write a video of a training episode, in the game's colours and without a display. The episode is
+recreated from its seed and actions, and its return must equal the one of training."""
+SECONDS = 12.0
 
 
 @dataclass(frozen=True)
@@ -20,23 +22,41 @@ class Options:
     run: Annotated[str, tyro.conf.Positional]
     """Folder of the run."""
     episode: str = "best"
-    """best, newest, or a rank by return among the episodes that the run keeps, 0 for the highest."""
+    """best, newest, or a rank by return among the stored episodes, 0 for the highest."""
     out: str | None = None
-    """The mp4; by default videos/<episode>.mp4 in the run's folder."""
+    """Output file: .mp4, or .gif or .png (animated) with --network-view. Default: in videos/ of the run's folder."""
     fps: float | None = None
-    """Frames per second; by default the game's own speed (Atari: 60 / frame skip)."""
+    """Agent steps per second. Default: the environment's own speed (Atari: 60 / frame skip)."""
+    network_view: bool = False
+    """Animated GIF or PNG of the screen beside the network's input and its Q-values or action probabilities."""
+    seconds: float | None = None
+    """Length of the animation with --network-view, in seconds from the start of the episode. Default: 12."""
 
 
 def main(arguments: list[str]) -> int:
     options = parse(Options, "record", DESCRIPTION, arguments)
     if options.fps is not None:
         within(options, 1, 240, "fps")
-    out = Path(options.out) if options.out else None
-    video = record_video(RunFolder.open(options.run), out, episode=options.episode, fps=options.fps)
+    if options.seconds is not None:
+        within(options, 0.1, 60, "seconds")
+        if not options.network_view:
+            raise UserError(f"--seconds {options.seconds:g} needs --network-view: an mp4 shows the whole episode")
+    video = _record(options)
     size = video.path.stat().st_size / 1e6
     print(f"{video.path}: {video.seconds:.1f} s at {video.fps:g} frames per second, {size:.2f} MB")
     print(
-        f"played again from its seed: return {video.episode_return:g} in {video.entry['length']:,} agent steps, the "
+        f"recreated from its seed: return {video.episode_return:g} in {video.entry['length']:,} agent steps, the "
         f"same as in training (the episode ended at agent step {video.entry['step']:,})"
     )
     return 0
+
+
+def _record(options: Options) -> Video:
+    run, out = RunFolder.open(options.run), Path(options.out) if options.out else None
+    if not options.network_view:
+        return record_video(run, out, episode=options.episode, fps=options.fps)
+    # Imported here: it loads torch, which an mp4 does not need.
+    from q2pi.reports.network_view import record_network_view
+
+    seconds = SECONDS if options.seconds is None else options.seconds
+    return record_network_view(run, out, episode=options.episode, fps=options.fps, seconds=seconds)

@@ -11,7 +11,8 @@ from q2pi.commands.terminal import TerminalRun
 from q2pi.config import resolve
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.manifest import steps
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
     run = RunFolder.open(options.run)
+    if not steps(run.checkpoints):
+        load_checkpoint(run)  # raises: `execute` would train from the start
     config = resolve(read_config(run))
     with TerminalRun(config, run.path, Console()) as terminal:
         last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)

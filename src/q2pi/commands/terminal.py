@@ -16,7 +16,7 @@ from rich.text import Text
 
 from q2pi.config import ResolvedConfig, RunConfig
 from q2pi.parallel.stop import StopRequest
-from q2pi.runs.estimate import Estimate, TimingRun, _options, gigabytes, peak_memory
+from q2pi.runs.estimate import Estimate, TimingRun, gigabytes, options_of, peak_memory
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events
@@ -283,32 +283,39 @@ def explain(
     console: Console,
     brief: bool = False,
 ) -> int:
-    """Print what a run will take, and in full every option; return the peak bytes of memory expected."""
+    """Print the estimate of a run; unless `brief`, every option too. Return the expected peak bytes of memory."""
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
     table.add_row("method", config.hyper.method)
-    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} environments)")
+    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} parallel environments)")
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
     peak = timing.memory + needs.storage
-    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} that are free{_kept(config)}")
-    table.add_row("time", f"{_duration(timing.seconds)} of training on this machine")
+    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} free{_frame_storage(config)}")
+    table.add_row("time", _expected_time(timing))
     if not brief:
-        for name, value in _options(config).items():
+        for name, value in options_of(config).items():
             if value != []:
                 table.add_row(name, str(value))
     console.print(table)
     return peak
 
 
-def _kept(config: RunConfig[Any]) -> str:
-    """Return how the storage keeps images, if there are any."""
+def _frame_storage(config: ResolvedConfig[Any]) -> str:
+    """Return how replay stores images, in brackets; nothing if the run stores none."""
     return f" ({config.hyper.storage_note})" if config.hyper.storage_note and config.env.resize else ""
 
 
+def _expected_time(timing: TimingRun) -> str:
+    if math.isnan(timing.seconds):
+        return "unknown: the timing run diverged or made no update"
+    if timing.is_distorted:
+        usage = timing.usage
+        return f"unknown: other programs used {usage.other:.1f} of {usage.cores} cores during the timing run"
+    return f"{_duration(timing.seconds)} of training on this machine"
+
+
 def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "unknown time, as a short trial diverged or was too slow,"
     minutes = seconds / 60
     if minutes < 2:
         return f"about {seconds:.0f} s"

@@ -46,6 +46,19 @@ _FirstScreen = tuple[Any, Array, int]
 @cache
 def raw_screen(env_id: str) -> tuple[int, int]:
     """Return the height and width, in pixels, of a game's screen: 210 x 160 for most, up to 250 x 160."""
+    height, width = _emulator(env_id).getScreenDims()
+    return height, width
+
+
+def action_names(env_id: str, full_action_space: bool) -> list[str]:
+    """Return the names of a game's actions in the order of their indices, such as NOOP, FIRE, RIGHT."""
+    emulator = _emulator(env_id)
+    actions = emulator.getLegalActionSet() if full_action_space else emulator.getMinimalActionSet()
+    return [action.name for action in actions]
+
+
+def _emulator(env_id: str) -> Any:
+    """Return a plain emulator with the game loaded and its banner silenced."""
     import ale_py
     from ale_py import roms
 
@@ -54,8 +67,7 @@ def raw_screen(env_id: str) -> tuple[int, int]:
     path = roms.get_rom_path(atari_roms()[canonical(env_id)])
     assert path is not None, f"ale_py lists {env_id} and does not hold it"
     emulator.loadROM(path)
-    height, width = emulator.getScreenDims()
-    return height, width
+    return emulator
 
 
 class AtariEngine:
@@ -98,8 +110,8 @@ class AtariEngine:
                 self._spares.append(self._emulators[env_index])
                 self._emulators[env_index] = emulator
         self._emulator_frames[mask] = 0
-        no = np.zeros(self.num_envs, np.bool_)
-        return self._frames(np.zeros(self.num_envs, np.float32), no, no)
+        all_false = np.zeros(self.num_envs, np.bool_)
+        return self._frames(np.zeros(self.num_envs, np.float32), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Start a game's next episode on a second emulator, in the background; `reset` with this seed uses it."""

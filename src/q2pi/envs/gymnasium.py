@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec
 
 DEFAULT_TIME_LIMIT = 10_000
-"""Steps after which an episode is truncated if its environment has no time limit; evaluation would never end."""
+"""Steps after which an episode is truncated if its environment has no time limit; an evaluation could run forever."""
 
 
 def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
@@ -103,8 +103,8 @@ class GymnasiumEngine:
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; the first mask must be all true."""
         observations, _ = self._envs.reset(seed=[int(seed) for seed in seeds], options={"reset_mask": mask})
-        no = np.zeros(self.num_envs, np.bool_)
-        return self._frames(observations, np.zeros(self.num_envs), no, no)
+        all_false = np.zeros(self.num_envs, np.bool_)
+        return self._frames(observations, np.zeros(self.num_envs), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Do nothing: a reset takes about as long as a step."""

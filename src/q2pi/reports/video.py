@@ -106,15 +106,15 @@ def record_video(run: RunFolder, path: Path | None = None, *, episode: str = "be
     if path.suffix != ".mp4":
         raise UserError(f"--out {path} must end in .mp4")
     spec = run.env()
-    stage = make_renderer(spec)
-    rate = stage.fps if fps is None else fps
-    frames = _write(path, rate, replay(stage, entry, spec.env_id))
+    renderer = make_renderer(spec)
+    rate = renderer.fps if fps is None else fps
+    frames = _write(path, rate, replay(renderer, entry, spec.env_id))
     return Video(path, frames, rate, entry["return"], entry)
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """Where one game is played in sight."""
+    """An environment that renders RGB frames, with its frame rate."""
 
     fps: float
     play: Callable[[int, list[Any]], Iterator[tuple[Image, float, bool]]]
@@ -122,7 +122,7 @@ class Renderer:
 
 
 def make_renderer(spec: EnvSpec) -> Renderer:
-    """Return where the game of a specification is played in sight.
+    """Return the renderer of an environment.
 
     Raises:
         UserError: it cannot be drawn.
@@ -131,14 +131,14 @@ def make_renderer(spec: EnvSpec) -> Renderer:
     return _atari(spec) if is_atari(spec.env_id) else _gymnasium(spec)
 
 
-def replay(stage: Renderer, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
+def replay(renderer: Renderer, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
     """Play a stored episode again and yield its screens [H, W, 3].
 
     Raises:
-        UserError: after the last screen, where return, length or ending are not the stored ones.
+        UserError: after the last screen, if return, length or ending are not the stored ones.
     """
     episode_return, length, ended = 0.0, -1, False
-    for screen, reward, ends_here in stage.play(entry["seed"], entry["actions"]):
+    for screen, reward, ends_here in renderer.play(entry["seed"], entry["actions"]):
         episode_return += reward
         length += 1
         ended = ends_here
@@ -221,7 +221,7 @@ def _first_line(problem: Exception) -> str:
 
 
 def _enlarged(screen: Image) -> Image:
-    """Repeat pixels a whole number of times, and the last row and column once where a side is odd."""
+    """Repeat pixels a whole number of times, and the last row and column once if a side is odd."""
     factor = max(1, HEIGHT // screen.shape[0])
     large = screen.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width, _ = large.shape

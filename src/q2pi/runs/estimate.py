@@ -1,6 +1,7 @@
-"""What a run will take, said before it starts: steps, frames, updates, memory and time."""
+"""Estimate of a run before it starts: steps, frames, updates, memory and time."""
 
 import dataclasses
+import os
 import resource
 import sys
 import tempfile
@@ -15,10 +16,11 @@ import psutil  # type: ignore[import-untyped]
 from q2pi.algorithms.base import AlgorithmConfig
 from q2pi.algorithms.registry import agent_spec
 from q2pi.config import ResolvedConfig, RunConfig, flag, to_table
-from q2pi.envs import make_envs
+from q2pi.envs import is_atari, make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import NUM_ENVS
 from q2pi.runs import checkpoint
+from q2pi.runs.cpu_usage import CpuMeter, CpuUsage
 from q2pi.training.events import Checkpoint, Diverged, Progress
 from q2pi.training.loop import run
 
@@ -28,7 +30,7 @@ TIMING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """The needs of a run."""
+    """Work and memory of a run."""
 
     steps: int
     """Agent steps."""
@@ -37,23 +39,27 @@ class Estimate:
     updates: int
     """Gradient updates."""
     storage: int
-    """Bytes of the algorithm's own storage when the budget is spent."""
+    """Bytes of the algorithm's own storage at the end of the run."""
     memory_available: int
-    """Bytes free on this machine now, this process included."""
+    """Bytes that are free on this machine now, plus those of this process."""
 
 
 @dataclass(frozen=True)
 class TimingRun:
-    """What a short run with the same work tells of a long one."""
+    """Cost of a run, extrapolated from a short timing run."""
 
     seconds: float
-    """Seconds of training expected; NaN where there is no telling."""
+    """Seconds of training; NaN if the timing run diverged or made no update."""
     memory: int
-    """Peak bytes of the process so far, without the trial's own storage."""
+    """Peak bytes of the process so far, without the storage of the timing run."""
+    usage: CpuUsage
+    """CPU usage during the timing run."""
+    is_distorted: bool
+    """Whether other programs used so much CPU time that `seconds` is too long."""
 
 
 def estimate(config: ResolvedConfig[Any]) -> Estimate:
-    """Return the needs of a run without training it.
+    """Return the work and memory of a run without training it.
 
     Raises:
         UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
@@ -65,8 +71,8 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
     hyper.check_spaces(spec)
     needed, free = hyper.storage_bytes(spec, sys.maxsize), psutil.virtual_memory().available
     if needed > free:
-        options = _options(config)
-        named = " with ".join(f"{flag(name)} {options[name]}" for name in hyper.STORAGE_OPTIONS)
+        values = options_of(config)
+        named = " with ".join(f"{flag(name)} {values[name]}" for name in hyper.STORAGE_OPTIONS)
         raise UserError(
             f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of memory that are free here"
         )
@@ -80,7 +86,7 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
 
 
 def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> None:
-    """Raise a UserError where `workers` on `runs` in all, each with the largest of them, do not fit in memory."""
+    """Raise a UserError if `workers` processes for `runs` runs, each as large as the largest, do not fit in memory."""
     process = psutil.Process().memory_info().rss
     needed = (process + max(need.storage for need in needs)) * min(workers, runs)
     free = min(need.memory_available for need in needs)
@@ -92,64 +98,74 @@ def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> 
 
 
 def peak_memory() -> int:
-    """Return the most bytes of memory that this process has had at once."""
+    """Return the peak bytes of memory of this process."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def time_run(config: ResolvedConfig[Any]) -> TimingRun:
-    """Return the time and memory expected on this machine, from a short trial of the same loop.
+    """Return the time and memory of a run on this machine, extrapolated from a short run of the same loop.
 
-    The trial measures the cost of a step and of an update apart, so the time before learning starts counts too; it is
-    cut short on a slow machine. Where it diverges, or comes to no update, there is no telling: NaN.
+    A step and an update are timed separately, because the steps before learning starts have no updates. The timing run
+    ends early on a slow machine.
     """
     length = max(config.num_envs, min(TIMING_STEPS, config.total_timesteps))
     short = config.hyper.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     short = dataclasses.replace(short, log_frequency=max(1, length // 4), checkpoint_frequency=0)
-    # The environments of an evaluation exist beside those of training, and count for the peak of memory.
-    beside = make_envs(config.env, max(1, min(NUM_ENVS, config.evaluation_episodes)), config.seed)
-    beside.reset()
+    # In the run, the environments of an evaluation take memory beside those of training.
+    evaluation_envs = make_envs(config.env, max(1, min(NUM_ENVS, config.evaluation_episodes)), config.seed)
+    evaluation_envs.reset()
+    meter, rows = CpuMeter(), []
     deadline = time.perf_counter() + TIMING_SECONDS
-    rows = []
     try:
         with tempfile.TemporaryDirectory() as folder:
             for event in run(short, stop=lambda: time.perf_counter() > deadline):
                 if isinstance(event, Progress):
                     rows.append(event)
-                elif isinstance(event, Checkpoint):  # written for the memory that this takes
+                elif isinstance(event, Checkpoint):  # writing it takes memory, as in the run
                     checkpoint.save(Path(folder), event.step, event.state)
-        seconds = _seconds(config, rows)
+        seconds = _run_seconds(config, rows)
     except Diverged:
         seconds = float("nan")
     finally:
-        beside.close()
-    return TimingRun(seconds, peak_memory() - estimate(short).storage)
+        evaluation_envs.close()
+    usage = meter.read()
+    memory = peak_memory() - estimate(short).storage
+    return TimingRun(seconds, memory, usage, usage.is_distorting(_threads(config)))
 
 
-def _seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
-    """Return the seconds that a run takes from the rows of its trial, each part by the row in which it was quickest.
+def _threads(config: ResolvedConfig[Any]) -> int:
+    """Return the number of threads that compute: ALE has one per game, torch one per core if `threads` is 0."""
+    games = config.num_envs if is_atari(config.env.env_id) else 1
+    return max(games, config.threads or os.cpu_count() or 1)
 
-    What makes the others slower is of the start: first calls, and emulators that are built for the next episodes.
+
+def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
+    """Return the seconds of a run from the rows of its timing run; NaN if a row with updates is missing.
+
+    Acting and learning are each taken from their fastest row: first calls and new emulators slow down the others.
     """
-    begins = [0, *(row.step for row in rows)]
+    first_steps = [0, *(row.step for row in rows)]
     learning = [row.seconds.get("learn", 0.0) for row in rows]
     updates = [row.metrics.get("updates", 0.0) for row in rows]
-    acting = min(
-        (sum(row.seconds.values()) - learned) / (row.step - begin)
-        for row, begin, learned in zip(rows, begins[:-1], learning, strict=True)
+    per_step = min(
+        (sum(row.seconds.values()) - learn_seconds) / (row.step - first_step)
+        for row, first_step, learn_seconds in zip(rows, first_steps[:-1], learning, strict=True)
     )
     per_update = min(
-        (learned / count for learned, count in zip(learning, updates, strict=True) if count), default=float("nan")
+        (learn_seconds / count for learn_seconds, count in zip(learning, updates, strict=True) if count),
+        default=float("nan"),
     )
     due = config.hyper.updates_due(config.total_timesteps, config.num_envs)
-    return config.total_timesteps * acting + (due * per_update if due else 0.0)
+    return config.total_timesteps * per_step + (due * per_update if due else 0.0)
 
 
-def _options(config: RunConfig[Any]) -> dict[str, Any]:
+def options_of(config: RunConfig[Any]) -> dict[str, Any]:
+    """Return every option of a run by its name."""
     table = to_table(config)
     return {**table.pop("env"), **table.pop("hyper"), **table}
 
 
 def gigabytes(count: int) -> str:
-    """Return a byte count for people."""
+    """Return a byte count as text, in GB or MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -9,7 +9,8 @@ finished. Calling it again is always safe.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
-from q2pi.training.events import Diverged, Event, Finished, Interrupted
+from q2pi.training.events import Checkpoint, Diverged, Event, Finished, Interrupted
 from q2pi.training.loop import run
 from q2pi.types import State
 
@@ -60,11 +61,19 @@ def execute(
             return None
         if folder is not None:
             resources.enter_context(folder.locked())
+        # A sink's exception keeps the suspended generator alive, and with it the environments and the evaluator.
+        events = resources.enter_context(closing(run(config, state, stop)))
+        # The loop checks the state and the environment's spaces before its first event: no sink has written by then.
+        started = next(events)
+        if folder is not None:
             folder.tensorboard.mkdir(exist_ok=True)
             sinks = [TensorBoard(folder.tensorboard, step), Recorder(folder, step, seconds_before), *sinks]
         for sink in sinks:
             resources.callback(sink.close)
-        for event in run(config, state, stop):
+        for event in chain([started], events):
+            if isinstance(event, Checkpoint | Finished):
+                for sink in sinks:
+                    sink.flush()
             for sink in sinks:
                 sink.write(event)
             last = event

@@ -92,10 +92,7 @@ class RunFolder:
         Raises:
             UserError: the file is not TOML, or an option that every reader needs is missing or of the wrong type.
         """
-        try:
-            table = tomllib.loads(self.config_file.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-            raise UserError(f"{self.config_file} is not valid TOML: {problem}") from problem
+        table = read_toml(self.config_file)
         _require(self.config_file, table, {"algorithm": str, "seed": int, "total_timesteps": int, "env": dict})
         _require(self.config_file, table["env"], {"env_id": str})
         return table
@@ -148,6 +145,18 @@ class RunFolder:
             raise UserError(f"{self.path} is in use: another process is training in it")
         with file:
             yield
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UserError: the file is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"{path} is not valid TOML: {problem}") from problem
 
 
 def _require(file: Path, table: dict[str, Any], options: dict[str, type]) -> None:

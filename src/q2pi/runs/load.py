@@ -7,9 +7,10 @@ from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, default_config, restore
 from q2pi.config import ResolvedConfig, RunConfig, from_table, resolve
 from q2pi.envs import make_envs
+from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import Evaluation, evaluate
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunFolder
+from q2pi.runs.folder import RunFolder, read_toml
 from q2pi.types import State
 
 
@@ -19,7 +20,9 @@ def read_config(folder: RunFolder) -> RunConfig[Any]:
     Raises:
         UserError: the file is not TOML, or names an algorithm or an option that does not exist.
     """
-    table = folder.table()
+    table = read_toml(folder.config_file)
+    if not isinstance(table.get("algorithm"), str):
+        raise UserError(f"{folder.config_file}: the option 'algorithm' is missing")
     return from_table(default_config(table["algorithm"]), table, str(folder.config_file))
 
 

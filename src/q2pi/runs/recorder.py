@@ -12,7 +12,7 @@ from q2pi.runs import checkpoint
 from q2pi.runs.files import write_atomically
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.manifest import notes
-from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
+from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Progress
 
 Entry = dict[str, Any]
 NEWEST_EPISODES = 8
@@ -53,12 +53,9 @@ class Recorder:
                 self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
                 write_atomically(self.run.evaluation_file, json.dumps(report, indent=1))
             case Checkpoint(step, state):
-                self.flush()
                 # The episodes' files may be newer than the checkpoint that an interrupted run continues from.
                 episodes = {"newest": list(self.newest), "best": self.best}
                 checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._wall_seconds()} | episodes)
-            case Finished():
-                self.flush()
 
     def flush(self) -> None:
         self.metrics.flush()

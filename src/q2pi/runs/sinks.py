@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
+from q2pi.training.events import EpisodeEnded, Evaluated, Event, Progress
 
 
 class Sink(Protocol):
@@ -17,7 +17,7 @@ class Sink(Protocol):
         """Take one event; what it refers to is valid until `write` returns."""
 
     def flush(self) -> None:
-        """Make what was written durable; called before a checkpoint is saved and at the end."""
+        """Make what was written durable; called before `Checkpoint` and `Finished` are written to any sink."""
 
     def close(self) -> None:
         """Free resources; called however the run ends."""
@@ -52,8 +52,6 @@ class TensorBoard:
                     self._scalar(f"train/{name}", value, step)
             case Evaluated(step, evaluation):
                 self._scalar("evaluation/mean", evaluation.report()["statistics"]["mean"], step)
-            case Checkpoint() | Finished():
-                self.flush()
 
     def flush(self) -> None:
         self.writer.flush()

@@ -10,7 +10,7 @@ The loop prints and writes nothing itself. It pauses while an event is handled, 
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 def run(
     config: ResolvedConfig[Any], state: State | None = None, stop: Callable[[], bool] = lambda: False
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train, from the start or from a checkpoint's state, and yield events.
 
     Args:

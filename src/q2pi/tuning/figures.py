@@ -148,7 +148,7 @@ def _averaged(some: Sequence[Curve]) -> list[tuple[list[int], list[float]]]:
 
 
 def _place(values: Range, value: Any) -> Any:
-    """Return where an option's value stands on its axis."""
+    """Return the position of an option's value on its axis."""
     if isinstance(values, OneMinus):
         return 1 - value
     return _word(value) if isinstance(values, Choice) else np.nan if value is None else value

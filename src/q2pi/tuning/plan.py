@@ -112,7 +112,7 @@ class StudyFolder:
         return self.trial(number) / ".owner"
 
     def check(self) -> None:
-        """Raise a UserError where the folder is in use for something else, or cannot be made."""
+        """Raise a UserError if the folder is in use for something else, or cannot be made."""
         if (
             self.path.exists()
             and not self.plan_file.is_file()

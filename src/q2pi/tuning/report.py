@@ -91,8 +91,8 @@ def _final_table(result: dict[str, Any]) -> list[str]:
             row += [f"{entry['difference']:+.1f}", _interval(entry["difference_interval"]), entry["verdict"]]
         rows.append(row)
     note = (
-        f"Each candidate was trained again on {len(result['seeds'])} seeds that the search never used and evaluated on "
-        f"{result['episodes_per_seed']} episodes that were not used before; intervals are bootstraps over seeds. "
+        f"Each candidate is trained on {len(result['seeds'])} seeds that the search never used, and evaluated on "
+        f"{result['episodes_per_seed']} held-out episodes; intervals are bootstraps over seeds. "
         f"Differences are seed by seed, their level widened for {len(result['candidates']) - 1} comparisons."
     )
     return [html.table(heads, rows, numbers=heads[1:-1]), html.paragraph(note, quiet=True)]

@@ -142,7 +142,7 @@ def serve(storage: BaseStorage) -> int:
 
 
 def create_study(folder: StudyFolder, plan: Plan, storage: BaseStorage) -> optuna.Study:
-    """Return the study, made where it is new, with the defaults waiting to be its trial 0."""
+    """Return the study, made if it is new, with the defaults queued as its trial 0."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     study = optuna.create_study(
         storage=storage,

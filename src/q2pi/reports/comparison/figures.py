@@ -29,7 +29,7 @@ LINES = ("-", "--")
 COLUMNS = 3
 MOST_PAIRS = 24
 """Pairs of methods that are drawn; all of them are in the report's numbers."""
-BANDS = "lines: mean over seeds; bands: 95 % bootstrap interval over seeds, where there are two or more"
+BANDS = "lines: mean over seeds; bands: 95 % bootstrap interval over seeds, if there are two or more"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def scores(report: Report, path: Path) -> Path:
     }
     caption = (
         "dots: mean raw score of each seed's evaluation; diamonds: mean over seeds; "
-        "bars: 95 % bootstrap interval over seeds, where there are two or more"
+        "bars: 95 % bootstrap interval over seeds, if there are two or more"
     )
     return save_figure(_rows_figure(panels, "Scores at the end of training", caption, "raw score per episode"), path)
 

@@ -202,7 +202,7 @@ def _notes(cells: Cells, methods: list[str], common: list[str], normalisable: li
     sizes = sorted({len(cell) for env in cells.values() for cell in env.values()})
     notes = []
     if sizes[0] == 1:
-        notes.append("A single seed tells nothing of other seeds: what rests on one has no interval over seeds.")
+        notes.append("A single seed says nothing about other seeds: numbers from a single seed have no interval.")
     if sizes[-1] > 1 and sizes[0] <= 10:
         notes.append(FEW_SEEDS)
     if len(sizes) > 1:

@@ -6,25 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_dqn import agent_of
+from small_dqn import make_agent
 from small_runs import cartpole, invaders
 
 from q2pi.algorithms import dqn
-from q2pi.envs.spec import EnvSpec
+from q2pi.config import resolve
 from q2pi.envs.vector import Step
 from q2pi.training.events import EpisodeEnded, Started
 from q2pi.training.loop import run
 
 
-def test_actions_count_from_where_their_space_does() -> None:
-    agent = agent_of(8, first_action=3)
-    seen = np.zeros((8, 2), np.float32)
-    agent.begin(seen)
-    action = agent.act(seen, 0)
+def test_actions_count_from_the_start_of_their_space() -> None:
+    agent = make_agent(8, first_action=3)
+    observation = np.zeros((8, 2), np.float32)
+    agent.begin(observation)
+    action = agent.act(observation, 0)
     assert set(action) == {3, 4}
-    assert set(agent.evaluation_act(seen, np.random.default_rng(0))) <= {3, 4}
-    nothing = np.zeros(8, np.bool_)
-    agent.observe(action, Step(seen, seen, np.zeros(8, np.float32), nothing, nothing, nothing, ()))
+    assert set(agent.evaluation_act(observation, np.random.default_rng(0))) <= {3, 4}
+    false = np.zeros(8, np.bool_)
+    agent.observe(action, Step(observation, observation, np.zeros(8, np.float32), false, false, false, ()))
     newest = agent.replay.action.reshape(8, -1)[:, 0]
     assert newest.tolist() == (action - 3).tolist()
 
@@ -32,52 +32,52 @@ def test_actions_count_from_where_their_space_does() -> None:
 @pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (10, 0.82), (25, 0.55), (50, 0.1), (51, 0.1), (99, 0.1)])
 def test_epsilon_falls_with_the_agent_steps(step: int, epsilon: float) -> None:
     """From 1 to 0.1 over half of 100 agent steps."""
-    agent = agent_of(start_e=1.0, end_e=0.1, exploration_fraction=0.5)
+    agent = make_agent(start_e=1.0, end_e=0.1, exploration_fraction=0.5)
     assert agent.epsilon(step) == pytest.approx(epsilon)
 
 
 # ---- exploration -----------------------------------------------------------------------------------------------------
 
-GAMES, DRAWS = 8, 400
+ENVS, DRAWS = 8, 400
 
 
 def coins(agent: dqn.Agent, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return [DRAWS, GAMES] bool: which games explored at each step; greedy play is action 2, which none explores."""
-    monkeypatch.setattr(agent, "_q", lambda observation: np.tile([0.0, 0.0, 1.0], (GAMES, 1)))
-    observation = np.zeros((GAMES, 2), np.float32)
-    return np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)]) != 2
+    """Return [DRAWS, ENVS] bool: the environments that explored at each step. Exploration never draws 2."""
+    monkeypatch.setattr(agent, "q_values", lambda observation: np.tile([0.0, 0.0, 1.0], (ENVS, 1)))
+    observation = np.zeros((ENVS, 2), np.float32)
+    return np.stack([agent.act(observation, ENVS * draw) for draw in range(DRAWS)]) != 2
 
 
 def all_or_none(explored: Any) -> float:
     return float(np.mean(explored.all(axis=1) | ~explored.any(axis=1)))
 
 
-def test_every_game_has_a_coin_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At epsilon 1/2 all 8 games agree in 2 of 256 steps; 400 draws are within 5 standard deviations."""
-    explored = coins(agent_of(GAMES, start_e=0.5, end_e=0.5), monkeypatch)
+def test_each_environment_draws_its_own_coin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At epsilon 1/2 all 8 environments agree in 2 of 256 steps; 400 draws are within 5 standard deviations."""
+    explored = coins(make_agent(ENVS, start_e=0.5, end_e=0.5), monkeypatch)
     assert all_or_none(explored) < 0.03
     assert np.abs(explored.mean(axis=0) - 0.5).max() < 5 * 0.5 / math.sqrt(DRAWS)
-    correlations = np.corrcoef(explored.T) - np.eye(GAMES)
+    correlations = np.corrcoef(explored.T) - np.eye(ENVS)
     assert np.abs(correlations).max() < 5 / math.sqrt(DRAWS)
 
 
-def test_one_coin_for_all_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = agent_of(GAMES, start_e=0.5, end_e=0.5)
+def test_one_coin_for_all_environments_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent(ENVS, start_e=0.5, end_e=0.5)
 
     def shared(observation: Any, epsilon: float, noise: np.random.Generator) -> Any:
         explores = noise.random() < epsilon
-        return noise.integers(2, size=GAMES) if explores else agent.q_values(observation).argmax(axis=1)
+        return noise.integers(2, size=ENVS) if explores else agent.q_values(observation).argmax(axis=1)
 
-    monkeypatch.setattr(agent, "_epsilon_greedy", shared)
+    monkeypatch.setattr(agent, "epsilon_greedy", shared)
     assert all_or_none(coins(agent, monkeypatch)) == 1
 
 
-def test_random_actions_are_uniform_and_greedy_ones_the_best() -> None:
-    agent = agent_of(GAMES, start_e=1.0, end_e=1.0)
-    observation = np.random.default_rng(0).normal(size=(GAMES, 2)).astype(np.float32)
-    drawn = np.stack([agent.act(observation, GAMES * draw) for draw in range(DRAWS)])
-    assert abs(drawn.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * GAMES)
-    greedy = agent_of(GAMES, start_e=0.0, end_e=0.0)
+def test_random_actions_are_uniform_and_greedy_actions_maximise_q() -> None:
+    agent = make_agent(ENVS, start_e=1.0, end_e=1.0)
+    observation = np.random.default_rng(0).normal(size=(ENVS, 2)).astype(np.float32)
+    drawn = np.stack([agent.act(observation, ENVS * draw) for draw in range(DRAWS)])
+    assert abs(drawn.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * ENVS)
+    greedy = make_agent(ENVS, start_e=0.0, end_e=0.0)
     best = greedy.online(torch.from_numpy(observation)).argmax(dim=1).tolist()
     assert greedy.act(observation, 0).tolist() == best
     assert greedy.predict(observation)[0].tolist() == best
@@ -86,25 +86,27 @@ def test_random_actions_are_uniform_and_greedy_ones_the_best() -> None:
 # ---- what enters replay ----------------------------------------------------------------------------------------------
 
 
-def stored(env: EnvSpec, **events: Any) -> tuple[float, float]:
+def stored(rules: dict[str, bool], **events: Any) -> tuple[float, float]:
     """Return (reward, continuation) in replay after one step with reward -5."""
-    agent = agent_of(env=env)
-    nothing = np.zeros(1, np.bool_)
-    values = {"terminated": nothing, "truncated": nothing, "life_lost": nothing} | events
-    seen = np.zeros((1, 2), np.float32)
-    agent.begin(seen)
-    agent.observe(np.array([1]), Step(seen, seen, np.array([-5.0], np.float32), episodes=(), **values))
+    agent = make_agent()
+    false = np.zeros(1, np.bool_)
+    values = {"terminated": false, "truncated": false, "life_lost": false} | events
+    observation = np.zeros((1, 2), np.float32)
+    agent.begin(observation)
+    agent.observe(
+        np.array([1]), Step(observation, observation, np.array([-5.0], np.float32), episodes=(), **values, **rules)
+    )
     return float(agent.replay.reward[0]), float(agent.replay.continuation[0])
 
 
-NATURE = EnvSpec("SpaceInvaders", life_loss_discount=True, clip_rewards=True)
-MACHADO = EnvSpec("SpaceInvaders", life_loss_discount=False, clip_rewards=True)
-RAW = EnvSpec("CartPole-v1", life_loss_discount=False, clip_rewards=False)
+NATURE = {"life_loss_discount": True, "clip_rewards": True}
+MACHADO = {"life_loss_discount": False, "clip_rewards": True}
+RAW = {"life_loss_discount": False, "clip_rewards": False}
 YES = np.ones(1, np.bool_)
 
 
 @pytest.mark.parametrize(
-    ("env", "events", "expected"),
+    ("rules", "events", "expected"),
     [
         (NATURE, {}, (-1, 1)),
         (NATURE, {"life_lost": YES}, (-1, 0)),
@@ -116,14 +118,16 @@ YES = np.ones(1, np.bool_)
         (RAW, {"terminated": YES}, (-5, 0)),
     ],
 )
-def test_what_ends_a_return(env: EnvSpec, events: dict[str, Any], expected: tuple[float, float]) -> None:
-    assert stored(env, **events) == expected
+def test_termination_and_life_loss_end_a_return(
+    rules: dict[str, bool], events: dict[str, Any], expected: tuple[float, float]
+) -> None:
+    assert stored(rules, **events) == expected
 
 
 def test_rewards_are_clipped_for_learning_and_scores_stay_raw() -> None:
     config = cartpole(env_id="Paying-v0", clip_rewards=True)
     scores = set()
-    for event in run(config):
+    for event in run(resolve(config)):
         if isinstance(event, Started):
             agent: Any = event.agent
         if isinstance(event, EpisodeEnded):
@@ -133,15 +137,15 @@ def test_rewards_are_clipped_for_learning_and_scores_stay_raw() -> None:
     assert set(rewards[~np.isnan(rewards)]) == {1.0}
 
 
-def test_a_trial_of_atari_learns_from_lost_lives_under_nature_only() -> None:
-    """On the same frames: discounts of 0 in mid-episode appear under nature alone."""
+def test_lost_lives_end_returns_under_nature_and_not_under_machado() -> None:
+    """On the same frames, continuations of 0 within an episode appear under nature only."""
     ends = {}
     for protocol in ("nature", "machado"):
         config = invaders(protocol=protocol, num_envs=4, total_timesteps=1_200, learning_starts=1_100)
-        for event in run(config):
+        for event in run(resolve(config)):
             if isinstance(event, Started):
-                replay: Any = event.agent
-        ring = replay.replay
+                agent: Any = event.agent
+        ring = agent.replay
         after = (np.arange(len(ring.final)) // ring.rows) * ring.rows + (np.arange(len(ring.final)) + 1) % ring.rows
         ends[protocol] = int(((ring.continuation == 0) & ~ring.final[after]).sum())
     assert ends["nature"] > 0

@@ -1,0 +1,70 @@
+"""CPU time that other programs take on this process's cores: a timing run on a busy machine is too slow."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped]
+
+DISTORTION = 0.25
+"""Share of the cores a run needs that other programs may take before its timing counts as distorted."""
+IDLE = 0.1
+"""Share of the cores above which idle time shows that the run was not short of CPU time."""
+
+
+@dataclass(frozen=True)
+class CpuUsage:
+    """Mean number of cores in use over a period."""
+
+    own: float
+    """Cores used by this process."""
+    other: float
+    """Cores used by other programs; in a virtual machine also by its host (steal)."""
+    cores: int
+    """Cores that this process may use."""
+
+    def is_distorting(self, threads: int) -> bool:
+        """Return whether other programs slowed down a run that computes on `threads` threads."""
+        needed = min(max(threads, self.own), self.cores)
+        missing = self.other + needed - self.cores
+        is_saturated = self.own + self.other > (1 - IDLE) * self.cores
+        return is_saturated and missing > DISTORTION * needed
+
+
+class CpuMeter:
+    """Measures the CPU usage from its construction to `read`."""
+
+    def __init__(self) -> None:
+        self._load = os.getloadavg()[0]
+        self._start = time.perf_counter()
+        self._own, self._busy, self._total = _own_seconds(), *_core_seconds()
+
+    def read(self) -> CpuUsage:
+        """Return the usage since the start."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        own, cores = (_own_seconds() - self._own) / seconds, len(_cores())
+        busy, total = _core_seconds()
+        # Some containers have CPU counters that stand still: the load average before the start is what remains.
+        other = (busy - self._busy) / seconds - own if total > self._total else self._load
+        return CpuUsage(own, min(max(other, 0.0), float(cores)), cores)
+
+
+def _own_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system)
+
+
+def _core_seconds() -> tuple[float, float]:
+    """Return (busy, total) seconds of the cores that this process may use, by all programs since the machine booted."""
+    busy = total = 0.0
+    allowed = _cores()
+    for core, times in enumerate(psutil.cpu_times(percpu=True)):
+        if core in allowed:
+            used = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+            busy += used
+            total += used + times.idle + getattr(times, "iowait", 0.0)
+    return busy, total
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -1,0 +1,179 @@
+"""PQN for a laptop: recent rollouts, averaged weights, exploration per environment, resuming, mistakes."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_pqn
+import torch
+from small_pqn import filled, numbered
+from small_runs import QUIET, digests
+
+from q2pi.algorithms import pqn, pqn_laptop
+from q2pi.algorithms.registry import default_config
+from q2pi.config import RunConfig, override, resolve
+from q2pi.errors import UserError
+from q2pi.runs import checkpoint
+
+PLAIN = {"recent_rollouts": 1, "ema_decay": 0.0, "apex_alpha": 0.0}
+"""Options with which nothing differs from PQN."""
+make_agent = partial(small_pqn.make_agent, module=pqn_laptop)
+
+
+def weights(agent: pqn.Agent) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in agent.online.parameters()]
+
+
+def test_with_its_options_off_it_is_pqn() -> None:
+    options: dict[str, Any] = {"num_envs": 2, "num_steps": 6, "num_minibatches": 3, "update_epochs": 2}
+    plain, same, other = small_pqn.make_agent(**options), make_agent(**options, **PLAIN), make_agent(**options)
+    for rollout in range(3):
+        for agent in (plain, same, other):
+            filled(agent, rollout).learn(12 * (rollout + 1))
+    assert all(map(torch.equal, weights(plain), weights(same)))
+    assert not all(map(torch.equal, weights(plain), weights(other)))
+
+
+def test_minibatches_come_from_the_recent_rollouts() -> None:
+    """Six steps of two environments, two epochs: twice the 12 rows of one rollout, the 24 rows of two, 24 of 36."""
+    agent = make_agent(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2, recent_rollouts=3)
+    for rollout, rows in enumerate((12, 24, 36, 36)):
+        filled(agent, rollout)
+        numbered(agent, 12 * rollout)
+        drawn = torch.cat([batch.observation[:, 0].long() for batch in agent.minibatches()])
+        newest = 12 * (rollout + 1)
+        assert len(drawn) == 24
+        assert newest - rows <= drawn.min() < drawn.max() < newest
+        assert len(drawn.unique()) == min(rows, 24)
+        agent.learn(newest)
+    assert agent.rollouts == 4
+
+
+def test_older_steps_keep_their_targets() -> None:
+    """The targets of rollout 0 stay after rollout 1, though the network that computed them has changed."""
+    agent = make_agent(num_steps=3, update_epochs=20, learning_rate=0.1, recent_rollouts=2, ema_decay=0.0)
+    filled(agent, 0).learn(3)
+    first = agent.recent.target[:3].clone()
+    filled(agent, 1).learn(6)
+    assert torch.equal(agent.recent.target[:3], first)
+    agent.rollouts = 0
+    filled(agent, 0)
+    assert not torch.allclose(agent.targets().flatten(), first), "recomputed, the targets would differ"
+
+
+def test_the_weight_average_follows_the_trained_weights_and_acts() -> None:
+    """After each update average = 3/4 average + 1/4 newest; the average computes the values of a rollout."""
+    agent = make_agent(num_steps=3, update_epochs=1, learning_rate=0.1, ema_decay=0.75, recent_rollouts=1)
+    expected = weights(agent)
+    for rollout in range(12):
+        filled(agent, rollout).learn(3 * (rollout + 1))
+        expected = [0.75 * old + 0.25 * new for old, new in zip(expected, weights(agent), strict=True)]
+    torch.testing.assert_close(list(agent.acting_network.parameters()), expected)
+    observed = torch.from_numpy(filled(agent, 12).rollout.observation[:, 0])
+    with torch.no_grad():
+        averaged, newest = (network(observed).amax(dim=1).numpy() for network in (agent.acting_network, agent.online))
+    np.testing.assert_allclose(agent.rollout.value[:, 0], averaged, rtol=1e-6)
+    assert np.abs(averaged - newest).max() > 1e-3, "else this test could not separate the two"
+    without = make_agent(ema_decay=0.0)
+    assert without.acting_network is without.online
+
+
+def test_each_environment_has_its_own_exploration_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ape-X's epsilon^(1 + alpha * i / (N - 1)): of 0.5, with alpha 2 and 3 environments, 1/2, 1/4 and 1/8."""
+    options = {"num_envs": 3, "start_e": 0.5, "end_e": 0.5}
+    for alpha, rates in ((2.0, [0.5, 0.25, 0.125]), (0.0, [0.5, 0.5, 0.5])):
+        agent = make_agent(**options, apex_alpha=alpha)
+        best = np.zeros((3, agent.actions), np.float32)
+        best[:, 0] = 1
+        monkeypatch.setattr(agent, "q_values", lambda _, best=best: best)
+        observation = np.zeros((3, *agent.spec.observation_shape), np.float32)
+        explored = np.mean([agent.act(observation, step) != agent.first_action for step in range(4_000)], axis=0)
+        share = 1 - 1 / agent.actions
+        np.testing.assert_allclose(explored / share, rates, atol=0.04)
+
+
+def test_one_environment_explores_with_epsilon() -> None:
+    agent = make_agent(num_envs=1, apex_alpha=2.0, start_e=0.5, end_e=0.5)
+    assert agent.exploration(0) == 0.5
+    agent.act(np.zeros((1, *agent.spec.observation_shape), np.float32), 0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_images_are_read_with_their_channels_last(precision: str) -> None:
+    agent = make_agent(
+        num_envs=2, shape=(4, 36, 36), num_steps=3, num_minibatches=2, precision=precision, recent_rollouts=1
+    )
+    before = weights(agent)
+    for rollout in range(4):
+        filled(agent, rollout).learn(6 * (rollout + 1))
+        observation, _, _ = agent.recent.take(torch.tensor([4, 1]))
+        assert observation.is_contiguous(memory_format=torch.channels_last)
+        expected = agent.rollout.observation.reshape(6, 4, 36, 36)[[4, 1]]
+        np.testing.assert_array_equal(observation.numpy(), expected)
+    assert not any(map(torch.equal, before, weights(agent)))
+
+
+def small(**changes: Any) -> RunConfig[pqn_laptop.Config]:
+    """Return 120 agent steps of 3 environments in rollouts of 15; a checkpoint at 51, within the fourth."""
+    options = QUIET | {"env_id": "CartPole-v1", "total_timesteps": 120, "num_envs": 3, "checkpoint_frequency": 51}
+    hyper = {"num_steps": 5, "num_minibatches": 3, "hidden": (8,), "recent_rollouts": 3}
+    return override(default_config("pqn_laptop"), options | hyper | changes)
+
+
+def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path) -> None:
+    config = small(ema_decay=0.9)
+    expected = digests(config, keep=(51, tmp_path))[120]
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    assert saved["agent"]["rollout"]["length"] == 2
+    assert digests(config, saved)[120] == expected
+    for lost in ("rollout", "average", "recent", "optimizer", "rollouts"):
+        _, damaged, _, _ = checkpoint.load_newest(tmp_path)
+        if lost == "rollout":
+            damaged["agent"]["rollout"]["value"][:] = 7
+        elif lost == "recent":
+            damaged["agent"]["recent"]["after"]["target"][:] = 7
+        elif lost == "average":
+            damaged["agent"]["average"] = damaged["agent"]["online"]
+        elif lost == "optimizer":
+            del damaged["agent"]["optimizer"]
+        else:
+            damaged["agent"]["rollouts"] += 3
+        assert digests(config, damaged)[120] != expected, lost
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = small()
+    digests(config, keep=(51, tmp_path))
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    del saved["agent"]["recent"]
+    with pytest.raises(UserError, match="the checkpoint of agent step 51 has no 'recent': another version of q2pi"):
+        digests(config, saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"apex_alpha": -1.0}, "--apex-alpha -1.0 is out of range"),
+        ({"recent_rollouts": 0}, "--recent-rollouts 0 is out of range: it must be at least 1"),
+        ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
+        ({"ema_decay": 1.0}, "--ema-decay 1.0 is out of range: it must be below 1"),
+        ({"q_lambda": 1.1}, r"--q-lambda 1.1 is out of range: it must be in \[0, 1\]"),
+        ({"num_minibatches": 4}, "--num-minibatches 4 does not divide the 15 agent steps of a rollout"),
+    ],
+)
+def test_mistakes_are_one_line_with_flag_and_bound(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        resolve(small(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [32, 4_096, 10**6])
+def test_a_timing_run_draws_the_same_minibatches_from_one_rollout(steps: int) -> None:
+    """Recent rollouts that were never filled would be subtracted from memory that was never used."""
+    config = small(total_timesteps=10**6, num_envs=32, num_steps=32, num_minibatches=8, recent_rollouts=16)
+    short = config.hyper.timing_config(replace(config, total_timesteps=steps))
+    assert short.hyper.num_steps * 32 / short.hyper.num_minibatches == 128
+    assert short.hyper.recent_rollouts == 1
