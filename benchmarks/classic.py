@@ -8,17 +8,16 @@ there stay as they are. Written: results/classic/scores.json and table.md.
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from jobs import run_all
 
-from q2pi.config import override
-from q2pi.evaluation.evaluate import mean_return
-from q2pi.runs.execute import execute, is_finished
+from q2pi.config import override, resolve
+from q2pi.parallel.executor import Job
+from q2pi.runs.execute import is_finished, run_job
 from q2pi.runs.folder import RunFolder
 from q2pi.statistics.scores import bootstrap_interval, mean
-from q2pi.training.events import Evaluated
 from q2pi.training.presets import configure
 
 RESULTS = Path(__file__).parent.parent / "results" / "classic"
@@ -44,14 +43,11 @@ def folder_of(root: Path, task: str, seed: int) -> Path:
     return root / task.replace("/", "-") / str(seed)
 
 
-def train(root: Path, task: str, seed: int) -> None:
-    """Train one run on one thread, or what is left of it."""
-    folder = folder_of(root, task, seed)
+def training(root: Path, task: str, seed: int) -> Job:
+    """Return the job that trains one run on one thread, or what is left of it."""
     config, _ = configure(*task.split("/", 1))
     options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES}
-    for event in execute(override(config, options), folder):
-        if isinstance(event, Evaluated):
-            print(f"{task} seed {seed}: mean {mean_return(event.evaluation.episodes):.2f}", flush=True)
+    return run_job(f"{task} seed {seed}", folder_of(root, task, seed), resolve(override(config, options)))
 
 
 def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
@@ -106,10 +102,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/classic"))
     options = parser.parse_args()
     seeds = list(range(1, options.seeds + 1))
-    with ProcessPoolExecutor(options.workers) as pool:
-        jobs = [pool.submit(train, options.runs, task, seed) for task in options.only for seed in seeds]
-        for job in jobs:
-            job.result()
+    run_all([training(options.runs, task, seed) for task in options.only for seed in seeds], options.workers)
     file = RESULTS / "scores.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     known |= {

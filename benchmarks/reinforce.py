@@ -10,21 +10,22 @@ Written: results/reinforce/episodes_needed.json, .png and table.md.
 import argparse
 import json
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jobs import run_all
 
-from q2pi.config import override
+from q2pi.config import override, resolve
+from q2pi.parallel.executor import Emit, Job, Message, Stop
 from q2pi.reports.style import COLOURS
 from q2pi.runs.execute import execute, is_finished
 from q2pi.runs.folder import RunFolder
-from q2pi.training.events import EpisodeEnded
+from q2pi.training.events import EpisodeEnded, Event
 from q2pi.training.presets import configure
 
 RESULTS = Path(__file__).parent.parent / "results" / "reinforce"
-GOAL, NEWEST = 400.0, 20
+TARGET, NEWEST = 400.0, 20
 WEIGHTS: dict[str, dict[str, Any]] = {
     "whole return, no baseline": {"return_kind": "whole", "baseline": "none"},
     "to go, no baseline": {"baseline": "none"},
@@ -40,28 +41,56 @@ SAME = {("episodes", "8 per update"): ("weights", "to go, learned value")}
 
 
 def needed(folder: Path) -> tuple[int, int] | None:
-    """Return (episodes, agent steps) at which the newest episodes first reached `GOAL`; None if they did not."""
+    """Return (episodes, agent steps) at which the newest episodes first reached `TARGET`; None if they did not."""
     newest: deque[float] = deque(maxlen=NEWEST)
     for count, row in enumerate(RunFolder(folder).rows("episode"), start=1):
         newest.append(row["return"])
-        if len(newest) == NEWEST and np.mean(newest) >= GOAL:
+        if len(newest) == NEWEST and np.mean(newest) >= TARGET:
             return count, row["step"]
     return None
 
 
-def train(options: dict[str, Any], seed: int, steps: int, folder: Path) -> None:
-    """Train one run until it reaches `GOAL` or its budget."""
-    if needed(folder) is not None or is_finished(folder):
-        return
-    config, _ = configure("reinforce", "CartPole-v1", "classic")
-    own = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
-    newest = deque((row["return"] for row in RunFolder(folder).rows("episode")), maxlen=NEWEST)
-    for event in execute(
-        override(config, own | options), folder, lambda: len(newest) == NEWEST and float(np.mean(newest)) >= GOAL
-    ):
+class NewestReturns:
+    """A sink that keeps the newest training returns of a run, those of an interrupted run included."""
+
+    def __init__(self, folder: Path) -> None:
+        self.returns = deque((row["return"] for row in RunFolder(folder).rows("episode")), maxlen=NEWEST)
+
+    def is_solved(self) -> bool:
+        """Return whether the mean of the newest returns has reached the target."""
+        return len(self.returns) == NEWEST and float(np.mean(self.returns)) >= TARGET
+
+    def write(self, event: Event) -> None:
         if isinstance(event, EpisodeEnded):
-            newest.append(event.episode.episode_return)
-    print(f"{folder.parent.name} seed {seed}: {needed(folder)}", flush=True)
+            self.returns.append(event.episode.episode_return)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def train(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
+    """Task: train one run until it reaches the target or its budget; return (episodes, agent steps) at the target."""
+    folder = Path(arguments["folder"])
+    if needed(folder) is None and not is_finished(folder):
+        config, _ = configure("reinforce", "CartPole-v1", "classic")
+        newest = NewestReturns(folder)
+        execute(
+            resolve(override(config, arguments["options"])),
+            folder,
+            sinks=[newest],
+            stop=lambda: newest.is_solved() or stop(),
+        )
+    return {"needed": needed(folder)}
+
+
+def training(options: dict[str, Any], seed: int, steps: int, folder: Path) -> Job:
+    """Return the job of one run."""
+    own = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
+    arguments = {"folder": str(folder), "options": own | options}
+    return Job(f"{folder.parent.name} seed {seed}", "reinforce:train", arguments, threads=1)
 
 
 def folder_of(root: Path, key: tuple[str, str], seed: int) -> Path:
@@ -95,7 +124,7 @@ def draw(report: dict, path: Path) -> None:
         axes.set_yscale("log")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel(f"episodes until {NEWEST} newest average {GOAL:.0f}")
+    figure.axes[0].set_ylabel(f"episodes until {NEWEST} newest average {TARGET:.0f}")
     figure.supxlabel(
         "a dot is a seed, a line their median, a triangle a seed that its budget did not bring there", fontsize=9
     )
@@ -107,7 +136,7 @@ def table(report: dict) -> str:
     head = [
         f"Made by `{report['command']}`: CartPole-v1, {report['seeds']} seeds, "
         f"at most {report['budget']:,} agent steps each.",
-        f"Episodes until the newest {NEWEST} have a mean return of {GOAL:.0f}; a dash if the budget was not enough.",
+        f"Episodes until the newest {NEWEST} have a mean return of {TARGET:.0f}; a dash if the budget was not enough.",
         "",
         "| setting | episodes, each seed | median | agent steps, median |",
         "|---|---|---|---|",
@@ -131,14 +160,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/reinforce"))
     options = parser.parse_args()
     seeds = range(1, options.seeds + 1)
-    with ProcessPoolExecutor(options.workers) as pool:
-        jobs = [
-            pool.submit(train, settings, seed, options.steps, folder_of(options.runs, key, seed))
-            for key, settings in SETTINGS.items()
-            for seed in seeds
-        ]
-        for job in jobs:
-            job.result()
+    jobs = [
+        training(settings, seed, options.steps, folder_of(options.runs, key, seed))
+        for key, settings in SETTINGS.items()
+        for seed in seeds
+    ]
+    run_all(jobs, options.workers)
     report: dict[str, Any] = {
         "command": f"python benchmarks/reinforce.py --seeds {options.seeds} --steps {options.steps}",
         "seeds": options.seeds,

@@ -10,20 +10,21 @@ Finished runs are not trained again. Written: results/vacuum/comparison.json, co
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from jobs import run_all
 from numpy.typing import NDArray
 
 from q2pi.api import load
-from q2pi.config import override
+from q2pi.config import override, resolve
 from q2pi.envs.aliased_vacuum import EAST, SOUTH, AliasedVacuum
 from q2pi.envs.registration import ALIASED_VACUUM_TIME_LIMIT
 from q2pi.equations import exact
+from q2pi.parallel.executor import Job
 from q2pi.reports.style import COLOURS
-from q2pi.runs.execute import execute
+from q2pi.runs.execute import run_job
 from q2pi.statistics.scores import bootstrap_interval, mean
 from q2pi.training.presets import configure
 
@@ -33,13 +34,11 @@ METHODS = ("DQN, greedy", "DQN, epsilon-greedy", "REINFORCE")
 Array = NDArray[np.float64]
 
 
-def train(algorithm: str, seed: int, steps: int, folder: Path) -> None:
-    """Train one run, or what is left of it."""
+def training(algorithm: str, seed: int, steps: int, folder: Path) -> Job:
+    """Return the job that trains one run, or what is left of it."""
     config, _ = configure(algorithm, ENV_ID)
     options = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
-    for _ in execute(override(config, options), folder):
-        pass
-    print(f"{algorithm} seed {seed}: trained", flush=True)
+    return run_job(f"{algorithm} seed {seed}", folder, resolve(override(config, options)))
 
 
 def outcome(world: AliasedVacuum, pi: Array) -> dict[str, float]:
@@ -156,10 +155,7 @@ def main() -> None:
         for seed in range(1, options.seeds + 1)
         for algorithm in ("dqn", "reinforce")
     }
-    with ProcessPoolExecutor(options.workers) as pool:
-        jobs = [pool.submit(train, *key, options.steps, folder) for key, folder in folders.items()]
-        for job in jobs:
-            job.result()
+    run_all([training(*key, options.steps, folder) for key, folder in folders.items()], options.workers)
     world = AliasedVacuum(render_mode="rgb_array")
     epsilon = exact.best_epsilon_greedy(*world.mdp(GAMMA))[0]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}

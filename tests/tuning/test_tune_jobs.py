@@ -1,7 +1,5 @@
 """A group of jobs that ends as a whole, and a search whose workers are killed."""
 
-import os
-import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -108,8 +106,9 @@ def test_killed_workers_are_replaced_and_the_search_ends(tmp_path: Path, capsys:
         def run(self, jobs: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
             for status in super().run(jobs, stop):
                 if self.kills < 3 and "step" in status.message:
-                    worker = psutil.Process().children()[0]
-                    os.kill(worker.pid, signal.SIGKILL)
+                    children = psutil.Process().children()
+                    (worker,) = [child for child in children if "q2pi.parallel.worker" in child.cmdline()]
+                    worker.kill()
                     self.kills += 1
                 yield status
 

@@ -256,7 +256,7 @@ def test_a_death_in_the_middle_of_drawing_leaves_a_trial_that_is_drawn_to_the_en
     assert Trial(study, half._trial_id).user_attrs["config"] == to_table(claimed.config)
 
 
-def test_an_end_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that slept through its trial's end by another hand changes nothing."""
     scored(lambda config, step: 1.0, monkeypatch)
     folder, study = begun(tmp_path / "study", plan())
@@ -284,7 +284,7 @@ def test_every_sampler_searches(sampler: Any, tmp_path: Path, monkeypatch: pytes
     assert "optimizer" not in journal, "no pickled state is kept"
 
 
-def test_cma_es_draws_from_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cma_es_draws_near_its_best_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its later generations lie closer to the best; drawn at random they would not."""
     scored(lambda config, step: -abs(config.hyper.gamma - 0.985), monkeypatch)
 

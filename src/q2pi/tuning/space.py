@@ -165,7 +165,7 @@ def _entries(file: str | None, fixes: Sequence[str]) -> list[tuple[str, Any, str
 
 
 def _is_one_tuple(values: Range, value: list[Any]) -> bool:
-    """Tell whether a list is one value of a choice of tuples, and not a list of choices."""
+    """Return whether a list is one value of a choice of tuples, and not a list of choices."""
     tuples = isinstance(values, Choice) and isinstance(values.options[0], tuple)
     return tuples and not any(isinstance(item, list) for item in value)
 
