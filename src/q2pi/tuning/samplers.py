@@ -25,13 +25,9 @@ class ReplayedCmaEs(CmaEsSampler):
 
     def _init_optimizer(self, trans: Any, direction: Any) -> Any:
         optimizer = super()._init_optimizer(trans, direction)
-        while (
-            len(solutions := self._get_solution_trials(self._completed, optimizer.generation))
-            >= optimizer.population_size
-        ):
-            optimizer.tell(
-                [(trans.transform(t.params), -float(t.value or 0)) for t in solutions[: optimizer.population_size]]
-            )
+        size = optimizer.population_size
+        while len(trials := self._get_solution_trials(self._completed, optimizer.generation)) >= size:
+            optimizer.tell([(trans.transform(t.params), -float(t.value or 0)) for t in trials[:size]])
         return optimizer
 
 
