@@ -18,7 +18,7 @@ def finished_runs(root: Path) -> list[History]:
         raise SystemExit(f"{root} holds no finished run: train the sweep first")
     left = len(histories) - len(finished)
     if left:
-        print(f"{left} unfinished runs are left out")
+        print(f"left out: {left} unfinished run{'' if left == 1 else 's'}")
     return sorted(finished, key=lambda history: history.seed)
 
 
