@@ -26,7 +26,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, share: float) -> list[str]:
         asked.append(network)
         return share
 
-    monkeypatch.setattr(precision, "share", measure)
+    monkeypatch.setattr(precision, "time_ratio", measure)
     return asked
 
 
@@ -80,10 +80,10 @@ def test_the_share_is_that_of_two_timed_gradients(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(precision, "_seconds", seconds)
     threads = torch.get_num_threads()
-    assert precision.share("nips") == 0.75
+    assert precision.time_ratio("nips") == 0.75
     assert asked == ["bf16", "fp32"] * (1 + precision.ROUNDS)
     assert torch.get_num_threads() == threads
 
 
 def test_a_real_measurement_is_a_ratio() -> None:
-    assert 0.05 < precision.share("nips") < 50
+    assert 0.05 < precision.time_ratio("nips") < 50

@@ -207,11 +207,11 @@ def test_a_run_resumed_within_a_batch_ends_the_same_bit_for_bit(tmp_path: Path, 
     run = config(**hyper)
     expected = final_digest(run, folder=tmp_path)
     _, saved, _, _ = checkpoint.load_newest(tmp_path)
-    kept = [len(columns["reward"]) for columns in saved["agent"]["episodes"]["games"].values()]
-    assert max(kept) > 0
+    filled = [len(columns["reward"]) for columns in saved["agent"]["episodes"]["envs"].values()]
+    assert max(filled) > 0
     assert final_digest(run, saved) == expected
     _, damaged, _, _ = checkpoint.load_newest(tmp_path)
-    for columns in damaged["agent"]["episodes"]["games"].values():
+    for columns in damaged["agent"]["episodes"]["envs"].values():
         columns["observation"][:] = 0
     assert final_digest(run, damaged) != expected
 

@@ -259,7 +259,7 @@ def test_a_continuous_action_is_kept_whole() -> None:
         ({"num_envs": 0}, "--num-envs 0 is out of range: it must be at least 1"),
         ({"stack": 0}, "--stack 0 is out of range: it must be at least 1"),
         ({"n_step": 0}, "--n-step 0 is out of range: it must be at least 1"),
-        ({"gamma": 1.5}, "--gamma 1.5 is out of range: it must lie between 0 and 1"),
+        ({"gamma": 1.5}, "--gamma 1.5 is out of range: it must be in [0, 1]"),
     ],
 )
 def test_sizes_out_of_range(change: dict[str, Any], line: str) -> None:
@@ -273,7 +273,7 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="before begin"):
         step(replay, 0, 0, O1)
     replay.begin(frames(O0))
-    with pytest.raises(ValueError, match="begun already"):
+    with pytest.raises(ValueError, match="begin was called twice"):
         replay.begin(frames(O0))
     with pytest.raises(ValueError, match="reward has 2 entries, the replay has 1"):
         extend(replay, [0], [0, 0], [1], frames(O1), np.array([False]), frames(O1))

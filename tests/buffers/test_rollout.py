@@ -63,7 +63,7 @@ def test_a_rollout_is_full_after_its_steps_and_empty_after_clear() -> None:
         append(filled, [0], [0], [False])
     filled.clear()
     assert not filled.full
-    with pytest.raises(AssertionError, match="not known"):
+    with pytest.raises(AssertionError, match="unknown"):
         filled.next_value()
     assert filled.state()["observation"].shape == (0, 1, 2)
 

@@ -230,7 +230,7 @@ def test_softmax_policy_survives_large_logits() -> None:
 
 def test_a_policy_that_never_ends_has_no_undiscounted_value() -> None:
     mdp, observation = short_corridor()
-    with pytest.raises(ValueError, match="may go on forever"):
+    with pytest.raises(ValueError, match="may never terminate"):
         expected_return(mdp, policy_over_states([[0, 1]], observation))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from q2pi.networks.optimizer import (
-    FORGETS_EVERY,
+    FLUSH_FREQUENCY,
     adam,
     clip_gradient,
     gradient_step,
@@ -60,7 +60,7 @@ def test_an_optimizer_that_was_saved_forgets_at_the_same_updates() -> None:
         moment: Tensor = trained(adam, updates, saved_after=saved_after)[1].state_dict()["state"][0]["exp_avg"]
         return moment
 
-    assert FORGETS_EVERY == 256
+    assert FLUSH_FREQUENCY == 256
     assert moments(767)[:, ALIVE:].any()
     assert not moments(768)[:, ALIVE:].any()
     assert torch.equal(moments(768, saved_after=700), moments(768))

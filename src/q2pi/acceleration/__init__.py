@@ -1,1 +1,1 @@
-"""What makes training fast on one machine: precision, CUDA graphs, the allocator."""
+"""Speed on one machine: precision, CUDA graphs, the memory allocator."""

@@ -1,11 +1,11 @@
-"""A function of tensors as one CUDA graph: its kernels are launched together, without Python between them.
+"""A function of tensors as one CUDA graph: one launch for all its kernels, without Python overhead in between.
 
     graph = CudaGraph(device)
     output = graph.wrap(function)(a, b)     # on the CPU, `wrap` returns the function itself
 
 Pass the same function each time. It may only modify tensors in place (parameters, their gradients, an optimizer with
 `capturable=True`) and must not sync with the host. Inputs of another shape run eagerly. Inputs and outputs are tensors,
-or dataclasses, dicts and tuples of them; what is no tensor in an input is passed on as it was at the capture.
+or dataclasses, dicts and tuples of tensors; other values in an input keep their value at the capture.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Eager calls before the capture, on a side stream, as torch requires: what is allocated once, such as an optimizer's
-state, must exist by then."""
+"""Number of eager calls on a side stream before the capture, as torch requires: lazily allocated tensors, such as an
+optimizer's state, must exist before it."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CudaGraph:
     """Captures a function once on a CUDA device and replays it from then on.
 
-    It holds no reference to the function: an owner of a method that holds its `CudaGraph` is still freed at once.
+    It keeps no reference to the function: an agent whose method is graphed would form a reference cycle with it.
 
     Args:
         device: of the function's tensors.
@@ -38,35 +38,35 @@ class CudaGraph:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the capture: the function's tensors are new ones from now on."""
+        """Discard the capture; call it when the function's tensors are replaced."""
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def wrap(self, function: Function) -> Function:
-        """Return the function, graphed on a CUDA device and as it is elsewhere."""
+        """Return the function: graphed on a CUDA device, unchanged elsewhere."""
         if self.device.type != "cuda":
             return function
         graphed: Any = partial(self._call, function)
         return graphed  # type: ignore[no-any-return]
 
     def _call(self, function: Callable[..., Any], *inputs: Any) -> Any:
-        """Return the function's output, which belongs to the caller; inputs may be on the host."""
+        """Return the function's output as new tensors; inputs may be on the host."""
         self.calls += 1
         if self.calls <= WARM_UP:
             return self._on_side_stream(function, inputs)
         if self.graph is None:
             self._capture(function, inputs)
-        static, given = list(_tensors(self.inputs)), list(_tensors(inputs))
-        if any(old.shape != new.shape for old, new in zip(static, given, strict=True)):
+        static, new_inputs = list(_tensors(self.inputs)), list(_tensors(inputs))
+        if any(old.shape != new.shape for old, new in zip(static, new_inputs, strict=True)):
             return function(*_map(lambda tensor: tensor.to(self.device), inputs))
-        for old, new in zip(static, given, strict=True):
+        for old, new in zip(static, new_inputs, strict=True):
             old.copy_(new, non_blocking=True)
         assert self.graph is not None
         self.graph.replay()
         return _map(Tensor.clone, self.output)
 
     def _on_side_stream(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
-        """Call the function on a side stream; the calls of the warm-up count as any other."""
+        """Call the function eagerly on a side stream; warm-up calls have the same effects as others."""
         side, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
@@ -97,7 +97,7 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value, always in the same order."""
+    """Yield the tensors in a value, in a fixed order."""
     found: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:

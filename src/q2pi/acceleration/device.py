@@ -1,4 +1,4 @@
-"""Torch devices by the name that a configuration holds."""
+"""Torch devices by their name in a configuration."""
 
 import torch
 

@@ -1,1 +1,1 @@
-"""The memory of value-based learners: a ring of single frames, what keeps the frames, and ways to draw from it."""
+"""Replay and rollout buffers: a ring of single frames, its frame stores and samplers; rollouts and episodes."""

@@ -1,4 +1,4 @@
-"""Replay frames on the device that learns: batches are gathered there and never cross the bus."""
+"""Replay frames in device memory: batches are gathered on the device, without host-to-device copies."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from q2pi.buffers.frames import Codec, MakeStore, RawFrames, copy_into, expect, make_store, refuse_compressed
+from q2pi.buffers.frames import Codec, MakeStore, RawFrames, check_frames, copy_into, make_store, refuse_compressed
 from q2pi.types import Array
 
 DEVICE_SHARE = 0.7
@@ -16,25 +16,25 @@ DEVICE_SHARE = 0.7
 
 
 class DeviceFrames:
-    """Frames as they are, in one tensor on a device; `read` returns a tensor there. Saved as `RawFrames` are."""
+    """Raw frames in one tensor on a device; `read` returns a tensor there. Its state is that of `RawFrames`."""
 
     def __init__(
         self, slots: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike, *, device: torch.device
     ) -> None:
         self._dtype = np.dtype(frame_dtype)
-        kind = torch.from_numpy(np.empty(0, self._dtype)).dtype
-        self._frames = torch.zeros((slots, *frame_shape), dtype=kind, device=device)
+        dtype = torch.from_numpy(np.empty(0, self._dtype)).dtype
+        self._frames = torch.zeros((slots, *frame_shape), dtype=dtype, device=device)
 
     @property
     def nbytes(self) -> int:
         return self._frames.nbytes
 
     def write(self, slots: Array, frames: Array) -> None:
-        expect(frames, (len(slots), *self._frames.shape[1:]), self._dtype)
-        self._frames[self._there(slots)] = self._there(frames)
+        check_frames(frames, (len(slots), *self._frames.shape[1:]), self._dtype)
+        self._frames[self._to_device(slots)] = self._to_device(frames)
 
     def read(self, slots: Array) -> torch.Tensor:
-        return self._frames[self._there(slots)]
+        return self._frames[self._to_device(slots)]
 
     def state(self) -> dict[str, Any]:
         return {"frames": self._frames.cpu().numpy()}
@@ -45,18 +45,18 @@ class DeviceFrames:
         copy_into(frames, state, "frames")
         self._frames.copy_(torch.from_numpy(frames))
 
-    def _there(self, array: Array) -> torch.Tensor:
+    def _to_device(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._frames.device, non_blocking=True)
 
 
 def store_for(
     device: torch.device, codec: Codec, needed: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike
 ) -> MakeStore:
-    """Return what makes the store of a ring: on a CUDA device where raw frames fit there, or else in main memory.
+    """Return the factory of a ring's frame store: in CUDA memory if raw frames fit there, else in main memory.
 
     Args:
-        device: where the networks live.
-        codec: how frames are kept in main memory; what is compressed stays there.
+        device: the networks' device.
+        codec: how frames are stored in main memory; compressed frames stay there.
         needed: bytes of the ring when full.
         frame_shape, frame_dtype: of one frame.
     """

@@ -1,7 +1,4 @@
-"""What agents without a replay keep between two updates: T steps of N games, or whole episodes.
-
-Both are read once and emptied, both can be saved half full, and both keep observations as the games gave them.
-"""
+"""A buffer of whole episodes for on-policy agents. It can be saved half full."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,41 +19,43 @@ class Trajectory:
     reward: Array
     """[T] float32"""
     final_observation: Array
-    """[*observation_shape] what the last action led to."""
+    """[*observation_shape] result of the last action."""
     truncated: bool
-    """Time ran out: the world had not ended."""
+    """Whether the episode was truncated (time limit) and not terminated."""
 
 
 class Episodes:
-    """Whole episodes of N games, the same number of each, all begun after the last update.
+    """Whole episodes of N environments, the same number from each, all started after the last update.
 
-    Which episodes count is settled before they begin: the first `share` that each game begins. Taking instead the first
-    ones to finish, of whichever game, would prefer short episodes. In the picture, `share` is 1, # counts, . is played
-    and not kept:
+    Which episodes are recorded does not depend on their length: the first `episodes_per_env` that each environment
+    starts. Recording the first episodes to finish in any environment would prefer short ones. Below, with
+    `episodes_per_env` 1, # is a recorded step and . a step that is not recorded:
 
-        game 0  |#######|........|......########|...
-        game 1  |###############|.....|####|........
+        env 0   |#######|........|......########|...
+        env 1   |###############|.....|####|........
                                 ^ update            ^ update
 
     Args:
         num_envs: N.
-        share: whole episodes of each game, at least 1.
+        episodes_per_env: whole episodes of each environment, at least 1.
         columns: shape and dtype of one observation and one action, under the names "observation" and "action".
     """
 
-    def __init__(self, num_envs: int, share: int, columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+    def __init__(
+        self, num_envs: int, episodes_per_env: int, columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    ) -> None:
         flags = {name: ((), np.dtype(np.bool_)) for name in ("ended", "truncated")}
-        self.share = share
+        self.episodes_per_env = episodes_per_env
         self.columns = columns | {"reward": ((), np.dtype(np.float32)), "final": columns["observation"]} | flags
-        self.counts: Array = np.ones(num_envs, np.bool_)
-        """[N] the episode under way was begun after the last update."""
+        self.recording: Array = np.ones(num_envs, np.bool_)
+        """[N] bool: the environment's current episode started after the last update."""
         self.rows: list[dict[str, list[Array]]] = [self._empty() for _ in range(num_envs)]
         self._just_ended: Array = np.zeros(num_envs, np.bool_)
 
     @property
     def complete(self) -> bool:
-        """Every game has played its share."""
-        return all(self._has_played(game) for game in range(len(self.rows)))
+        """Whether every environment has finished its episodes."""
+        return all(self._is_complete(env_index) for env_index in range(len(self.rows)))
 
     def append(
         self,
@@ -67,44 +66,44 @@ class Episodes:
         truncated: Array,
         next_observation: Array,
     ) -> None:
-        """Take in one step of every game: arrays [N, ...]; `next_observation` is the true result of the action."""
+        """Add one step of every environment: arrays [N, ...]; `next_observation` is the true result of the action."""
         ended = terminated | truncated
-        for game, rows in enumerate(self.rows):
-            if not self.counts[game] or self._has_played(game):
+        for env_index, rows in enumerate(self.rows):
+            if not self.recording[env_index] or self._is_complete(env_index):
                 continue
             row = {"observation": observation, "action": action, "reward": reward}
             for name, column in (row | {"ended": ended, "truncated": truncated}).items():
-                rows[name].append(column[game].copy())
-            if ended[game]:
-                rows["final"].append(next_observation[game].copy())
-        self.counts = self.counts | ended
+                rows[name].append(column[env_index].copy())
+            if ended[env_index]:
+                rows["final"].append(next_observation[env_index].copy())
+        self.recording = self.recording | ended
         self._just_ended = ended
 
     def take(self) -> list[Trajectory]:
-        """Return the episodes, by game and then by their order, and begin the next collection after them.
+        """Return the episodes in order of environment and time, and clear the buffer.
 
-        To be called after an `append` that made the collection complete.
+        Call it after the `append` that made the buffer complete.
         """
-        trajectories = [trajectory for rows in self.rows for trajectory in self._cut(rows)]
+        trajectories = [trajectory for rows in self.rows for trajectory in self._split(rows)]
         self.rows = [self._empty() for _ in self.rows]
-        self.counts = self._just_ended
+        self.recording = self._just_ended
         return trajectories
 
     def state(self) -> State:
-        games = {
-            str(game): {name: self._stacked(name, rows[name]) for name in self.columns}
-            for game, rows in enumerate(self.rows)
+        envs = {
+            str(env_index): {name: self._stacked(name, rows[name]) for name in self.columns}
+            for env_index, rows in enumerate(self.rows)
         }
-        return {"counts": self.counts, "games": games}
+        return {"recording": self.recording, "envs": envs}
 
     def load(self, state: State) -> None:
-        self.counts = np.array(state["counts"])
-        for game, rows in enumerate(self.rows):
+        self.recording = np.array(state["recording"])
+        for env_index, rows in enumerate(self.rows):
             for name in self.columns:
-                rows[name] = list(np.array(state["games"][str(game)][name]))
+                rows[name] = list(np.array(state["envs"][str(env_index)][name]))
 
-    def _has_played(self, game: int) -> bool:
-        return len(self.rows[game]["final"]) == self.share
+    def _is_complete(self, env_index: int) -> bool:
+        return len(self.rows[env_index]["final"]) == self.episodes_per_env
 
     def _empty(self) -> dict[str, list[Array]]:
         return {name: [] for name in self.columns}
@@ -113,18 +112,18 @@ class Episodes:
         shape, dtype = self.columns[name]
         return np.array(rows, dtype).reshape(len(rows), *shape)
 
-    def _cut(self, rows: dict[str, list[Array]]) -> list[Trajectory]:
-        """Return the whole episodes of one game."""
+    def _split(self, rows: dict[str, list[Array]]) -> list[Trajectory]:
+        """Return the whole episodes of one environment."""
         columns = {name: self._stacked(name, rows[name]) for name in self.columns}
         ends = np.flatnonzero(columns["ended"]) + 1
-        begins = [0, *ends[:-1]]
+        starts = [0, *ends[:-1]]
         return [
             Trajectory(
-                observation=columns["observation"][begin:end],
-                action=columns["action"][begin:end],
-                reward=columns["reward"][begin:end],
-                final_observation=columns["final"][number],
+                observation=columns["observation"][start:end],
+                action=columns["action"][start:end],
+                reward=columns["reward"][start:end],
+                final_observation=columns["final"][index],
                 truncated=bool(columns["truncated"][end - 1]),
             )
-            for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
+            for index, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]

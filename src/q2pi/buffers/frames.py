@@ -1,15 +1,15 @@
-"""Where the frames of a replay ring are kept: one frame per slot, as they are or compressed.
+"""Frame stores of a replay ring: one frame per slot, raw or compressed.
 
-Neighbours in a stream are nearly the same image, so `CompressedFrames` keeps eight of them as one piece of Zstandard
-data. A ring of 32 slots that has come round and is about to write slot 19:
+Consecutive frames of a stream are nearly the same image, so `CompressedFrames` compresses eight of them as one block of
+Zstandard data. A ring of 32 slots that has wrapped around and is about to write slot 19:
 
     slot        0 .. 7      8 .. 15     16 17 18    19 .. 23    24 .. 31
     chunk       0           1           2           2           3
     frames      new         new         new         old         old
-    kept as     sealed      sealed      open        open        sealed
+    stored as   sealed      sealed      open        open        sealed
 
 A `sealed` chunk is compressed, an `open` one is an array. A chunk is sealed when its last slot is written and opened
-again when the ring comes round to its first: its old frames can still be sampled.
+again when the ring reaches its first slot: its old frames can still be sampled.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,38 +24,38 @@ from q2pi.errors import UserError
 from q2pi.types import Array
 
 Codec = Literal["auto", "raw", "zstd"]
-"""`auto` is resolved by `resolve_codec` before a store is made; a store takes it for raw."""
+"""`resolve_codec` replaces `auto` before a store is built; a store treats `auto` as raw."""
 RAW_SHARE = 3
-"""Raw frames may take one part in this many of the machine's memory before `auto` compresses them."""
+"""`auto` compresses frames if raw ones would take more than 1 / RAW_SHARE of the machine's memory."""
 CHUNK = 8
-"""Slots compressed as one: more take less memory and more time, as a chunk is decoded whole for any of its frames."""
+"""Slots per chunk: larger chunks take less memory and more time, since reading one frame decodes its whole chunk."""
 ZSTD_RATIO = 18
-"""Size of Atari frames (84 x 84, gray) over their size in `CompressedFrames`, as forecasts assume it.
+"""Assumed compression ratio of Atari frames (84 x 84, gray) in `CompressedFrames`, for estimates of memory.
 
-Measured with random play: 19 in Enduro to 106 in Pong over 14 games, 28 in Space Invaders; in YarsRevenge it is 6.
+Measured with random actions: 19 in Enduro to 106 in Pong over 14 games, 28 in Space Invaders; in YarsRevenge it is 6.
 """
-_PIECE_OVERHEAD = 56
-"""Bytes of a piece beside its data: the header of a bytes object, its place in the list, the allocator's rounding."""
+_BLOCK_OVERHEAD = 56
+"""Bytes of a block beside its data: the header of a bytes object, its list entry, the allocator's rounding."""
 
 
 class FrameStore(Protocol):
-    """A fixed number of slots with one frame each. A slot is read only after it was written."""
+    """A fixed number of slots with one frame each. A slot must be written before it is read."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes taken when every slot is written; bytes taken now where that depends on the frames."""
+        """Bytes taken when every slot is written; for compressed frames, bytes taken now."""
 
     def write(self, slots: Array, frames: Array) -> None:
-        """Keep frames [B, *frame_shape] at distinct slots [B], in place of what was there."""
+        """Write frames [B, *frame_shape] to distinct slots [B]."""
 
     def read(self, slots: Array) -> Any:
-        """Return the frames [B, *frame_shape] at slots [B] as a fresh array, or a tensor where they lie on a device."""
+        """Return the frames [B, *frame_shape] at slots [B] as a new array, or a tensor if the store is on a device."""
 
     def state(self) -> dict[str, Any]:
-        """Return everything `load` needs; arrays may be live references. Every name begins with "frames"."""
+        """Return everything `load` needs; arrays may be live references. Every name starts with "frames"."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Become the store that `state` was taken from; names that are not the store's own are ignored."""
+        """Restore what `state` returned; names that do not belong to the store are ignored."""
 
 
 MakeStore = Callable[[int, tuple[int, ...], DTypeLike], FrameStore]
@@ -63,7 +63,7 @@ MakeStore = Callable[[int, tuple[int, ...], DTypeLike], FrameStore]
 
 
 class RawFrames:
-    """Frames as they are, in one array; memory is committed by the system only where a slot has been written."""
+    """Raw frames in one array; the system commits memory only for slots that have been written."""
 
     def __init__(self, slots: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> None:
         self._frames: Array = np.zeros((slots, *frame_shape), frame_dtype)
@@ -73,7 +73,7 @@ class RawFrames:
         return self._frames.nbytes
 
     def write(self, slots: Array, frames: Array) -> None:
-        expect(frames, (len(slots), *self._frames.shape[1:]), self._frames.dtype)
+        check_frames(frames, (len(slots), *self._frames.shape[1:]), self._frames.dtype)
         self._frames[slots] = frames
 
     def read(self, slots: Array) -> Array:
@@ -88,11 +88,11 @@ class RawFrames:
 
 
 class CompressedFrames:
-    """Frames in chunks of eight consecutive slots, each compressed as a whole (see the top of the module).
+    """Frames in chunks of eight consecutive slots, each compressed as a whole (see the module's docstring).
 
-    Any order of writes is kept faithfully. Memory is saved where slots are written one after the other, as a ring does:
-    then about two chunks of each stream are open, the one at its cursor and one that it shares with its neighbour.
-    Nothing can be read from a chunk in which no slot was ever written.
+    Slots may be written in any order. Memory is saved if slots are written in sequence, as a ring does: then about two
+    chunks of each stream are open, the chunk at its cursor and a chunk shared with the next stream. Reading from a
+    chunk without a written slot fails.
     """
 
     def __init__(self, slots: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> None:
@@ -104,18 +104,18 @@ class CompressedFrames:
 
     @property
     def nbytes(self) -> int:
-        pieces = sum(len(piece) + _PIECE_OVERHEAD for piece in self._sealed if piece)
-        return pieces + sum(frames.nbytes for frames in self._open.values())
+        blocks = sum(len(block) + _BLOCK_OVERHEAD for block in self._sealed if block)
+        return blocks + sum(frames.nbytes for frames in self._open.values())
 
     def write(self, slots: Array, frames: Array) -> None:
-        expect(frames, (len(slots), *self._shape), self._dtype)
+        check_frames(frames, (len(slots), *self._shape), self._dtype)
         for slot, frame in zip(slots.tolist(), frames, strict=True):
             chunk, place = divmod(slot, CHUNK)
             if chunk not in self._open:
                 self._open[chunk] = self._opened(chunk)
             self._open[chunk][place] = frame
             if place == CHUNK - 1:
-                # Copied, since the compressor's result would keep the memory of its largest possible size apart.
+                # Without the copy, each block would hold a buffer of the compressor's worst-case size.
                 self._sealed[chunk] = bytes(memoryview(self._compressor.compress(self._open.pop(chunk).data)))
 
     def read(self, slots: Array) -> Array:
@@ -130,7 +130,7 @@ class CompressedFrames:
         return frames
 
     def _opened(self, chunk: int) -> Array:
-        """Return a chunk to write to: what was sealed in it, or zeros."""
+        """Return a chunk's frames for writing: decoded if it was sealed, else zeros."""
         if not self._sealed[chunk]:
             return np.zeros((CHUNK, *self._shape), self._dtype)
         frames = self._decoded(chunk).copy()
@@ -138,18 +138,18 @@ class CompressedFrames:
         return frames
 
     def _decoded(self, chunk: int) -> Array:
-        """Return the frames [CHUNK, *frame_shape] of a chunk, not to be written to."""
+        """Return the frames [CHUNK, *frame_shape] of a chunk, read-only."""
         if chunk in self._open:
             return self._open[chunk]
         frames = np.frombuffer(self._decompressor.decompress(self._sealed[chunk]), self._dtype)
         return frames.reshape(CHUNK, *self._shape)
 
     def state(self) -> dict[str, Any]:
-        """Return the pieces end to end with their sizes, 0 where a chunk is open or empty, and the open chunks."""
+        """Return the concatenated blocks with their sizes (0 for an open or empty chunk), and the open chunks."""
         raw = list(self._open.values())
         return {
             "frames_sealed": np.frombuffer(b"".join(self._sealed), np.uint8),
-            "frames_sizes": np.array([len(piece) for piece in self._sealed], np.int64),
+            "frames_sizes": np.array([len(block) for block in self._sealed], np.int64),
             "frames_open": np.array(list(self._open), np.int64),
             "frames_raw": np.array(raw, self._dtype).reshape(len(raw), CHUNK, *self._shape),
         }
@@ -168,13 +168,13 @@ class CompressedFrames:
 
 
 def resolve_codec(codec: Codec, raw_bytes: int) -> Codec:
-    """Return the codec that `auto` stands for on this machine; any other is returned as it is.
+    """Return the codec that `auto` selects on this machine; any other codec is returned unchanged.
 
     Args:
         codec: as configured.
         raw_bytes: bytes that raw frames would take.
 
-    The machine's whole memory decides, not what is free now: a resumed run must choose again what it chose before.
+    The criterion is the machine's total memory, not its free memory: a resumed run must select the same codec again.
     """
     if codec != "auto":
         return codec
@@ -182,15 +182,14 @@ def resolve_codec(codec: Codec, raw_bytes: int) -> Codec:
 
 
 def make_store(codec: Codec, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> MakeStore:
-    """Return what makes the store for frames of this kind. Whatever the codec, only images of bytes are compressed."""
+    """Return the factory of a store; zstd compresses only uint8 images, other frames are stored raw."""
     return CompressedFrames if _compresses(codec, frame_shape, frame_dtype) else RawFrames
 
 
 def store_bytes(codec: Codec, slots: int, num_envs: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> int:
-    """Return the most bytes that the store of a full ring will take: exact if raw, an estimate if compressed.
+    """Return the bytes that the store of a full ring takes: exact if raw, an estimate if compressed.
 
-    Compressed frames count twice, since the pieces are put end to end for every checkpoint, and each stream has two
-    open chunks.
+    Compressed frames count twice, since every checkpoint concatenates the blocks; each stream has two open chunks.
     """
     frame = np.dtype((frame_dtype, frame_shape)).itemsize
     if not _compresses(codec, frame_shape, frame_dtype):
@@ -203,18 +202,19 @@ def _compresses(codec: Codec, frame_shape: tuple[int, ...], frame_dtype: DTypeLi
 
 
 def refuse_compressed(state: Mapping[str, Any]) -> None:
-    """Raise a UserError where a saved replay's frames are not raw ones."""
+    """Raise a UserError if a saved replay's frames are compressed."""
     if "frames" not in state:
         raise UserError("the saved replay is compressed: --replay-codec must be that of the saved run, not raw")
 
 
-def expect(frames: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def check_frames(frames: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise a ValueError if frames have another shape or type."""
     if frames.shape != shape or frames.dtype != dtype:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, the ring expects {dtype} {shape}")
 
 
 def copy_into(array: Array, state: Mapping[str, Any], name: str) -> None:
-    """Overwrite `array` with `state[name]`, straight from the disk where that is where it lies.
+    """Overwrite `array` with `state[name]`; an array of a checkpoint is read from its file without a copy in memory.
 
     Raises:
         UserError: the saved array has another shape or type.

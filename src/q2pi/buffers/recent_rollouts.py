@@ -1,4 +1,4 @@
-"""A short memory between a rollout and a replay: the steps of the newest rollouts, with the targets they had."""
+"""A buffer of the newest rollouts, whose targets are not recomputed: between a rollout buffer and a replay buffer."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from q2pi.types import State
 
 
 class RecentRollouts:
-    """Steps of the newest rollouts on the device that learns, images with their channels last, as networks read them.
+    """Steps of the newest rollouts on the networks' device; images are stored channels-last, the networks' layout.
 
-    Rollout number k, counted from 0, lies in slot k mod `rollouts`: the newest takes the place of the oldest.
+    Rollout k, counted from 0, is stored in slot k mod `rollouts`: the newest rollout replaces the oldest.
 
     Args:
-        rollouts: how many are kept.
-        rows: steps of each.
+        rollouts: number of rollouts kept.
+        rows: steps per rollout.
         shape, dtype: of one observation.
-        device: where all tensors lie.
+        device: of all tensors.
     """
 
     def __init__(
@@ -27,18 +27,18 @@ class RecentRollouts:
     ) -> None:
         self.rollouts, self.rows = rollouts, rows
         self._images = len(shape) == 3
-        count, kind = rollouts * rows, torch.from_numpy(np.empty(0, dtype)).dtype
-        laid_out = (*shape[1:], shape[0]) if self._images else shape
-        self.observation = torch.empty((count, *laid_out), dtype=kind, device=device)
+        count, torch_dtype = rollouts * rows, torch.from_numpy(np.empty(0, dtype)).dtype
+        stored_shape = (*shape[1:], shape[0]) if self._images else shape
+        self.observation = torch.empty((count, *stored_shape), dtype=torch_dtype, device=device)
         self.action = torch.empty(count, dtype=torch.int64, device=device)
         self.target = torch.empty(count, device=device)
 
-    def add(self, number: int, observation: Tensor, action: Tensor, target: Tensor) -> None:
-        """Take in the steps of rollout `number`, [rows, ...] each."""
-        begin = number % self.rollouts * self.rows
-        laid_out = observation.movedim(1, -1) if self._images else observation
-        for column, given in zip(self._columns().values(), (laid_out, action, target), strict=True):
-            column[begin : begin + self.rows] = given
+    def add(self, index: int, observation: Tensor, action: Tensor, target: Tensor) -> None:
+        """Store the steps of rollout `index`: three tensors [rows, ...]."""
+        start = index % self.rollouts * self.rows
+        stored = observation.movedim(1, -1) if self._images else observation
+        for column, values in zip(self._columns().values(), (stored, action, target), strict=True):
+            column[start : start + self.rows] = values
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (observation [B, *shape], action [B], target [B]) of B rows, int64 [B]."""
@@ -46,29 +46,29 @@ class RecentRollouts:
         return observation.movedim(-1, 1) if self._images else observation, self.action[rows], self.target[rows]
 
     def filled(self, count: int) -> int:
-        """Return the rows that hold a step after `count` rollouts: the first ones."""
+        """Return the number of rows filled after `count` rollouts; rows are filled from the first on."""
         return min(count, self.rollouts) * self.rows
 
     def state(self, count: int) -> State:
-        """Return the rows, after `count` rollouts, that are still there when the next has come: live references."""
+        """Return the rows after `count` rollouts that the next rollout does not overwrite: live references."""
         return {
-            place: {name: column[rows].cpu().numpy() for name, column in self._columns().items()}
-            for place, rows in self._lasting(count).items()
+            side: {name: column[rows].cpu().numpy() for name, column in self._columns().items()}
+            for side, rows in self._kept_rows(count).items()
         }
 
     def load(self, count: int, state: State) -> None:
-        """Take back what `state` returned after `count` rollouts."""
-        for place, rows in self._lasting(count).items():
+        """Restore what `state` returned after `count` rollouts."""
+        for side, rows in self._kept_rows(count).items():
             for name, column in self._columns().items():
                 if column.device.type == "cpu":
-                    copy_into(column[rows].numpy(), state[place], name)
+                    copy_into(column[rows].numpy(), state[side], name)
                 else:
-                    column[rows] = torch.from_numpy(np.asarray(state[place][name])).to(column.device)
+                    column[rows] = torch.from_numpy(np.asarray(state[side][name])).to(column.device)
 
-    def _lasting(self, count: int) -> dict[str, slice]:
-        """Return the rows on both sides of the slot that the next rollout will take."""
-        filled, begin = self.filled(count), count % self.rollouts * self.rows
-        return {"before": slice(0, begin), "after": slice(min(begin + self.rows, filled), filled)}
+    def _kept_rows(self, count: int) -> dict[str, slice]:
+        """Return the rows before and after the slot that the next rollout overwrites."""
+        filled, start = self.filled(count), count % self.rollouts * self.rows
+        return {"before": slice(0, start), "after": slice(min(start + self.rows, filled), filled)}
 
     def _columns(self) -> dict[str, Tensor]:
         return {"observation": self.observation, "action": self.action, "target": self.target}

@@ -51,19 +51,19 @@ class Transitions:
     reward: NDArray[np.float32]
     """[B] n-step return: sum over k < m of gamma^k r_k, where m <= n counts the steps up to the first end."""
     discount: NDArray[np.float32]
-    """[B] gamma^m times the continuation of the last of the m steps: 0 where the world ended or a life was lost."""
+    """[B] gamma^m times the continuation of the last of the m steps: 0 if terminated or if a life was lost."""
     next_observation: Array
-    """Shaped like `observation`, m steps on: the true final observation where the episode was truncated."""
+    """Shaped like `observation`, m steps later: the true final observation if the episode was truncated."""
     slots: Slots
-    """[B] where the transitions are kept."""
+    """[B] slots of the transitions."""
 
 
 def rows_per_stream(capacity: int, num_envs: int, stack: int, n_step: int) -> int:
-    """Return the rows of one stream: its share of the capacity, and rows that no sample can start at.
+    """Return the rows of one stream: its share of the capacity, plus the rows that cannot be sampled.
 
-    Those are the oldest `stack - 1`, which may lack a predecessor, and the newest `n_step` (the open row among them),
-    whose chain of rewards may be incomplete. A share of one row would be empty whenever that row is a final one; no
-    two final rows are neighbours, so two rows are never empty.
+    The oldest `stack - 1` rows may lack a frame of their stack; the newest `n_step` rows, including the open row, may
+    lack a reward of their n-step return. The share is at least two rows: a single row could be a final one, and no two
+    final rows are neighbours.
     """
     return max(2, -(-capacity // num_envs)) + (stack - 1) + n_step
 
@@ -79,14 +79,14 @@ def bytes_needed(
     action_dtype: DTypeLike = np.int64,
     codec: Codec = "raw",
 ) -> int:
-    """Return the most that a replay will take, before anything is allocated: with raw frames, its `Replay.nbytes`."""
+    """Return the bytes that a full replay takes, without allocating it: `Replay.nbytes` if frames are raw."""
     slots = num_envs * rows_per_stream(capacity, num_envs, stack, n_step)
     frames = store_bytes(codec, slots, num_envs, frame_shape, frame_dtype)
     return frames + slots * _row_dtype(action_shape, action_dtype).itemsize
 
 
 def _row_dtype(action_shape: tuple[int, ...], action_dtype: DTypeLike) -> np.dtype[Any]:
-    """What a row holds beside its frame."""
+    """Return the fields of a row beside its frame."""
     return np.dtype(
         [
             ("action", action_dtype, action_shape),
@@ -101,19 +101,19 @@ def _row_dtype(action_shape: tuple[int, ...], action_dtype: DTypeLike) -> np.dty
 class Replay:
     """N streams of observations, each a ring of `rows` rows with a cursor of its own; slot = stream * rows + row.
 
-    The newest `capacity` rows whose rewards are complete can all be sampled, except for final rows: an episode of T
-    steps takes T + 1 rows, so the transitions within reach are fewer than `capacity` by one per episode.
+    The newest `capacity` rows with a complete n-step return can be sampled, except final rows: an episode of T steps
+    takes T + 1 rows, so each episode reduces the number of transitions below `capacity` by one.
 
     Args:
         capacity: transitions to keep, over all streams (rounded up to a multiple of `num_envs`).
         num_envs: streams N.
-        frame_shape: shape of one frame, [C, H, W] or [D]; stacks are joined along its first axis.
+        frame_shape: shape of one frame, [C, H, W] or [D]; stacks are concatenated along its first axis.
         frame_dtype: type of one frame.
         stack: frames K per observation.
         n_step: rewards n summed before the target bootstraps.
         gamma: discount per step.
         action_shape, action_dtype: of one action.
-        store: makes the place where frames are kept.
+        store: factory of the frame store.
 
     Raises:
         UserError: a size below 1, or gamma outside [0, 1].
@@ -137,7 +137,7 @@ class Replay:
             if size < 1:
                 raise UserError(f"{flag} {size} is out of range: it must be at least 1")
         if not 0 <= gamma <= 1:
-            raise UserError(f"--gamma {gamma} is out of range: it must lie between 0 and 1")
+            raise UserError(f"--gamma {gamma} is out of range: it must be in [0, 1]")
         self.capacity, self.num_envs, self.stack, self.n_step, self.gamma = capacity, num_envs, stack, n_step, gamma
         self.rows = rows_per_stream(capacity, num_envs, stack, n_step)
         slots = num_envs * self.rows
@@ -148,7 +148,7 @@ class Replay:
         self.age = np.zeros(slots, np.int32)
         self.final = np.zeros(slots, np.bool_)
         self.written = np.zeros(num_envs, np.int64)
-        """[N] rows ever written to each stream; the newest of them is the open row."""
+        """[N] number of rows written to each stream so far; the newest row is the open row."""
         self._finals = np.zeros(num_envs, np.int64)
         self._streams = np.arange(num_envs)
         self._lookback = np.arange(stack - 1, -1, -1)
@@ -158,46 +158,46 @@ class Replay:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def begin(self, frames: Array) -> None:
-        """Open every stream with the first observation of its first episode, frames [N, *frame_shape]."""
+        """Start every stream with the first observation of its first episode, frames [N, *frame_shape]."""
         if self.written.any():
-            raise ValueError("the replay has begun already")
+            raise ValueError("begin was called twice: the replay has rows already")
         self._append(self._streams, frames, age=0, final=False)
 
     def extend(
         self, action: Array, reward: Array, continuation: Array, next_frame: Array, ended: Array, first_frame: Array
     ) -> Slots:
-        """Add one step of every environment; return the slots [N] that now hold its transitions.
+        """Add one step of every environment; return the slots [N] of the new transitions.
 
         Args:
-            action: [N, *action_shape] what was chosen at the open rows.
-            reward: [N] what it earned.
-            continuation: [N] 0 where the world ended or a life counts as an end, else 1 (where truncated, too).
-            next_frame: [N, *frame_shape] what came of it: the final observation where the episode ended.
-            ended: [N] bool, the episode ended, either way.
+            action: [N, *action_shape] actions taken at the open rows.
+            reward: [N] rewards of the actions.
+            continuation: [N] 0 if terminated or if a lost life stops bootstrapping, else 1 (also if truncated).
+            next_frame: [N, *frame_shape] results of the actions: the final observation if the episode ended.
+            ended: [N] bool, the episode ended, by termination or truncation.
             first_frame: [N, *frame_shape] first observations of new episodes; read only where `ended`.
         """
         if not self.written.all():
             raise ValueError("extend before begin: the replay has no open rows")
-        for name, given in (("action", action), ("reward", reward), ("continuation", continuation), ("ended", ended)):
-            if len(given) != self.num_envs:
-                raise ValueError(f"{name} has {len(given)} entries, the replay has {self.num_envs} streams")
-        opened = self._newest()
-        self.action[opened] = action
-        self.reward[opened] = reward
-        self.continuation[opened] = continuation
-        self._append(self._streams, next_frame, age=self.age[opened] + 1, final=ended)
+        for name, values in (("action", action), ("reward", reward), ("continuation", continuation), ("ended", ended)):
+            if len(values) != self.num_envs:
+                raise ValueError(f"{name} has {len(values)} entries, the replay has {self.num_envs} streams")
+        open_slots = self._newest()
+        self.action[open_slots] = action
+        self.reward[open_slots] = reward
+        self.continuation[open_slots] = continuation
+        self._append(self._streams, next_frame, age=self.age[open_slots] + 1, final=ended)
         if ended.any():
-            which = np.flatnonzero(ended)
-            self._append(which, first_frame[which], age=0, final=False)
-        return opened
+            streams = np.flatnonzero(ended)
+            self._append(streams, first_frame[streams], age=0, final=False)
+        return open_slots
 
     def _append(self, streams: Slots, frames: Array, age: Array | int, final: Array | bool) -> None:
-        """Write one row to each of the distinct `streams`, over its oldest one."""
+        """Write one row to each of the distinct `streams`, in place of the stream's oldest row."""
         slots = streams * self.rows + self.written[streams] % self.rows
         self.frames.write(slots, frames)
         self._finals[streams] += np.subtract(final, self.final[slots], dtype=np.int64)
         self.action[slots] = 0
-        # No action, no reward: should a sum ever touch such a row, the result says so.
+        # NaN until an action is taken: a return that included an open or final row would be NaN, not silently wrong.
         self.reward[slots] = np.nan
         self.continuation[slots] = np.nan
         self.age[slots] = age
@@ -207,33 +207,33 @@ class Replay:
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """The number of transitions that can be sampled, exactly."""
-        # Between its two ends a stream can be sampled everywhere but at final rows, so only the ends need a look.
-        behind = np.concatenate([self._steps, self.rows - 1 - np.arange(self.stack - 1)])
-        edge = self._ahead(self._newest()[:, None], -behind)
-        refused = (behind < self.written[:, None]) & ~self.final[edge] & ~self.can_sample(edge)
-        return int(self.filled.sum() - self._finals.sum() - refused.sum())
+        """Return the exact number of transitions that can be sampled."""
+        # Away from its two ends a stream can be sampled at every row that is not final, so only the ends are checked.
+        newer = np.concatenate([self._steps, self.rows - 1 - np.arange(self.stack - 1)])
+        edge = self._ahead(self._newest()[:, None], -newer)
+        excluded = (newer < self.written[:, None]) & ~self.final[edge] & ~self.can_sample(edge)
+        return int(self.filled.sum() - self._finals.sum() - excluded.sum())
 
     @property
     def filled(self) -> NDArray[np.int64]:
-        """[N] rows now in each stream: its rows 0 .. filled - 1 are written, whatever their age."""
+        """[N] number of rows stored in each stream: rows 0 .. filled - 1, in no order of age."""
         return np.minimum(self.written, self.rows)
 
     def can_sample(self, slots: Slots) -> Mask:
-        """Say of each slot whether a transition can be sampled there.
+        """Return whether a transition can be sampled at each slot.
 
-        It must hold a state with an action (not final, not open), all frames of its stack, and a complete chain of
-        rewards: n steps, or fewer up to an end.
+        A slot needs an action (its row is neither final nor open), all frames of its stack, and a complete n-step
+        return: n rewards, or fewer up to the end of the episode.
         """
         stream, row = np.divmod(slots, self.rows)
-        behind = (self.written[stream] - 1 - row) % self.rows  # rows after this one, up to the open row
-        ahead_of = self.filled[stream] - 1 - behind  # rows before this one; negative where nothing was written yet
-        stacked = np.minimum(self.age[slots], self.stack - 1) <= ahead_of
-        complete = behind >= self.n_step
+        newer = (self.written[stream] - 1 - row) % self.rows  # rows after this one, up to the open row
+        older = self.filled[stream] - 1 - newer  # rows before this one; negative if the row is empty
+        stacked = np.minimum(self.age[slots], self.stack - 1) <= older
+        complete = newer >= self.n_step
         if self.n_step > 1:
             steps = self._steps[:-1]
             ends = self._ends(self._ahead(slots[..., None], steps))
-            complete |= (ends & (steps < behind[..., None])).any(axis=-1)
+            complete |= (ends & (steps < newer[..., None])).any(axis=-1)
         return np.asarray(stacked & complete & ~self.final[slots])
 
     def sample(self, slots: Slots) -> Transitions:
@@ -245,12 +245,12 @@ class Replay:
         if not self.can_sample(slots).all():
             raise ValueError(f"slots {slots[~self.can_sample(slots)]} cannot be sampled")
         chain = self._ahead(slots[:, None], self._steps)  # [B, n]
-        within = np.ones(chain.shape, np.bool_)
-        within[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
-        length = within.sum(axis=1)
+        included = np.ones(chain.shape, np.bool_)
+        included[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
+        length = included.sum(axis=1)
         last = self._ahead(slots, length - 1)
-        rewards = np.where(within, self.reward[chain], 0) * self._powers[:-1]
-        # One array for both: two would go back to the system after each batch, and be mapped anew, page by page.
+        rewards = np.where(included, self.reward[chain], 0) * self._powers[:-1]
+        # One array for both observations: two smaller ones are unmapped after each batch and page-faulted in again.
         stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
         return Transitions(
             observation=stacked[: len(slots)],
@@ -262,7 +262,7 @@ class Replay:
         )
 
     def _ends(self, slots: Slots) -> Mask:
-        """Say whether the chain of rewards stops with the step taken at each slot."""
+        """Return whether the n-step return of each slot stops with that slot's step."""
         return np.asarray((self.continuation[slots] == 0) | self.final[self._ahead(slots, 1)])
 
     def _stacked(self, slots: Slots) -> Any:
@@ -276,31 +276,31 @@ class Replay:
         return frames.reshape(len(slots), self.stack * first_axis, *rest)
 
     def _newest(self) -> Slots:
-        """The open rows [N]."""
+        """Return the slots [N] of the open rows."""
         return self._streams * self.rows + (self.written - 1) % self.rows
 
     def _ahead(self, slots: Slots, steps: Array | int) -> Slots:
-        """The slots `steps` rows later in the same stream, or earlier where negative."""
+        """Return the slots `steps` rows later in the same stream, or earlier if negative."""
         row = slots % self.rows
         return np.asarray(slots - row + (row + steps) % self.rows)
 
-    # ---- keeping -----------------------------------------------------------------------------------------------------
+    # ---- saving -----------------------------------------------------------------------------------------------------
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows when full (compressed frames: now); the system commits only what has been written."""
+        """Bytes of all rows when full (of compressed frames: now); the system commits only rows that were written."""
         rows = (self.action, self.reward, self.continuation, self.age, self.final)
         return self.frames.nbytes + sum(array.nbytes for array in rows)
 
     def state(self) -> dict[str, Any]:
-        """Return the whole memory as a flat dict of arrays: live references, to be written out before the next step."""
+        """Return the whole replay as a flat dict of arrays: live references, to be saved before the next step."""
         return {name: getattr(self, name) for name in self._NAMES} | self.frames.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Become, bit for bit, the replay that `state` was taken from.
+        """Restore what `state` returned, bit for bit.
 
         Raises:
-            UserError: it was of another size.
+            UserError: the saved replay has another size.
         """
         for name in self._NAMES:
             copy_into(getattr(self, name), state, name)
@@ -310,17 +310,19 @@ class Replay:
     _NAMES = ("action", "reward", "continuation", "age", "final", "written")
 
     def check(self) -> None:
-        """Raise AssertionError where an invariant is broken; slow, for tests."""
+        """Raise an AssertionError if an invariant is broken; slow, for tests."""
         for stream, (filled, written) in enumerate(zip(self.filled, self.written, strict=True)):
             order = stream * self.rows + np.arange(written - filled, written) % self.rows
             final, age, continuation = self.final[order], self.age[order], self.continuation[order]
             assert not final[-1:].any(), "the newest row is open, not final"
-            assert self._finals[stream] == final.sum(), "final rows are counted"
+            assert self._finals[stream] == final.sum(), "_finals is the number of final rows"
             assert not (final & (age == 0)).any(), "an episode has at least one step"
-            assert (age[1:] == np.where(final[:-1], 0, age[:-1] + 1)).all(), "age counts on, and restarts after an end"
-            bare = final | (np.arange(filled) == filled - 1)
-            assert np.isnan(self.reward[order][bare]).all(), "a row without an action has no reward"
-            assert np.isnan(continuation[bare]).all(), "a row without an action has no continuation"
-            assert np.isin(continuation[~bare], (0, 1)).all(), "continuation is 0 or 1"
-            assert not self.final[stream * self.rows + filled : (stream + 1) * self.rows].any(), "empty rows are blank"
+            assert (age[1:] == np.where(final[:-1], 0, age[:-1] + 1)).all(), "age counts steps since the first row"
+            no_action = final | (np.arange(filled) == filled - 1)
+            assert np.isnan(self.reward[order][no_action]).all(), "a row without an action has no reward"
+            assert np.isnan(continuation[no_action]).all(), "a row without an action has no continuation"
+            assert np.isin(continuation[~no_action], (0, 1)).all(), "continuation is 0 or 1"
+            assert not self.final[stream * self.rows + filled : (stream + 1) * self.rows].any(), (
+                "empty rows are not final"
+            )
         assert len(self) == self.can_sample(np.arange(self.num_envs * self.rows)).sum(), "the length is exact"

@@ -1,7 +1,4 @@
-"""What agents without a replay keep between two updates: T steps of N games, or whole episodes.
-
-Both are read once and emptied, both can be saved half full, and both keep observations as the games gave them.
-"""
+"""A rollout buffer for on-policy agents: T steps of N environments, raw observations. It can be saved half full."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,33 +12,33 @@ from q2pi.types import Array, State
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Steps as an update reads them."""
+    """B steps of a rollout, the input of an update."""
 
     observation: Tensor
-    """[B, *observation_shape], as the network takes it."""
+    """[B, *observation_shape] input of the network."""
     action: Tensor
-    """[B, *action_shape], as the policy drew it."""
+    """[B, *action_shape] as sampled from the policy, before `to_env_action`."""
     log_prob: Tensor
-    """[B] log pi(a|s) when the action was drawn."""
+    """[B] log pi(a|s) when the action was sampled."""
     value: Tensor
-    """[B] V(s) at that moment."""
+    """[B] V(s) when the action was sampled."""
     advantage: Tensor
     """[B]"""
     target: Tensor
-    """[B] what V(s) is moved to."""
+    """[B] target of V(s)."""
 
     def select(self, index: Tensor) -> "Batch":
-        """Return the rows `index`, int64."""
+        """Return the steps `index`, int64 [M]."""
         return Batch(*(getattr(self, name)[index] for name in self.__slots__))
 
 
 class Rollout:
-    """T steps of N games, time-major.
+    """T steps of N environments, time-major.
 
-    The value of what follows step t is found in one of two places, since row t + 1 belongs to another episode where one
-    ended:
+    The value of the next observation of step t is in row t + 1, unless an episode ended at t (row t + 1 belongs to the
+    next episode) or t is the last row:
 
-        row t       observation o_t  action a_t  reward r_t      what follows it        its value
+        row t       observation o_t  action a_t  reward r_t      next observation       its value
         0           o0               a0          r0              o1                     value[1]
         1           o1               a1          r1, truncated   o2, final              final_value[1]
         2           o'0              a2          r2              o'1                    value[3]
@@ -50,8 +47,8 @@ class Rollout:
     Args:
         steps, num_envs: T and N.
         observation_shape, observation_dtype: of one observation.
-        action_shape, action_dtype: of one action as the policy draws it.
-        log_prob: keep log pi(a|s) too; a learner of values has no use for it.
+        action_shape, action_dtype: of one action as sampled from the policy.
+        log_prob: whether to store log pi(a|s); value-based agents do not need it.
     """
 
     def __init__(
@@ -68,18 +65,18 @@ class Rollout:
         size = (steps, num_envs)
         self.steps = steps
         self.length = 0
-        """Rows filled."""
+        """Number of rows filled."""
         self.observation: Array = np.zeros((*size, *observation_shape), observation_dtype)
         self.action: Array = np.zeros((*size, *action_shape), action_dtype)
         self.log_prob: Array = np.zeros(size if log_prob else (0, num_envs), np.float32)
         self.value: Array = np.zeros(size, np.float32)
         self.reward: Array = np.zeros(size, np.float32)
         self.discount: Array = np.zeros(size, np.float32)
-        """gamma, 0 where the world ended."""
+        """gamma, or 0 if terminated."""
         self.ended: Array = np.zeros(size, np.bool_)
-        """The episode ended, either way."""
+        """The episode ended, by termination or truncation."""
         self.final_value: Array = np.zeros(size, np.float32)
-        """Value of what follows, where time ran out and in the last row; 0 elsewhere."""
+        """Value of the next observation for truncated episodes and in the last row; 0 elsewhere."""
 
     @property
     def full(self) -> bool:
@@ -95,31 +92,31 @@ class Rollout:
         return self.steps * int(self.value.shape[1])
 
     def final_values(self, truncated: Array, next_observation: Array, value_of: Callable[[Array], Array]) -> Array:
-        """Return the values [N] of the next observations that no later row of the rollout holds, 0 elsewhere.
+        """Return the values [N] of next observations that are not in a later row, 0 elsewhere.
 
-        These are the final observation of a truncated episode, and what follows the last row.
+        These are the final observations of truncated episodes and the next observations of the last row.
 
         Args:
             truncated: bool [N].
             next_observation: [N, *observation_shape].
             value_of: observations [B, ...] -> values [B].
         """
-        wanted = truncated | (self.length == self.steps - 1)
-        values = np.zeros(len(wanted), np.float32)
-        if wanted.any():
-            values[wanted] = value_of(next_observation[wanted])
+        needed = truncated | (self.length == self.steps - 1)
+        values = np.zeros(len(needed), np.float32)
+        if needed.any():
+            values[needed] = value_of(next_observation[needed])
         return values
 
     def append(self, **row: Array) -> None:
-        """Take in one step of every game: one array [N, ...] for each column, by name."""
+        """Add one step of every environment: one array [N, ...] per column, by name."""
         assert not self.full, "the rollout is full"
         for name, column in self._columns().items():
             column[self.length] = row[name]
         self.length += 1
 
     def next_value(self) -> Array:
-        """Return the values [T, N] of what follows each step of a full rollout."""
-        assert self.full, "what follows the last row is not known yet"
+        """Return the values [T, N] of the next observations of a full rollout."""
+        assert self.full, "the rollout is not full: the next value of its last row is unknown"
         following = np.concatenate([self.value[1:], self.final_value[-1:]])
         return np.where(self.ended, self.final_value, following)
 

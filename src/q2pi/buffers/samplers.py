@@ -1,4 +1,4 @@
-"""Which transitions to learn from: a sampler draws indices and weights, `batches` assembles them for the loss."""
+"""Samplers draw the indices and weights of transitions; `batches` assembles the transitions for the loss."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from q2pi.types import State
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Transitions on the device that learns: reward + discount * value(next_observation) is the target of each."""
+    """Transitions on the networks' device, each with target reward + discount * value(next_observation)."""
 
     observation: Tensor
     """[B, *observation_shape]"""
@@ -27,7 +27,7 @@ class Batch:
     discount: Tensor
     """[B] gamma^n, 0 if the environment terminated or a life was lost."""
     next_observation: Tensor
-    """[B, *observation_shape] what the return bootstraps from."""
+    """[B, *observation_shape] observation that the target bootstraps from."""
     weight: Tensor
     """[B] importance weights; 1 for uniform sampling."""
     indices: Slots
@@ -35,29 +35,29 @@ class Batch:
 
 
 class Sampler(Protocol):
-    """Draws transitions from a replay. Its randomness comes from the generator that `sample` is given."""
+    """Draws transitions from a replay; the only source of randomness is the generator passed to `sample`."""
 
     lookahead: int
-    """Number of batches that may be drawn before the first of them is learned from: 1 if an update changes the draw."""
+    """Number of batches that may be drawn before an update uses the first one: 1 if updates change the priorities."""
 
     def added(self, indices: Slots) -> None:
-        """Take note of slots [N] that hold a new transition."""
+        """Register the slots [N] of new transitions."""
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32]]:
         """Return (indices [B], importance weights float32 [B]); `replay.can_sample(indices)` holds."""
 
     def update_priorities(self, indices: Slots, td_errors: Tensor) -> None:
-        """Take note of the TD errors [B] of a batch, on the device that learns."""
+        """Update priorities with the TD errors [B] of a batch, on the networks' device."""
 
     def state(self) -> State:
-        """Return what `load` needs to continue exactly."""
+        """Return everything `load` needs."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state` returned."""
+        """Restore what `state` returned."""
 
 
 class UniformSampler:
-    """Every transition that can be sampled has the same probability; draws are independent."""
+    """Uniform sampling with replacement over the transitions that can be sampled."""
 
     lookahead = 16
 
@@ -74,22 +74,20 @@ class UniformSampler:
 
         Raises:
             UserError: no transition can be sampled.
-            ValueError: the replay has not begun.
+            ValueError: the replay is empty: `begin` was not called.
         """
         replay, filled = self.replay, self.replay.filled
-        upto = np.cumsum(filled)
-        if not upto[-1]:
+        ends = np.cumsum(filled)
+        if not ends[-1]:
             raise ValueError("sample before begin: the replay has no rows")
         slots = np.empty(0, np.int64)
         while len(slots) < batch_size:
-            rank = rng.integers(upto[-1], size=batch_size - len(slots))
-            stream = np.searchsorted(upto, rank, side="right")
-            drawn = stream * replay.rows + rank - (upto - filled)[stream]
+            rank = rng.integers(ends[-1], size=batch_size - len(slots))
+            stream = np.searchsorted(ends, rank, side="right")
+            drawn = stream * replay.rows + rank - (ends - filled)[stream]
             accepted = drawn[replay.can_sample(drawn)]
             if not len(accepted) and not len(replay):
-                raise UserError(
-                    "the replay holds no transition to sample yet: --learning-starts must leave time for one"
-                )
+                raise UserError("the replay has no transition to sample yet: --learning-starts is too small")
             slots = np.concatenate([slots, accepted])
         return slots, np.ones(batch_size, np.float32)
 
@@ -113,10 +111,10 @@ def batches(
     """Return one batch per generator, read from the replay and moved to the device together.
 
     Args:
-        replay: what is sampled.
-        sampler: draws the indices.
+        replay: source of the transitions.
+        sampler: draws their indices.
         batch_size: B.
-        generators: source of randomness of each batch, at most `sampler.lookahead`.
+        generators: random generator of each batch, at most `sampler.lookahead`.
         device: of the batches.
     """
     draws = [sampler.sample(batch_size, generator) for generator in generators]

@@ -1,9 +1,9 @@
 """Policies as probability distributions over actions, one per row of a batch.
 
 Noise is an argument: an action is a pure function of the distribution's parameters and of uniform or normal numbers,
-so a counter-based stream decides it, and the same numbers give the same action wherever they are used.
+so the caller's random stream determines it, on any device.
 
-Entropies and divergences are in nats. All methods differentiate by the parameters, except `Categorical.sample` and
+Entropies and divergences are in nats. All methods are differentiable in the parameters, except `Categorical.sample` and
 `Categorical.mode`, whose actions are integers.
 """
 
@@ -28,7 +28,7 @@ class Categorical:
 
     @property
     def log_probs(self) -> Tensor:
-        """[B, A] log pi(a); a masked action has the lowest finite number instead of -inf, so that 0 * log 0 is 0."""
+        """[B, A] log pi(a); a masked action has the smallest finite number instead of -inf, so that 0 * log 0 is 0."""
         normalized = self.logits.log_softmax(dim=1)
         return normalized.clamp(min=torch.finfo(normalized.dtype).min)
 
@@ -36,8 +36,8 @@ class Categorical:
         """Return actions, int64 [B]: the first whose cumulative probability exceeds `uniform`.
 
         Args:
-            uniform: [B] in [0, 1]; a 1 that rounding made is taken as the largest number below it. A masked action is
-                never returned.
+            uniform: [B] in [0, 1]; a 1 (from rounding) is treated as the largest number below 1, so that a masked
+                action is never returned.
         """
         require_shape((len(self.logits),), uniform=uniform)
         cumulative = self.logits.detach().float().softmax(dim=1).cumsum(dim=1)
@@ -57,13 +57,13 @@ class Categorical:
         return -(log_probs.exp() * log_probs).sum(dim=1)
 
     def kl(self, other: "Categorical") -> Tensor:
-        """Return KL(self || other) = sum_a pi(a) log(pi(a) / pi'(a)), [B]; huge where `other` alone masks an action."""
+        """Return KL(self || other) = sum_a pi(a) log(pi(a) / pi'(a)), [B]; huge if only `other` masks an action."""
         require_shape(tuple(self.logits.shape), logits=other.logits)
         log_probs = self.log_probs
         return (log_probs.exp() * (log_probs - other.log_probs)).sum(dim=1)
 
     def mode(self) -> Tensor:
-        """Return the likeliest actions, int64 [B]; the first of equals."""
+        """Return the most probable actions, int64 [B]; ties to the lowest action."""
         return self.logits.argmax(dim=1)
 
 
@@ -74,10 +74,10 @@ class DiagonalGaussian:
     mean: Tensor
     """[B, D]"""
     log_std: Tensor
-    """[B, D] logarithm of the standard deviation; expand one that all states share."""
+    """[B, D] logarithm of the standard deviation; a state-independent one must be expanded to [B, D]."""
 
     def sample(self, normal: Tensor) -> Tensor:
-        """Return actions mean + std * normal, [B, D], where `normal` [B, D] is standard normal noise."""
+        """Return actions mean + std * normal, [B, D]; `normal` [B, D] is standard normal noise."""
         require_shape(tuple(self.mean.shape), log_std=self.log_std, normal=normal)
         return self.mean + self.log_std.exp() * normal
 
@@ -126,18 +126,18 @@ class SquashedGaussian:
         return DiagonalGaussian(self.mean, self.log_std)
 
     def sample(self, normal: Tensor) -> Tensor:
-        """Return actions [B, D] in [low, high], where `normal` [B, D] is standard normal noise."""
+        """Return actions [B, D] in [low, high]; `normal` [B, D] is standard normal noise."""
         return self._squash(self.base.sample(normal))
 
     def sample_with_log_prob(self, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (actions [B, D], their log-density [B]), exact even where the action has rounded to a bound."""
+        """Return (actions [B, D], their log-density [B]), exact even if the action was rounded to a bound."""
         x = self.base.sample(normal)
         return self._squash(x), self.base.log_prob(x) - self._log_slope(x)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return the log-density [B] of `action` [B, D]; an action at a bound is moved just inside.
+        """Return the log-density [B] of `action` [B, D]; an action at a bound is moved just inside it.
 
-        What rounding took from an action near a bound is lost: prefer `sample_with_log_prob` where there is the choice.
+        Inaccurate for actions that were rounded near a bound: prefer `sample_with_log_prob` if the action is sampled.
         """
         require_shape(tuple(self.mean.shape), action=action)
         edge = 1 - torch.finfo(action.dtype).eps
@@ -145,21 +145,21 @@ class SquashedGaussian:
         return self.base.log_prob(x) - self._log_slope(x)
 
     def entropy(self) -> Tensor:
-        """Return the differential entropy of the action, [B]: that of x plus the mean of log |da/dx|.
+        """Return the differential entropy of the action, [B]: the entropy of x plus the mean of log |da/dx|.
 
-        The trapezoidal rule over 129 standard normal nodes, which converges exponentially for an integrand this smooth:
-        the error is below 1e-5 for a std of x up to 8.
+        The mean is computed by the trapezoidal rule over 129 standard normal nodes, which converges exponentially for
+        a smooth integrand: the error is below 1e-5 for a std of x up to 8.
         """
         node = torch.linspace(-6.0, 6.0, 129, dtype=self.mean.dtype, device=self.mean.device).reshape(-1, 1, 1)
         weight = (-0.5 * node.square()).softmax(dim=0).squeeze(2)
         return self.base.entropy() + (weight * self._log_slope(self.base.mean + self.log_std.exp() * node)).sum(dim=0)
 
     def kl(self, other: "SquashedGaussian") -> Tensor:
-        """Return KL(self || other), [B], of two with the same bounds: squashing leaves it as it was."""
+        """Return KL(self || other), [B]; both have the same bounds, so squashing does not change the divergence."""
         return self.base.kl(other.base)
 
     def mode(self) -> Tensor:
-        """Return the squashed mean of x, [B, D]: the median of the actions, and what is used as the best action."""
+        """Return the squashed mean of x, [B, D]: the median of the actions, used as the greedy action."""
         return self._squash(self.mean)
 
     @property
@@ -176,7 +176,7 @@ class SquashedGaussian:
     def _log_slope(self, x: Tensor) -> Tensor:
         """Return log |da/dx|, [..., B], of x [..., B, D].
 
-        By 1 - tanh(x)^2 = 4 / (e^x + e^-x)^2, which does not cancel for large x.
+        Uses 1 - tanh(x)^2 = 4 / (e^x + e^-x)^2, which does not cancel for large x.
         """
         log_derivative = 2 * (math.log(2) - x - softplus(-2 * x))
         return (self._half_width.log() + log_derivative).sum(dim=-1)

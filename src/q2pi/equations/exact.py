@@ -1,10 +1,10 @@
 """Finite Markov decision processes solved exactly: the oracle for tests and experiments.
 
-Everything is a linear solve in float64; sizes up to a few hundred states are meant. Sources: Puterman 1994 (policy
+Values are linear solves in float64, for up to a few hundred states. Sources: Puterman 1994 (policy
 iteration); Sutton et al. 2000 (policy gradient theorem); Singh, Jaakkola and Jordan 1994 (memoryless policies).
 
-Policies are matrices of probabilities: `pi` [S, A] over states, `policy` [O, A] over observations when several states
-look alike. A gamma of 1 is allowed wherever every policy that is evaluated ends with certainty.
+Policies are matrices of probabilities: `pi` [S, A] over states, `policy` [O, A] over observations if states are
+aliased. A gamma of 1 is allowed if every evaluated policy terminates with probability 1.
 """
 
 import itertools
@@ -22,7 +22,10 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class MDP:
-    """A finite Markov decision process. The end of the world is no state: it is what rows of `transition` lack to 1."""
+    """A finite Markov decision process.
+
+    Termination is not a state: a row of `transition` that sums to p terminates with probability 1 - p.
+    """
 
     transition: Array
     """[S, A, S'] probability of the next state; rows sum to at most 1."""
@@ -31,7 +34,7 @@ class MDP:
     gamma: float
     """Discount factor in [0, 1]."""
     start: Array
-    """[S] probability of the first state, sums to 1."""
+    """[S] probability of the initial state, sums to 1."""
 
     def __post_init__(self) -> None:
         for name in ("transition", "reward", "start"):
@@ -62,7 +65,7 @@ def policy_value(mdp: MDP, pi: ArrayLike) -> tuple[Array, Array]:
     """Return (V [S], Q [S, A]) of policy `pi` [S, A], which solve Bellman's equation.
 
     Raises:
-        ValueError: gamma is 1 and the policy may go on forever.
+        ValueError: gamma is 1 and the policy may never terminate.
     """
     pi = np.asarray(pi, dtype=np.float64)
     value = _solve(np.eye(mdp.states) - mdp.gamma * _transition_under(mdp, pi), (pi * mdp.reward).sum(-1))
@@ -70,7 +73,7 @@ def policy_value(mdp: MDP, pi: ArrayLike) -> tuple[Array, Array]:
 
 
 def action_values(mdp: MDP, value: Array) -> Array:
-    """Return Q [S, A]: the reward, then `value` [S] discounted."""
+    """Return Q [S, A]: the reward plus the discounted `value` [S] of the next state."""
     q: Array = mdp.reward + mdp.gamma * mdp.transition @ value
     return q
 
@@ -78,32 +81,32 @@ def action_values(mdp: MDP, value: Array) -> Array:
 def optimal_values(mdp: MDP) -> tuple[Array, Array]:
     """Return (V* [S], Q* [S, A]), by policy iteration (Howard 1960).
 
-    It starts from the uniform policy, which ends wherever any policy does, so a gamma of 1 is allowed if an endless
-    policy costs without bound.
+    The initial policy is uniform: it terminates if any policy does. So a gamma of 1 is allowed if every policy that
+    never terminates has a return of minus infinity.
     """
     pi = np.full((mdp.states, mdp.actions), 1 / mdp.actions)
     while True:
         value, q = policy_value(mdp, pi)
-        gain = q.max(-1) - (pi * q).sum(-1)
-        improvable = gain > 1e-12 * (1 + np.abs(q).max())  # ties keep their action, so that the iteration ends
+        advantage = q.max(-1) - (pi * q).sum(-1)  # of the greedy action
+        improvable = advantage > 1e-12 * (1 + np.abs(q).max())  # a tie keeps its action, else the loop may not stop
         if not improvable.any():
             return value, q
         pi = np.where(improvable[:, None], greedy(q), pi)
 
 
 def greedy(q: Array) -> Array:
-    """Return the deterministic policy [S, A] that takes the best action of `q` [S, A]; the first of equals."""
+    """Return the greedy policy [S, A] of `q` [S, A]; ties to the lowest action."""
     pi: Array = np.eye(q.shape[1])[q.argmax(-1)]
     return pi
 
 
 def state_distribution(mdp: MDP, pi: ArrayLike) -> Array:
-    """Return the discounted visits d [S] of policy `pi`: d(s) = sum_t gamma^t P(S_t = s).
+    """Return the discounted state visits d [S] of policy `pi`: d(s) = sum_t gamma^t P(S_t = s).
 
-    Not normalized: where no episode ends, it sums to 1 / (1 - gamma).
+    Not normalized: without termination it sums to 1 / (1 - gamma).
 
     Raises:
-        ValueError: gamma is 1 and the policy may go on forever.
+        ValueError: gamma is 1 and the policy may never terminate.
     """
     transition = _transition_under(mdp, np.asarray(pi, dtype=np.float64))
     return _solve(np.eye(mdp.states) - mdp.gamma * transition.T, mdp.start)
@@ -115,7 +118,7 @@ def expected_return(mdp: MDP, pi: ArrayLike) -> float:
 
 
 def policy_over_states(policy: ArrayLike, observation: ArrayLike) -> Array:
-    """Return pi [S, A] of a memoryless policy [O, A], where state s looks like observation[s]."""
+    """Return pi [S, A] of a memoryless policy [O, A]; the observation of state s is observation[s]."""
     pi: Array = np.asarray(policy, dtype=np.float64)[np.asarray(observation, dtype=np.int64)]
     return pi
 
@@ -129,7 +132,7 @@ def softmax_policy(theta: ArrayLike) -> Array:
 
 
 def policy_gradient(mdp: MDP, policy: ArrayLike, observation: ArrayLike) -> Array:
-    """Return dJ / d policy[o, a], [O, A]: the sum over the states that look like o of d(s) Q(s, a)."""
+    """Return dJ / d policy[o, a], [O, A]: the sum over the states with observation o of d(s) Q(s, a)."""
     pi = policy_over_states(policy, observation)
     gradient = np.zeros(np.shape(policy))
     np.add.at(gradient, np.asarray(observation), state_distribution(mdp, pi)[:, None] * policy_value(mdp, pi)[1])
@@ -139,12 +142,12 @@ def policy_gradient(mdp: MDP, policy: ArrayLike, observation: ArrayLike) -> Arra
 def softmax_gradient(mdp: MDP, theta: ArrayLike, observation: ArrayLike) -> Array:
     """Return dJ / d theta, [O, A], of the softmax policy over observations (policy gradient theorem).
 
-        dJ / d theta[o, a] = policy[o, a] * sum over s that look like o of d(s) (Q(s, a) - sum_b policy[o, b] Q(s, b))
+        dJ / d theta[o, a] = policy[o, a] * sum over s with observation o of d(s) (Q(s, a) - sum_b policy[o, b] Q(s, b))
 
     Args:
-        mdp: the world.
+        mdp: the environment.
         theta: [O, A] logits.
-        observation: int [S], what each state looks like; `np.arange(S)` where all are told apart.
+        observation: int [S], the observation of each state; `np.arange(S)` if no state is aliased.
     """
     policy = softmax_policy(theta)
     slope = policy_gradient(mdp, policy, observation)
@@ -155,10 +158,10 @@ def softmax_gradient(mdp: MDP, theta: ArrayLike, observation: ArrayLike) -> Arra
 def best_memoryless_deterministic(mdp: MDP, observation: ArrayLike) -> tuple[Array, float]:
     """Return (policy [O, A], its J) of the best policy that maps each observation to one action.
 
-    All A^O are tried.
+    Evaluates all A^O of these policies.
 
     Raises:
-        ValueError: there are more than 100 000 of them.
+        ValueError: there are more than 100 000 of these policies.
     """
     observations, actions = _count(observation), mdp.actions
     if actions**observations > 100_000:
@@ -241,7 +244,7 @@ def expected_steps(mdp: MDP, pi: ArrayLike) -> float:
     """Return the expected episode length of policy `pi` [S, A], in steps, without a time limit.
 
     Raises:
-        ValueError: the policy may go on forever.
+        ValueError: the policy may never terminate.
     """
     return float(state_distribution(replace(mdp, gamma=1.0), pi).sum())
 
@@ -259,7 +262,7 @@ def expected_score(mdp: MDP, pi: Array, time_limit: int) -> float:
 def chain(n: int, gamma: float = 0.9) -> MDP:
     """Return a corridor of n states: action 0 goes left (and stays at the left end), action 1 goes right.
 
-    Right from the last state ends the world with reward 1; nothing else pays. V*(s) = gamma^(n - 1 - s).
+    Action 1 in the last state terminates with reward 1; all other rewards are 0. V*(s) = gamma^(n - 1 - s).
     """
     transition, reward = np.zeros((n, 2, n)), np.zeros((n, 2))
     for state in range(n):
@@ -271,12 +274,11 @@ def chain(n: int, gamma: float = 0.9) -> MDP:
 
 
 def short_corridor(gamma: float = 1.0) -> tuple[MDP, Index]:
-    """Return (MDP, observation [3]): three states that look alike (Sutton and Barto 2018, example 13.1).
+    """Return (MDP, observation [3]): three aliased states (Sutton and Barto 2018, example 13.1).
 
-    Actions are left and right; the middle state takes them the wrong way round, and the way out, right of the last
-    state, ends the world. Every step pays -1. With gamma 1: V* = (-3, -2, -1); of the memoryless policies, the best
-    goes right with probability 2 - sqrt(2) and has J = -(6 + 4 sqrt(2)), about -11.66, and a deterministic one never
-    ends.
+    Actions are left and right, reversed in the middle state; right in the last state terminates. Every step has reward
+    -1. With gamma 1: V* = (-3, -2, -1); the best memoryless policy goes right with probability 2 - sqrt(2) and has
+    J = -(6 + 4 sqrt(2)), about -11.66; a deterministic memoryless policy never terminates.
     """
     transition = np.zeros((3, 2, 3))
     transition[0, 0, 0] = transition[0, 1, 1] = 1
@@ -286,11 +288,11 @@ def short_corridor(gamma: float = 1.0) -> tuple[MDP, Index]:
 
 
 def aliased_pair(gamma: float = 0.9) -> tuple[MDP, Index]:
-    """Return (MDP, observation [2]): two states that look alike and want opposite actions (Singh et al. 1994).
+    """Return (MDP, observation [2]): two aliased states with opposite optimal actions (Singh et al. 1994).
 
-    Action 0 leaves state 0 and action 1 leaves state 1, each with reward 1; the other action stays and pays -1. With
-    the states told apart V* = 1 / (1 - gamma). Of the memoryless policies, the best tosses a fair coin and has J = 0;
-    a deterministic one, started in either state alike, has J = -gamma / (1 - gamma).
+    Action 0 leaves state 0 and action 1 leaves state 1, each with reward 1; the other action stays and has reward -1.
+    Without aliasing V* = 1 / (1 - gamma). The best memoryless policy is uniform and has J = 0; a deterministic
+    memoryless policy has J = -gamma / (1 - gamma), since the initial state is uniform.
     """
     transition, reward = np.zeros((2, 2, 2)), np.full((2, 2), -1.0)
     for state in range(2):
@@ -301,7 +303,7 @@ def aliased_pair(gamma: float = 0.9) -> tuple[MDP, Index]:
 
 
 def _transition_under(mdp: MDP, pi: Array) -> Array:
-    """Return [S, S'] under policy `pi`."""
+    """Return the transition matrix [S, S'] under policy `pi`."""
     transition: Array = np.einsum("sa,sat->st", pi, mdp.transition)
     return transition
 
@@ -314,5 +316,5 @@ def _solve(matrix: Array, right: Array) -> Array:
     try:
         solution: Array = np.linalg.solve(matrix, right).astype(np.float64)
     except np.linalg.LinAlgError as error:
-        raise ValueError("gamma is 1 and this policy may go on forever: its return is not finite") from error
+        raise ValueError("gamma is 1 and this policy may never terminate: its return is not finite") from error
     return solution

@@ -1,4 +1,4 @@
-"""Losses, element by element: weights, masks and means come after, so they act with every one of them.
+"""Losses, element by element: importance weights, masks and means are applied afterwards, to any of them.
 
 Factors of one half: `squared` has none, so that its mean is the plain mean of squares (torch's `mse_loss`, and what
 CleanRL minimises); `huber` has the one of its definition. Its gradient is thus half of `squared`'s for small errors.
@@ -19,7 +19,7 @@ def td_errors(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
         target: [B], free of gradient (see `targets`).
 
     Raises:
-        ValueError: where a shape is not the one stated.
+        ValueError: a shape differs from the one stated.
     """
     require_shape((len(q),), action=action, target=target)
     return target - q.gather(1, action.unsqueeze(1)).squeeze(1)
@@ -31,7 +31,7 @@ def squared(error: Tensor) -> Tensor:
 
 
 def huber(error: Tensor, delta: float = 1.0) -> Tensor:
-    """Return error^2 / 2 where |error| <= delta, and delta * (|error| - delta / 2) beyond, of the same shape.
+    """Return error^2 / 2 if |error| <= delta, and delta * (|error| - delta / 2) beyond, of the same shape.
 
     Its gradient is the error clipped to [-delta, delta]: the "error clipping" of Mnih et al. 2015. Source: Huber 1964.
     """
@@ -41,7 +41,7 @@ def huber(error: Tensor, delta: float = 1.0) -> Tensor:
 
 
 def weighted_mean(loss: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean [] of loss * weights over the batch; the plain mean where `weights` is None.
+    """Return the mean [] of loss * weights over the batch; the plain mean if `weights` is None.
 
     The divisor is the batch size, not the sum of the weights, as importance sampling wants (Schaul et al. 2016,
     "Prioritized Experience Replay", algorithm 1).
@@ -51,7 +51,7 @@ def weighted_mean(loss: Tensor, weights: Tensor | None) -> Tensor:
         weights: [B] or None.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: the shapes differ.
     """
     require_shape(tuple(loss.shape), weights=weights)
     return loss.mean() if weights is None else (loss * weights).mean()
@@ -67,7 +67,7 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
         advantage: [B].
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: the shapes differ.
     """
     require_shape(tuple(log_prob.shape), advantage=advantage)
     return -log_prob * advantage.detach()
@@ -83,15 +83,15 @@ def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor,
         log_prob: [B] log pi(a|s) of the policy that is trained.
         old_log_prob: [B] the same when the action was taken.
         advantage: [B].
-        clip: how far the ratio is rewarded for moving from 1.
+        clip: distance of the ratio from 1 beyond which the gradient vanishes.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: the shapes differ.
     """
     require_shape(tuple(log_prob.shape), old_log_prob=old_log_prob, advantage=advantage)
     ratio = (log_prob - old_log_prob.detach()).exp()
-    gain = advantage.detach()
-    return -torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    advantage = advantage.detach()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
 def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, clip: float | None = None) -> Tensor:
@@ -107,15 +107,15 @@ def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, c
         clip: bound on the move, or None.
 
     Raises:
-        ValueError: where the shapes differ, or one of `old_value` and `clip` is given without the other.
+        ValueError: the shapes differ, or one of `old_value` and `clip` is given without the other.
     """
     require_shape(tuple(value.shape), target=target, old_value=old_value)
-    goal = target.detach()
-    plain = (value - goal).square()
+    target = target.detach()
+    unclipped = (value - target).square()
     if old_value is None and clip is None:
-        return plain
+        return unclipped
     if old_value is None or clip is None:
         raise ValueError("old_value and clip go together: one is missing")
-    anchor = old_value.detach()
-    near = anchor + (value - anchor).clamp(-clip, clip)
-    return torch.maximum(plain, (near - goal).square())
+    old_value = old_value.detach()
+    clipped = old_value + (value - old_value).clamp(-clip, clip)
+    return torch.maximum(unclipped, (clipped - target).square())

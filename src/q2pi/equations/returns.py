@@ -1,17 +1,17 @@
-"""Returns and advantages along a rollout, time-major: T steps of N games.
+"""Returns and advantages along a rollout, time-major: T steps of N environments.
 
-What every function here is given, for step t of game n:
+The inputs of every function, for step t of environment n:
 
     observation_t --action_t--> reward_t, discount_t, next observation_t (the true one), ended_t
 
 Three things can stop the sum of rewards, and they differ in what follows it:
 
-    the world ends (termination)    ended, discount 0       nothing follows
-    time runs out (truncation)      ended, discount gamma   next_value: that of the final observation
-    the rollout ends                row T - 1               next_value: the game goes on, its rewards are not yet known
+    termination                     ended, discount 0       nothing follows
+    truncation (time limit)         ended, discount gamma   next_value: value of the final observation
+    the rollout ends                row T - 1               next_value: the episode continues, its rewards are unknown
 
-`next_value_t` belongs to the true next observation of step t. Row t + 1 of a rollout holds the first observation of
-the next episode where one ended at t, so `value_{t+1}` cannot stand in for it. No gradient flows through any of them.
+`next_value_t` belongs to the true next observation of step t. If an episode ended at t, row t + 1 holds the first
+observation of the next episode, so `value_{t+1}` cannot replace it. No gradient flows through any of these functions.
 """
 
 import torch
@@ -26,12 +26,12 @@ def lambda_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: 
 
         G_t = r_t + discount_t * ((1 - lambda) * next_value_t + lambda * G_{t+1})
 
-    with next_value_t in the place of G_{t+1} where an episode or the rollout ends at t. Sources: Sutton and Barto 2018,
+    with next_value_t in the place of G_{t+1} if an episode or the rollout ends at t. Sources: Sutton and Barto 2018,
     equation 12.20; Gallici et al. 2025, "Simplifying Deep Temporal Difference Learning".
 
     Args:
         reward: [T, N].
-        discount: [T, N], gamma, 0 where the world ended.
+        discount: [T, N], gamma, or 0 if terminated.
         next_value: [T, N], finite values of the true next observations.
         ended: bool [T, N], the episode ended, by termination or by truncation.
         lambda_: in [0, 1]; 0 is the one-step target, 1 the discounted return.
@@ -52,7 +52,7 @@ def discounted_returns(reward: Tensor, discount: Tensor, next_value: Tensor, end
 
         G_t = r_t + discount_t * G_{t+1}
 
-    with next_value_t in the place of G_{t+1} where an episode or the rollout ends at t. Arguments as of
+    with next_value_t in the place of G_{t+1} if an episode or the rollout ends at t. Arguments as in
     `lambda_returns`.
     """
     return lambda_returns(reward, discount, next_value, ended, lambda_=1.0)
@@ -64,10 +64,10 @@ def n_step_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: 
 
         G_t^(n) = r_t + discount_t * G_{t+1}^(n-1)    and    G_t^(0) is the value of observation t
 
-    Where an episode or the rollout ends sooner, the sum ends with it and next_value of that step follows.
+    If an episode or the rollout ends sooner, the sum ends with it and next_value of that step follows.
 
     Args:
-        reward, discount, next_value, ended: [T, N], as of `lambda_returns`.
+        reward, discount, next_value, ended: [T, N], as in `lambda_returns`.
         n: rewards to sum, at least 1.
     """
     require_shape(tuple(reward.shape), discount=discount, next_value=next_value, ended=ended)
@@ -89,10 +89,10 @@ def generalized_advantages(
         delta_t = r_t + discount_t * next_value_t - value_t
         A_t = delta_t + discount_t * lambda * A_{t+1}
 
-    with 0 in the place of A_{t+1} where an episode or the rollout ends at t.
+    with 0 in the place of A_{t+1} if an episode or the rollout ends at t.
 
     Args:
-        reward, discount, next_value, ended, lambda_: as of `lambda_returns`.
+        reward, discount, next_value, ended, lambda_: as in `lambda_returns`.
         value: [T, N], values of the observations that were acted on.
     """
     require_shape(tuple(reward.shape), discount=discount, value=value, next_value=next_value, ended=ended)

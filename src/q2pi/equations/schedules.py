@@ -4,14 +4,14 @@ import math
 
 
 def linear(start: float, end: float, fraction: float, total: int, step: int) -> float:
-    """Return the value at `step` of a straight line from `start` to `end`, constant at `end` afterwards.
+    """Return the value at `step` of a linear schedule from `start` to `end`, constant afterwards.
 
     Equation: start + (end - start) * min(1, step / (fraction * total)).
 
     Args:
         start: value at step 0.
         end: value from step fraction * total on.
-        fraction: share of `total` over which the value moves, in [0, 1]; at 0 it is `end` from the start.
+        fraction: share of `total` over which the value changes, in [0, 1]; with 0 the value is always `end`.
         total: length of the whole run, in the unit of `step`.
         step: the counter, at least 0.
     """
@@ -22,12 +22,12 @@ def linear(start: float, end: float, fraction: float, total: int, step: int) -> 
 
 
 def rectification(beta2: float, update: int) -> float:
-    """Return the factor on Adam's step size that makes it RAdam's, 0 for as long as the variance is intractable.
+    """Return RAdam's factor of Adam's learning rate; 0 while the variance is intractable.
 
-    Equation: sqrt((rho - 4)(rho - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho)) where rho > 5, with
+    Equation: sqrt((rho - 4)(rho - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho)) if rho > 5, with
     rho_inf = 2 / (1 - beta2) - 1 and rho = rho_inf - 2 t beta2^t / (1 - beta2^t).
-    Source: Liu et al. 2020, "On the Variance of the Adaptive Learning Rate and Beyond", algorithm 2, with the bound of
-    its authors' code, 5 in place of 4. There, the updates that come before take plain steps of the mean gradient.
+    Source: Liu et al. 2020, "On the Variance of the Adaptive Learning Rate and Beyond", algorithm 2, with the
+    bound 5 of its authors' code instead of 4. In that code, earlier updates are steps along the mean gradient.
 
     Args:
         beta2: Adam's decay of the second moment, in (0, 1).

@@ -1,4 +1,4 @@
-"""The check that opens an equation: broadcasting turns a misshapen argument into a silently wrong number."""
+"""Shape checks of equations: broadcasting would turn an argument of a wrong shape into a silently wrong result."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Targets of tabular learning: what one entry Q(s, a) of a table is moved towards. Everything is float64."""
+"""Targets of tabular Q-learning, for one entry Q(s, a) of a table. Everything is float64."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ Target = Literal["q_learning", "sarsa", "expected_sarsa", "double_q"]
 def epsilon_greedy(q: ArrayLike, epsilon: float) -> Array:
     """Return the probabilities [..., A] of the epsilon-greedy policy for values `q` [..., A].
 
-    Equation: epsilon / A for every action, and 1 - epsilon shared by the best ones.
+    Equation: epsilon / A for every action, and 1 - epsilon shared by the greedy ones.
     """
     q = np.asarray(q, dtype=np.float64)
     best = q == q.max(-1, keepdims=True)
@@ -40,18 +40,18 @@ def tabular_target(
     Args:
         target: the method.
         reward: r.
-        discount: gamma; 0 where the world ended.
-        q_next: [A] the values at s' that are backed up.
-        q_chooser: [A] for double_q, the values at s' of the table that is updated, which choose the action.
-        next_action: for sarsa, the action taken at s'; None where time ran out at s' and none was taken: then the
-            mean over the actions that would have been.
+        discount: gamma, or 0 if terminated.
+        q_next: [A] values at s' that the target bootstraps from.
+        q_selector: [A] for double_q, values at s' of the table that is updated, which select the action.
+        next_action: for sarsa, the action taken at s'; None if the episode was truncated at s': then the target is
+            the expectation over the epsilon-greedy policy.
         epsilon: exploration rate of the policy at s', for expected_sarsa and for sarsa without a next action.
 
     Raises:
-        ValueError: q_chooser is given to another method than double_q, or not given to it.
+        ValueError: double_q without q_selector, or another method with it.
     """
     if (q_selector is not None) != (target == "double_q"):
-        raise ValueError(f"q_chooser belongs to double_q, and only there: target is {target}")
+        raise ValueError(f"q_selector is for double_q only, and double_q needs it: target is {target}")
     if target == "sarsa" and next_action is not None:
         value = q_next[next_action]
     elif target in ("sarsa", "expected_sarsa"):

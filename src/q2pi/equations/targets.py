@@ -1,4 +1,4 @@
-"""Targets of value-based learning: what Q(s, a) is moved towards."""
+"""Targets of Q-learning."""
 
 from torch import Tensor
 
@@ -14,12 +14,12 @@ def q_target(reward: Tensor, discount: Tensor, q_next_target: Tensor, q_next_onl
 
     Args:
         reward: [B] the reward, or the n-step return without its bootstrap.
-        discount: [B] gamma, or gamma^n; 0 where the world ended.
+        discount: [B] gamma, or gamma^n; 0 if terminated.
         q_next_target: [B, A] Q' at s'.
-        q_next_online: [B, A] Q of the main network at s', for Double DQN; None for DQN.
+        q_next_online: [B, A] Q of the online network at s', for Double DQN; None for DQN.
 
     Raises:
-        ValueError: where a shape is not the one stated.
+        ValueError: a shape differs from the one stated.
     """
     batch, actions = q_next_target.shape
     require_shape((batch,), reward=reward, discount=discount)

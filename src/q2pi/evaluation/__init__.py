@@ -1,1 +1,1 @@
-"""Evaluation of agents, in this process or in one beside training."""
+"""Evaluation of agents, blocking or in a subprocess."""

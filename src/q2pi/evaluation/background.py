@@ -35,7 +35,7 @@ from q2pi.parallel.local import LocalProcesses
 
 
 class Evaluator(Protocol):
-    """Makes the evaluations of a run."""
+    """Runs the evaluations of a training run."""
 
     @property
     def is_busy(self) -> bool:

@@ -1,4 +1,4 @@
-"""Judging an agent: separate environments, fixed seeds, whole episodes, raw scores, intervals, and the protocol."""
+"""Evaluation of an agent: separate environments, fixed seeds, whole episodes, raw scores, and the protocol."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from q2pi.statistics.atari_scores import REFERENCE_SCORES
 from q2pi.statistics.scores import human_normalized, summary
 
 NUM_ENVS = 8
-"""Games played side by side; a fixed number, so that an evaluation does not depend on the training's."""
+"""Number of environments; fixed, so that an evaluation does not depend on the number of training environments."""
 EVALUATION_SEED = 1_000_003
-"""Seed of a run's evaluations, whatever its own: agents of different runs are judged on the same episodes."""
+"""Seed of every run's evaluations: agents of different runs are evaluated on the same episodes."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one evaluation, with all that they depend on."""
+    """The scores of one evaluation, with everything that determines them."""
 
     step: int
     """Agent steps of training so far."""
     episodes: tuple[Episode, ...]
-    """Whole episodes in the order of their seeds, each of which can be created again."""
+    """Whole episodes in order of (episode_index, env_index); each can be replayed from its seed and actions."""
     protocol: dict[str, Any]
-    """What the scores mean: environment, stickiness, life-loss rule, exploration, seeds."""
+    """The conditions of the scores: environment, sticky actions, life-loss rule, exploration, seeds."""
 
     @property
     def scores(self) -> list[float]:
@@ -40,9 +40,9 @@ class Evaluation:
     def report(self) -> dict[str, Any]:
         """Return statistics, scores and protocol as a JSON-able dict."""
         statistics = summary(self.scores)
-        game = self.protocol["env"]["env_id"]
-        if game in REFERENCE_SCORES:
-            random, human = REFERENCE_SCORES[game]
+        env_id = self.protocol["env"]["env_id"]
+        if env_id in REFERENCE_SCORES:
+            random, human = REFERENCE_SCORES[env_id]
             statistics["human_normalized"] = float(human_normalized(statistics["mean"], random, human))
         return {
             "step": self.step,
@@ -56,23 +56,23 @@ class Evaluation:
 def evaluate(
     agent: Agent, spec: EnvSpec, *, step: int, episodes: int, seed: int, progress: Callable[[int], None] | None = None
 ) -> Evaluation:
-    """Play `episodes` whole episodes with fixed seeds in environments of their own.
+    """Evaluate an agent on `episodes` whole episodes with fixed seeds, in separate environments.
 
-    The agent is asked for `evaluation_act` alone, and its randomness comes from a stream of the evaluation, so nothing
-    that training depends on changes. Which episodes count is settled beforehand (the first of each game's seeds), so
-    short episodes are not favoured.
+    Only `evaluation_act` of the agent is called, with a random stream of the evaluation, so an evaluation does not
+    change training. The episodes are fixed in advance (the first ones of each environment), so short episodes are not
+    favoured.
 
     Args:
-        agent: what is judged.
+        agent: the agent to evaluate.
         spec: its environment.
         step: agent steps of training so far, for the report.
-        episodes: how many episodes, at least 1.
+        episodes: number of episodes, at least 1.
         seed: seed of the evaluation.
-        progress: told the number of finished episodes after each.
+        progress: called with the number of finished episodes after each episode.
     """
     count = min(NUM_ENVS, episodes)
     envs = make_envs(spec, count, seed, stream="evaluation")
-    wanted = [len(range(game, episodes, count)) for game in range(count)]
+    episodes_per_env = [len(range(env_index, episodes, count)) for env_index in range(count)]
     finished: dict[tuple[int, int], Episode] = {}
     observation = envs.reset()
     vector_step = 0
@@ -83,7 +83,7 @@ def evaluate(
         observation = result.observation
         vector_step += 1
         for episode in result.episodes:
-            if episode.episode_index < wanted[episode.env_index]:
+            if episode.episode_index < episodes_per_env[episode.env_index]:
                 finished[episode.episode_index, episode.env_index] = episode
                 if progress is not None:
                     progress(len(finished))
@@ -103,5 +103,5 @@ def _protocol(agent: Agent, spec: EnvSpec, episodes: int, seed: int) -> dict[str
 
 
 def mean_return(episodes: list[Episode]) -> float:
-    """Return the mean raw return of `episodes`, NaN where there are none."""
+    """Return the mean raw return of `episodes`, NaN if there are none."""
     return float(np.mean([episode.episode_return for episode in episodes])) if episodes else float("nan")

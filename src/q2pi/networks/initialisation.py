@@ -1,9 +1,4 @@
-"""Torsos that turn observations into features, and heads that turn features into what an algorithm learns.
-
-Parameters are initialised by torch's defaults (Kaiming-uniform, as in CleanRL and re-implementations of the Nature
-network) under a generator of the run's own, so that a network is a pure function of the seed. Those of policies and
-state values are initialised orthogonally (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
-"""
+"""Initial weights: networks built from a named random stream of the run, and orthogonal initialisation."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,9 +12,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def seeded(build: Callable[[], Module], seed: int, name: str) -> Module:
-    """Return `build()` with its initial parameters drawn from the run's stream `name`, on the CPU.
+    """Return `build()`, a network on the CPU whose initial weights depend only on `seed` and `name`.
 
-    The global generator of torch is left as it was.
+    The global generator of torch is not changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, f"init/{name}"))
@@ -33,7 +28,7 @@ def orthogonal(network: nn.Module, gain: float) -> None:
     """
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            # Channels-last weights cannot be viewed as matrices: draw in the plain layout, then copy.
+            # orthogonal_ views a weight as a matrix, which fails for channels-last memory: initialise a copy.
             weight = nn.init.orthogonal_(torch.empty(layer.weight.shape), gain)
             with torch.no_grad():
                 layer.weight.copy_(weight)

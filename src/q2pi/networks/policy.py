@@ -1,8 +1,6 @@
-"""Torsos that turn observations into features, and heads that turn features into what an algorithm learns.
+"""Policy heads, policy networks and actor-critics; orthogonal initial weights.
 
-Parameters are initialised by torch's defaults (Kaiming-uniform, as in CleanRL and re-implementations of the Nature
-network) under a generator of the run's own, so that a network is a pure function of the seed. Those of policies and
-state values are initialised orthogonally (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
+Source of the initialisation: Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2.
 """
 
 import math
@@ -22,7 +20,7 @@ from q2pi.networks.value import ValueNetwork
 
 
 class Policy(Protocol):
-    """A distribution over actions, one for each of B observations."""
+    """A batch of B distributions over actions."""
 
     def log_prob(self, action: Tensor) -> Tensor: ...
 
@@ -32,7 +30,7 @@ class Policy(Protocol):
 
 
 class CategoricalHead(nn.Module):
-    """Features -> a policy over the actions of a `Discrete` space; its actions count from 0."""
+    """Features -> a policy over the actions 0 .. A - 1 of a `Discrete` space."""
 
     action_shape: tuple[int, ...] = ()
     action_dtype = np.dtype(np.int64)
@@ -47,21 +45,21 @@ class CategoricalHead(nn.Module):
         return Categorical(self.logits(features).float())
 
     def sample(self, policy: Categorical, generator: np.random.Generator) -> Tensor:
-        """Return actions, int64 [B], one number of `generator` each."""
+        """Return sampled actions, int64 [B]; each uses one number of `generator`."""
         return policy.sample(torch.from_numpy(generator.random(len(policy.logits))).to(policy.logits))
 
     def to_env_action(self, action: Tensor) -> NDArray[Any]:
-        """Return actions [B] as the game counts them."""
+        """Return actions [B] in the environment's numbering, which starts at `start`."""
         return action.cpu().numpy() + self.start
 
 
 @dataclass(frozen=True, eq=False)
 class PreTanhGaussian(DiagonalGaussian):
-    """The policy of x, where the game is sent the action that x is squashed to.
+    """The policy over x, the action before tanh squashing.
 
-    The density of the action is that of x over da/dx, which no parameter moves: ratios of two policies, divergences and
-    the gradient of log_prob are those of the action, and x keeps the digits that an action near a bound has lost.
-    The entropy is the action's.
+    The density of the action is the density of x divided by da/dx, which does not depend on the parameters. So ratios
+    of two policies, divergences and the gradient of log_prob are the same for x and for the action, and x has not
+    lost digits near a bound. The entropy is the action's.
     """
 
     low: Tensor
@@ -72,16 +70,16 @@ class PreTanhGaussian(DiagonalGaussian):
 
 
 class GaussianHead(nn.Module):
-    """Features -> a policy over the vectors of a `Box` space, with a standard deviation that all states share.
+    """Features -> a policy over the vectors of a `Box` space, with a state-independent standard deviation.
 
-    Without `squash`, actions are unbounded and clipped to the bounds only on their way to the game. With it, actions
-    are the x of `Unsquashed`.
+    Without `squash`, actions are unbounded; `to_env_action` clips them to the bounds. With `squash`, actions are the x
+    of `PreTanhGaussian`; `to_env_action` squashes them.
 
     Args:
         features: size of the features.
         space: the gymnasium space; actions are flattened to [D].
-        log_std: logarithm of the first standard deviation, in units of the action, or of x with `squash`.
-        squash: play low + (high - low) * (1 + tanh(x)) / 2.
+        log_std: logarithm of the initial standard deviation, in units of the action, or of x with `squash`.
+        squash: whether the environment's action is low + (high - low) * (1 + tanh(x)) / 2.
     """
 
     low: Tensor
@@ -107,22 +105,22 @@ class GaussianHead(nn.Module):
         return PreTanhGaussian(mean, log_std, self.low, self.high) if self.squash else DiagonalGaussian(mean, log_std)
 
     def sample(self, policy: DiagonalGaussian, generator: np.random.Generator) -> Tensor:
-        """Return actions [B, D], unbounded."""
+        """Return sampled actions [B, D], unbounded."""
         noise = generator.standard_normal(tuple(policy.mean.shape), dtype=np.float32)
         return policy.sample(torch.from_numpy(noise).to(policy.mean))
 
     def to_env_action(self, action: Tensor) -> NDArray[Any]:
-        """Return actions [B, *shape] within the bounds, as the game is sent them."""
+        """Return actions [B, *shape] within the environment's bounds."""
         if self.squash:
             action = SquashedGaussian(action, torch.zeros_like(action), self.low, self.high).mode()
         else:
             action = torch.clamp(action, self.low, self.high)
-        sent: NDArray[Any] = action.cpu().numpy().reshape(len(action), *self.shape)
-        return sent
+        env_action: NDArray[Any] = action.cpu().numpy().reshape(len(action), *self.shape)
+        return env_action
 
 
 def policy_head(features: int, space: Any, *, log_std: float = 0.0, squash: bool = False) -> Any:
-    """Return the head for a `Discrete` space, or for a `Box` of floats.
+    """Return the policy head for a `Discrete` space or a `Box` of floats.
 
     Raises:
         UserError: `squash` for a space without finite bounds.
@@ -135,13 +133,13 @@ def policy_head(features: int, space: Any, *, log_std: float = 0.0, squash: bool
 
 
 def serves(space: Any) -> bool:
-    """Tell whether `policy_head` has a head for an action space."""
+    """Return whether `policy_head` supports an action space."""
     kind = type(space).__name__
     return kind == "Discrete" or (kind == "Box" and space.dtype.kind == "f")
 
 
 class PolicyNetwork(nn.Module):
-    """Observations [B, ...] -> a policy, through a torso of its own (tanh for vectors)."""
+    """Observations [B, ...] -> a policy, through its own torso (tanh for vectors)."""
 
     def __init__(
         self, observation_shape: tuple[int, ...], space: Any, hidden: tuple[int, ...], *, log_std: float, squash: bool
@@ -159,7 +157,7 @@ class PolicyNetwork(nn.Module):
 class ActorCritic(nn.Module):
     """Observations [B, ...] -> (a policy, V [B] float32).
 
-    Images pass through one Nature torso for both; vectors through one MLP of tanh layers for each.
+    Policy and value share one Nature torso for images; for vectors each has a tanh MLP.
     """
 
     def __init__(

@@ -1,8 +1,6 @@
-"""Torsos that turn observations into features, and heads that turn features into what an algorithm learns.
+"""Torsos: networks from observations to features.
 
-Parameters are initialised by torch's defaults (Kaiming-uniform, as in CleanRL and re-implementations of the Nature
-network) under a generator of the run's own, so that a network is a pure function of the seed. Those of policies and
-state values are initialised orthogonally (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
+Initial weights are torch's defaults (Kaiming-uniform, as in CleanRL and re-implementations of the Nature network).
 """
 
 import itertools
@@ -16,9 +14,9 @@ Network = Literal["nature", "nips"]
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation of images [B, C, H, W]: over the channels, each place by itself.
+    """Layer normalisation of images [B, C, H, W] over the channels, separately at each pixel.
 
-    With channels last in memory nothing is moved.
+    With channels-last memory the permutation is a view.
     """
 
     def forward(self, image: Tensor) -> Tensor:
@@ -27,7 +25,7 @@ class ChannelNorm(nn.LayerNorm):
 
 @dataclass(frozen=True)
 class Convolutions:
-    """Sizes of a network for images: (channels, kernel, stride) of each convolution, then the units of one layer."""
+    """Sizes of an image network: (channels, kernel, stride) of each convolution, and units of the linear layer."""
 
     layers: tuple[tuple[int, int, int], ...]
     features: int
@@ -37,19 +35,19 @@ CONVOLUTIONS = {
     "nature": Convolutions(((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
     "nips": Convolutions(((16, 8, 4), (32, 4, 2)), 256),
 }
-"""Mnih et al. 2015 in Nature, and Mnih et al. 2013 at the NIPS workshop: a third of the arithmetic."""
+"""nature: Mnih et al. 2015. nips: Mnih et al. 2013 (NIPS workshop), with a third of the arithmetic."""
 
 
 class ImageTorso(nn.Module):
-    """The convolutions and the one layer of `CONVOLUTIONS[network]`, ReLU after each.
+    """The convolutions and the linear layer of `CONVOLUTIONS[network]`, each followed by ReLU.
 
-    Input: uint8 [B, C, H, W], divided by 255 here. Output: float32 [B, features]: 512 for nature, 256 for nips. For
-    4 x 84 x 84: 1,684,128 parameters, or 676,144.
+    Input: uint8 [B, C, H, W], which is divided by 255. Output: float32 [B, features]: 512 for nature, 256 for nips. For
+    4 x 84 x 84: 1,684,128 or 676,144 parameters.
 
     Args:
         channels, height, width: of an observation.
         network: nature or nips.
-        layer_norm: normalise before each ReLU, as in Gallici et al. 2025: 1,344 parameters more, or 608.
+        layer_norm: normalise before each ReLU, as in Gallici et al. 2025: adds 1,344 or 608 parameters.
     """
 
     def __init__(
@@ -72,20 +70,21 @@ class ImageTorso(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: Tensor) -> Tensor:
-        kind = observation.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        # Laying out the bytes before widening them moves a quarter of the memory.
+        device_type = observation.device.type
+        autocast = torch.is_autocast_enabled(device_type)
+        dtype = torch.get_autocast_dtype(device_type) if autocast else torch.float32
+        # Converting to channels-last before the cast moves bytes, a quarter of the memory of floats.
         pixels = observation.contiguous(memory_format=torch.channels_last).to(dtype).mul_(1 / 255)
         return torch.relu(self.norm(self.linear(self.convolutions(pixels))))
 
 
 class MLPTorso(nn.Module):
-    """Fully connected layers, ReLU unless told. Input: float [B, D]. Output: float32 [B, hidden[-1]].
+    """Fully connected layers. Input: float [B, D]. Output: float32 [B, hidden[-1]].
 
     Args:
         inputs, hidden: D and the units of each layer.
-        activation: what follows each layer.
-        layer_norm: normalise before each activation: 2 * sum(hidden) parameters more.
+        activation: activation after each layer.
+        layer_norm: normalise before each activation: adds 2 * sum(hidden) parameters.
     """
 
     def __init__(

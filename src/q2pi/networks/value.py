@@ -1,8 +1,7 @@
-"""Torsos that turn observations into features, and heads that turn features into what an algorithm learns.
+"""Q-networks and state-value networks.
 
-Parameters are initialised by torch's defaults (Kaiming-uniform, as in CleanRL and re-implementations of the Nature
-network) under a generator of the run's own, so that a network is a pure function of the seed. Those of policies and
-state values are initialised orthogonally (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
+Initial weights of Q-networks are torch's defaults (Kaiming-uniform, as in CleanRL); those of state-value networks are
+orthogonal (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
 """
 
 import math
@@ -14,7 +13,7 @@ from q2pi.networks.torsos import Network, torso_for
 
 
 class QNetwork(nn.Module):
-    """One value per action: observations [B, ...] -> Q [B, A], float32 whatever the precision inside."""
+    """Observations [B, ...] -> Q [B, A], float32 also under autocast."""
 
     def __init__(
         self,
@@ -34,13 +33,13 @@ class QNetwork(nn.Module):
         return q.float()
 
     def q_values(self, observation: Tensor) -> Tensor:
-        """Return Q [B, A] for acting; a head whose `forward` gives something else, such as quantiles, overrides it."""
+        """Return Q [B, A] for acting; override it if `forward` returns something else, such as quantiles."""
         q: Tensor = self(observation)
         return q
 
 
 class ValueNetwork(nn.Module):
-    """Observations [B, ...] -> V [B], float32, through a torso of its own (tanh for vectors)."""
+    """Observations [B, ...] -> V [B], float32, through its own torso (tanh for vectors)."""
 
     def __init__(self, observation_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
         super().__init__()

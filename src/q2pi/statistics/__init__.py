@@ -1,1 +1,1 @@
-"""Scores in few numbers, each with its uncertainty."""
+"""Summary statistics of scores, with confidence intervals."""

@@ -1,9 +1,9 @@
-"""Methods compared over runs and tasks, as Agarwal et al. 2021 propose.
+"""Comparisons of methods over runs and tasks, after Agarwal et al. 2021.
 
 Source: Agarwal, Schwarzer, Castro, Courville, Bellemare 2021, "Deep Reinforcement Learning at the Edge of the
-Statistical Precipice", sections 4.1 to 4.3. Scores are given as one vector [n] for each task, which need not be of a
-size. All intervals are 95 % percentile bootstrap intervals with the tasks as strata; they speak of other runs on the
-same tasks, not of other tasks, and a task with a single run has no interval to offer: ask `has_interval` first.
+Statistical Precipice", sections 4.1 to 4.3. Scores are one vector [n] per task; n may differ between tasks. All
+intervals are 95 % percentile bootstrap intervals with the tasks as strata: they are for other runs on the same tasks,
+not for other tasks. They need at least two runs of every task: check `has_interval` first.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def has_interval(*methods: Sequence[ArrayLike]) -> bool:
-    """Tell whether every task of every method has at least two runs: a single one shows no spread to draw from."""
+    """Return whether every task of every method has at least two runs, as a bootstrap interval needs."""
     return all(np.size(scores) > 1 for tasks in methods for scores in tasks)
 
 
@@ -25,7 +25,7 @@ def aggregate_iqm(tasks: Sequence[ArrayLike]) -> float:
     """Return the interquartile mean of all runs of all tasks together: the mean of the middle half (section 4.3).
 
     Args:
-        tasks: [n] for each task, normalised so that tasks compare; a task with more runs weighs more.
+        tasks: [n] for each task, normalised so that tasks are comparable; a task with more runs weighs more.
     """
     return interquartile_mean(np.concatenate([np.asarray(scores, np.float64) for scores in tasks]))
 
@@ -64,18 +64,18 @@ def performance_profile_intervals(
 
 
 def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:
-    """Return the probability that a run of the first method beats one of the second on a task drawn at random.
+    """Return the probability that a run of the first method beats a run of the second on a random task.
 
     P = mean over tasks of 1 / (n k) sum over runs x of the first and y of the second of [x > y] + [x = y] / 2, which
-    is Mann and Whitney's U / (n k) averaged over tasks (section 4.3). 1/2 is no difference; how large the difference
-    is does not matter, so scores need no normalising.
+    is Mann and Whitney's U / (n k) averaged over tasks (section 4.3). 1/2 is no difference. The size of differences
+    does not matter, so scores need not be normalised.
 
     Args:
         first: [n] for each task.
         second: [k] for each of the same tasks.
 
     Raises:
-        ValueError: the numbers of tasks differ, or there are none.
+        ValueError: the numbers of tasks differ or are 0.
     """
     if len(first) != len(second) or not len(first):
         raise ValueError(f"{len(first)} and {len(second)} tasks: they must be the same, one or more")
@@ -97,7 +97,7 @@ def probability_of_improvement_interval(
 
 
 def mean_curve(curves: ArrayLike, resamples: int = 1000, seed: int = 0) -> tuple[Array, Array | None, Array | None]:
-    """Return (mean, low, high) [T] over runs of their curves [n, T]; the interval is pointwise, None for one run."""
+    """Return (mean, low, high) [T] over the curves [n, T] of n runs; the interval is pointwise, None for one run."""
     values = np.asarray(curves, np.float64)
     middle: Array = values.mean(axis=0)
     if len(values) < 2:

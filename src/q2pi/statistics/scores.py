@@ -1,7 +1,7 @@
-"""Scores in few numbers, each with its uncertainty.
+"""Summary statistics of scores, with confidence intervals.
 
 Source of the interquartile mean and the stratified bootstrap: Agarwal et al. 2021, "Deep Reinforcement Learning at the
-Edge of the Statistical Precipice". A score that is NaN makes every number that depends on the scores NaN.
+Edge of the Statistical Precipice". A NaN among the scores makes every statistic of them NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ def mean(scores: ArrayLike) -> float:
 
 
 def std(scores: ArrayLike) -> float:
-    """Return the standard deviation over all elements, divided by n and not n - 1.
+    """Return the standard deviation over all elements, divided by n, not n - 1.
 
-    It is numpy's default and the one behind "mean - std" on Hugging Face's leaderboard; it describes these episodes,
-    and is no estimate of the uncertainty of their mean: see `bootstrap_interval`.
+    This is numpy's default, and the std of "mean - std" on Hugging Face's leaderboard. It describes the spread of the
+    scores, not the uncertainty of their mean: see `bootstrap_interval`.
     """
     return float(np.std(_checked(scores)))
 
@@ -37,9 +37,9 @@ def median(scores: ArrayLike) -> float:
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
-    """Return the mean of what is left without the floor(n / 4) lowest and the floor(n / 4) highest elements."""
+    """Return the mean without the floor(n / 4) lowest and the floor(n / 4) highest elements."""
     ordered = np.sort(_checked(scores), axis=None)
-    if np.isnan(ordered[-1]):  # NaN sorts last, where trimming would hide it
+    if np.isnan(ordered[-1]):  # NaN sorts last: trimming would hide it
         return float("nan")
     cut = len(ordered) // 4
     return float(np.mean(ordered[cut : len(ordered) - cut]))
@@ -54,19 +54,19 @@ def bootstrap_interval(
 ) -> Interval:
     """Return (low, high): the percentile bootstrap interval of `statistic`.
 
-    The scores are drawn n at a time with replacement; the interval spans the central `confidence` of the statistic's
-    values on the draws. The draws depend on `seed` alone. With one score the interval has no width, and with few it
-    is too narrow: it cannot know of what was never seen. Source: Efron 1979.
+    Each resample draws n scores with replacement; the interval spans the central `confidence` of the statistic's values
+    over the resamples. The resamples depend only on `seed`. With one score the interval has no width; with few scores
+    the bootstrap interval under-covers. Source: Efron 1979.
 
     Args:
         scores: [n], at least one.
         statistic: [n] -> number, such as `mean` or `interquartile_mean`.
         confidence: in (0, 1).
-        resamples: how many draws, at least 1.
+        resamples: number of resamples, at least 1.
         seed: of the stream "bootstrap".
 
     Raises:
-        ValueError: where there are no scores or `scores` is not a vector.
+        ValueError: no scores, or `scores` is not a vector.
     """
     values = _checked(scores)
     if values.ndim != 1:
@@ -83,31 +83,31 @@ def paired_bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Return (low, high) of statistic(first) - statistic(second) over pairs that are drawn together.
+    """Return (low, high) of statistic(first) - statistic(second) over paired scores, resampled as pairs.
 
-    What the two of a pair share, such as a seed, so cancels. Where the interval leaves 0 out, the difference is more
-    than the choice of pairs. Source: Efron and Tibshirani 1993, chapter 8 (one-sample resampling of pairs).
+    Effects shared by both scores of a pair, such as the seed's, cancel. If the interval excludes 0, the difference is
+    significant. Source: Efron and Tibshirani 1993, chapter 8 (one-sample resampling of pairs).
 
     Args:
-        first: [n, ...] for instance the scores of each seed's episodes.
-        second: [n, ...] in the same order of pairs.
+        first: [n, ...], for instance the scores of each seed's episodes.
+        second: [n, ...], in the same order of pairs.
         statistic: [n, ...] -> number.
         confidence: in (0, 1).
-        resamples: how many draws, at least 1.
+        resamples: number of resamples, at least 1.
         seed: of the stream "bootstrap".
 
     Raises:
-        ValueError: where there are no scores or the numbers of pairs differ.
+        ValueError: no scores, or different numbers of scores.
     """
-    ours, theirs = _checked(first), _checked(second)
-    if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} scores cannot be paired with {len(theirs)}")
+    first_scores, second_scores = _checked(first), _checked(second)
+    if len(first_scores) != len(second_scores):
+        raise ValueError(f"{len(first_scores)} scores cannot be paired with {len(second_scores)}")
 
     def difference(rows: Array) -> float:
-        drawn = rows.astype(np.int64)
-        return statistic(ours[drawn]) - statistic(theirs[drawn])
+        pairs = rows.astype(np.int64)
+        return statistic(first_scores[pairs]) - statistic(second_scores[pairs])
 
-    return bootstrap_interval(np.arange(len(ours)), difference, confidence, resamples, seed)
+    return bootstrap_interval(np.arange(len(first_scores)), difference, confidence, resamples, seed)
 
 
 def stratified_bootstrap_interval(
@@ -119,18 +119,18 @@ def stratified_bootstrap_interval(
 ) -> Interval:
     """Return (low, high) over runs and tasks: runs are drawn with replacement within each task, never across tasks.
 
-    So the interval speaks of other seeds on the same tasks, and the tasks' differences do not widen it. Source:
+    The interval is for other seeds on the same tasks; differences between tasks do not widen it. Source:
     Agarwal et al. 2021, section 4.1.
 
     Args:
-        scores: [runs, tasks], normalised so that tasks compare.
+        scores: [runs, tasks], normalised so that tasks are comparable.
         statistic: [runs, tasks] -> number, such as `interquartile_mean`.
         confidence: in (0, 1).
-        resamples: how many draws, at least 1.
+        resamples: number of resamples, at least 1.
         seed: of the stream "bootstrap".
 
     Raises:
-        ValueError: where there are no scores or `scores` is not a matrix.
+        ValueError: no scores, or `scores` is not a matrix.
     """
     values = _checked(scores)
     if values.ndim != 2:
@@ -150,43 +150,43 @@ def stratified_intervals(
 ) -> tuple[Array, Array]:
     """Return (low, high) [...]: percentile bootstrap intervals of a statistic [...] of strata of any sizes.
 
-    Each stratum is drawn anew from itself, as often as it has elements; elements of two strata never change places.
+    Each stratum is resampled with replacement to its own size; strata are not mixed.
 
     Args:
         strata: arrays [n, ...], such as the scores of one method's runs on one task.
-        statistic: strata of the same shapes -> a number or an array; its elements have an interval each (pointwise).
+        statistic: strata of the same shapes -> a number or an array; one interval per element (pointwise).
         confidence: in (0, 1).
-        resamples: how many draws, at least 1.
+        resamples: number of resamples, at least 1.
         seed: of the stream "bootstrap".
 
     Raises:
-        ValueError: where there are no strata or one of them is empty.
+        ValueError: no strata, or an empty stratum.
     """
     values = [_checked(stratum) for stratum in strata]
     if not values:
         raise ValueError("there are no scores")
     generator = stream(seed, "bootstrap")
-    draws = [
+    statistics = [
         statistic([stratum[generator.integers(len(stratum), size=len(stratum))] for stratum in values])
         for _ in range(resamples)
     ]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.asarray(draws, np.float64), [tail, 1 - tail], axis=0)
+    low, high = np.quantile(np.asarray(statistics, np.float64), [tail, 1 - tail], axis=0)
     return low, high
 
 
 def human_normalized(score: Score, random: float, human: float) -> Score:
-    """Return (score - random) / (human - random): 0 for a random player, 1 for the human reference.
+    """Return (score - random) / (human - random): 0 for the random policy, 1 for the human reference.
 
     Source: Mnih et al. 2015 (there in percent).
 
     Args:
         score: a raw score, or an array of them.
-        random: the raw score of a random player.
+        random: the raw score of the random policy.
         human: the raw score of the human reference.
 
     Raises:
-        ValueError: where the two references are equal.
+        ValueError: the two references are equal.
     """
     if human == random:
         raise ValueError(f"the reference scores of random and human are both {human}: nothing to normalise by")
@@ -194,13 +194,13 @@ def human_normalized(score: Score, random: float, human: float) -> Score:
 
 
 def summary(scores: ArrayLike, seed: int = 0) -> dict[str, Any]:
-    """Return the statistics of `scores` [n] as a dict that is ready for JSON.
+    """Return the statistics of `scores` [n] as a JSON-able dict.
 
     Keys: n, mean, std (divided by n), median, iqm, iqm_interval and mean_interval ([low, high], 95 % percentile
     bootstrap), mean_minus_std, min, max.
 
     Raises:
-        ValueError: where there are no scores or `scores` is not a vector.
+        ValueError: no scores, or `scores` is not a vector.
     """
     values = _checked(scores)
     return {

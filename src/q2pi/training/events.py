@@ -1,4 +1,4 @@
-"""The events of a training run, in the order in which the loop yields them.
+"""The events of a training run, in the order of the loop.
 
 Started, then for each vector step: EpisodeEnded*, Evaluated*, Progress?, Checkpoint?, and at the end
 Finished (the budget is spent) or Interrupted (the run was asked to stop)

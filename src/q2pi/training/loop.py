@@ -5,7 +5,7 @@
             sink.write(event)
 
 The loop prints and writes nothing itself. It pauses while an event is handled, so a sink may save the state of a
-`Checkpoint` before training goes on.
+`Checkpoint` before training continues.
 """
 
 import math
@@ -37,7 +37,7 @@ from q2pi.training.events import (
 from q2pi.types import Metrics, State
 
 DEFAULT_THREADS = torch.get_num_threads()
-"""What `threads = 0` means in this process: one per core, or what its environment says."""
+"""Number of threads for `threads = 0`: torch's default, one per core unless OMP_NUM_THREADS is set."""
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
         stop: polled after each step of the environments; once it returns True, the run ends with a checkpoint.
 
     Raises:
-        UserError: the algorithm cannot serve the environment, or another version wrote the state.
+        UserError: the algorithm does not support the environment, or another version wrote the state.
         Diverged: a loss, a value or a weight is not finite.
     """
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
@@ -112,7 +112,7 @@ def run(
 
 
 def _start(agent: Agent, envs: VectorEnv, state: State | None) -> int:
-    """Begin the first episodes or restore a checkpoint's state; return the agent step."""
+    """Start the first episodes or restore a checkpoint's state; return the agent step."""
     if state is None:
         agent.begin(envs.reset())
         return 0
@@ -152,7 +152,7 @@ class Clock:
 
 
 def _check_finite(agent: Agent, step: int) -> None:
-    """Keep a broken network out of the checkpoints: an update can break it before the next loss shows it."""
+    """Raise `Diverged` if a weight is not finite: an update can break a network before the next loss shows it."""
     for name, network in agent.networks().items():
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise Diverged(f"a weight of network {name!r} is not finite after {step} agent steps")

@@ -1,8 +1,8 @@
 """Presets: partial configurations in TOML, one folder per algorithm, that `--preset NAME` lays over the defaults.
 
-Where an environment has one of its own of that name (`Pong-laptop.toml` for `laptop`), that one is taken. Without
-`--preset`, the one named like the environment is (`CartPole-v1.toml`), or else the one for its kind: `quick` for Atari
-games, `classic` for everything else, as far as the algorithm has them.
+A preset of the environment has priority (`Pong-laptop.toml` over `laptop.toml`). Without `--preset`, the default is the
+preset named after the environment (`CartPole-v1.toml`), else `quick` for Atari games and `classic` for everything else,
+if the algorithm has them.
 """
 
 import tomllib
@@ -31,7 +31,7 @@ def configure(
 
     Args:
         algorithm: name of the algorithm.
-        env_id: environment; None is the algorithm's default or the preset's.
+        env_id: environment; None uses the preset's or the algorithm's default.
         preset: a name from `names(algorithm)` or the path of a TOML file; None chooses by environment.
 
     Raises:
@@ -43,8 +43,8 @@ def configure(
         preset = _default_preset(algorithm, env_id or base.env.env_id)
     if preset is None:
         return _with_env(base, env_id, {}, ""), None
-    own = f"{_file_name(env_id or base.env.env_id)}-{preset}"
-    preset = own if own in names(algorithm) else preset
+    env_preset = f"{_file_name(env_id or base.env.env_id)}-{preset}"
+    preset = env_preset if env_preset in names(algorithm) else preset
     source = _find(algorithm, preset)
     try:
         table = tomllib.loads(source.read_text())
@@ -79,6 +79,6 @@ def _find(algorithm: str, preset: str) -> Traversable:
     if path.suffix == ".toml" and path.is_file():
         return path
     registry.find(algorithm)
-    listed = ", ".join(names(algorithm)) or "none"
+    available = ", ".join(names(algorithm)) or "none"
     hint = suggest(preset, names(algorithm))
-    raise UserError(f"--preset {preset}: {algorithm} has {listed}{hint}; or give the path of a .toml file")
+    raise UserError(f"--preset {preset}: {algorithm} has {available}{hint}; or give the path of a .toml file")
