@@ -1,11 +1,16 @@
 """Networks: sizes, the division by 255, precision, layout in memory, and seeds."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import nn
 
 from q2pi.acceleration.precision import Bf16Copy
 from q2pi.networks.initialisation import seeded
+from q2pi.networks.policy import PolicyNetwork
 from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
 from q2pi.networks.value import QNetwork
 
@@ -171,3 +176,16 @@ def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, .
 def test_nothing_is_rounded_in_fp32() -> None:
     network = QNetwork((5,), 6, (32,))
     assert Bf16Copy(network, "fp32").network is network
+
+
+@pytest.mark.parametrize("shape", [(4, 36, 36), (5,)])
+def test_logits_and_means_are_float32_under_bf16(shape: tuple[int, ...]) -> None:
+    observation = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    for space in (spaces.Discrete(4), spaces.Box(-1, 1, (2,), np.float32)):
+        network = PolicyNetwork(shape, space, (16,), log_std=0.0, squash=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            policy: Any = network(observation)
+        first = policy.logits if isinstance(space, spaces.Discrete) else policy.mean
+        assert first.dtype == torch.float32
+        exact: Any = network(observation)
+        torch.testing.assert_close(policy.entropy(), exact.entropy(), atol=1e-2, rtol=1e-2)
