@@ -206,3 +206,4 @@ def test_runs_of_different_seeds_are_evaluated_on_the_same_episodes() -> None:
         assert evaluated.evaluation.protocol["seed"] == EVALUATION_SEED
         seeds.append([episode.seed for episode in evaluated.evaluation.episodes])
     assert seeds[0] == seeds[1]
+    assert len(seeds[0]) == 4

@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import queue
 import random
+import re
 import shutil
 import signal
 import sys
@@ -88,7 +89,7 @@ def copy_tree(root: Path, target: Path) -> None:
 
 
 def check(fault: Fault, tree: Path) -> tuple[str, str]:
-    """Plant a fault in a copied tree, run its test, restore the file; return (verdict, reason or "")."""
+    """Plant a fault in a copied tree, run its test, restore the file; return (verdict, reason)."""
     file = tree / PACKAGE / fault.file
     if not file.is_file():
         return DOES_NOT_APPLY, f"{fault.file} does not exist"
@@ -102,7 +103,9 @@ def check(fault: Fault, tree: Path) -> tuple[str, str]:
         _write(file, text)
     if status == PASSED:
         return SURVIVED, f"{fault.test} passes"
-    return (CAUGHT, "") if status == FAILED else (DOES_NOT_APPLY, f"pytest ended with {status}: {output[-400:]}")
+    if status != FAILED:
+        return DOES_NOT_APPLY, f"pytest ended with {status}: {output[-400:]}"
+    return CAUGHT, "by " + (re.findall(r"^FAILED (\S+)", output, re.M) or [output[-400:]])[0]
 
 
 def _write(file: Path, text: str) -> None:
@@ -158,10 +161,7 @@ def run(faults: Sequence[Fault], root: Path, jobs: int) -> dict[str, str]:
             verdict, reason = check(fault, tree)
             trees.put(tree)
             verdicts[fault.id] = verdict
-            print(
-                f"{verdict:15} {fault.id} ({time.monotonic() - start:.0f} s){': ' if reason else ''}{reason}",
-                flush=True,
-            )
+            print(f"{verdict:15} {fault.id} ({time.monotonic() - start:.0f} s): {reason}", flush=True)
 
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(one, faults))

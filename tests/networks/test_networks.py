@@ -10,9 +10,9 @@ from torch import nn
 
 from q2pi.acceleration.precision import Bf16Copy
 from q2pi.networks.initialisation import seeded
-from q2pi.networks.policy import PolicyNetwork
+from q2pi.networks.policy import ActorCritic, PolicyNetwork
 from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
-from q2pi.networks.value import QNetwork
+from q2pi.networks.value import QNetwork, ValueNetwork
 
 
 def parameters(network: nn.Module) -> int:
@@ -189,3 +189,12 @@ def test_logits_and_means_are_float32_under_bf16(shape: tuple[int, ...]) -> None
         assert first.dtype == torch.float32
         exact: Any = network(observation)
         torch.testing.assert_close(policy.entropy(), exact.entropy(), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(4, 36, 36), (5,)], ids=["one torso", "two torsos"])
+def test_the_value_heads_weights_have_norm_1(shape: tuple[int, ...]) -> None:
+    critic = ActorCritic(shape, spaces.Discrete(3), (16,), log_std=0.0, squash=False).critic
+    heads: list[Any] = [critic.head if len(shape) == 1 else critic, ValueNetwork(shape, (16,)).head]
+    for head in heads:
+        assert head.weight.norm().item() == pytest.approx(1)
+        assert head.bias.tolist() == [0]
