@@ -255,3 +255,8 @@ def test_the_bounds_of_a_run_belong_to_it() -> None:
     zero = {"threads": 0, "checkpoint_frequency": 0, "evaluation_frequency": 0, "evaluation_episodes": 0, "seed": 0}
     check_run(replace(cartpole(), num_envs=400, log_frequency=1, **zero))
     check_run(replace(cartpole(), num_envs=1, total_timesteps=1))
+
+
+def test_every_layer_needs_a_unit() -> None:
+    with pytest.raises(UserError, match=r"^--hidden \(3, 0\) is out of range: at least one layer of at least 1 unit$"):
+        resolve(cartpole(hidden=(3, 0)))
