@@ -1,11 +1,13 @@
 """Networks: sizes, the division by 255, precision, layout in memory, and seeds."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from q2pi.acceleration.precision import Bf16Copy
-from q2pi.networks.initialisation import seeded
+from q2pi.networks.initialisation import initialise, seeded
 from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
 from q2pi.networks.value import QNetwork
 
@@ -171,3 +173,25 @@ def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, .
 def test_nothing_is_rounded_in_fp32() -> None:
     network = QNetwork((5,), 6, (32,))
     assert Bf16Copy(network, "fp32").network is network
+
+
+@pytest.mark.parametrize(
+    ("weights", "bound"),
+    [("xavier_uniform", (6 / (20 + 30)) ** 0.5), ("variance_scaling", (3 / 3**0.5 / 20) ** 0.5)],
+)
+def test_initial_weights_of_published_agents(weights: Any, bound: float) -> None:
+    """A layer of 20 inputs and 30 outputs: uniform in (-bound, bound), biases 0."""
+    layer = seeded(lambda: torch.nn.Linear(20, 30), 1, "layer")
+    torch.manual_seed(1)
+    initialise(layer, weights)
+    values = layer.weight.detach()
+    assert 0.97 * bound < values.abs().max() < bound
+    assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.06)
+    assert not layer.bias.any()
+
+
+def test_fans_of_a_convolution_count_its_window() -> None:
+    layer = torch.nn.Conv2d(4, 32, 8)
+    initialise(layer, "xavier_uniform")
+    bound = (6 / (4 * 64 + 32 * 64)) ** 0.5
+    assert 0.98 * bound < layer.weight.detach().abs().max() < bound

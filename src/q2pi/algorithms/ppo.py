@@ -62,6 +62,8 @@ class Config(MinibatchConfig, a2c.Config):
     """Linear decay of the clip coefficient to 0 over the budget."""
     clip_value_loss: bool = True
     """Clipping of the value's change by the clip coefficient."""
+    value_coefficient: float = 0.25
+    """Weight of the value's mean squared error; the published 0.5 multiplies half of it."""
     target_kl: float = 0.0
     """Mean KL divergence of an epoch above which a rollout's further epochs are skipped; 0 disables it."""
     gae_lambda: float = 0.95
