@@ -35,7 +35,7 @@ from q2pi.types import Array, Metrics, State
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ReplayConfig):
-    """Hyperparameters, beside those of `ReplayConfig`; the defaults are CleanRL's for Atari."""
+    """Hyperparameters, in addition to those of `ReplayConfig`; the defaults are CleanRL's for Atari."""
 
     double: bool = False
     """Double DQN: the online network selects the next action, the target network evaluates it."""

@@ -233,7 +233,7 @@ class Agent:
         """
         if state["q"].shape != self.q.shape:
             raise UserError(
-                f"the checkpoint's tables have shape {state['q'].shape}, those of config.toml {self.q.shape}: "
+                f"the checkpoint's tables have shape {state['q'].shape}, config.toml needs {self.q.shape}: "
                 "--env-id and --target must be those of the saved run"
             )
         self.q = np.array(state["q"])
@@ -255,7 +255,7 @@ class Agent:
         return values
 
     def _explore(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [N] sampled from the epsilon-greedy policy: each environment has a coin of its own."""
+        """Return actions [N] sampled from the epsilon-greedy policy: each environment explores independently."""
         thresholds = epsilon_greedy(self.q_values(observation), epsilon).cumsum(axis=1)
         coins = noise.random((len(observation), 1))
         drawn: Array = np.minimum((coins >= thresholds).sum(axis=1), self.actions - 1)

@@ -46,7 +46,7 @@ def run(
     """Train, from the start or from a checkpoint's state, and yield events.
 
     Args:
-        config: what to train.
+        config: the run's configuration.
         state: the `state` of a `Checkpoint` event of a run with the same config.
         stop: polled after each step of the environments; once it returns True, the run ends with a checkpoint.
 

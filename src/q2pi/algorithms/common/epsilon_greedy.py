@@ -55,7 +55,7 @@ class QNetworkConfig(EpsilonGreedyConfig):
 
 
 class EpsilonGreedyAgent:
-    """What agents that learn Q-values share. A subclass has a Q-network, `online`."""
+    """Base class of agents that learn Q-values. A subclass has a Q-network, `online`."""
 
     config: Any
     online: QNetwork
@@ -116,12 +116,12 @@ class EpsilonGreedyAgent:
     def epsilon_greedy(
         self, observation: Array, epsilon: float | Array, noise: np.random.Generator, q: Array | None = None
     ) -> Array:
-        """Return actions [N] as the environment counts them; each environment draws its own coin.
+        """Return actions [N] in the environment's numbering; each environment explores independently.
 
         Args:
             observation: [N, ...].
             epsilon: exploration rate, or one per environment [N].
-            noise: source of the coins and of the random actions.
+            noise: source of randomness: whether to explore, and the random actions.
             q: Q [N, A] if known; else it is computed unless all environments explore.
         """
         explores = noise.random(len(observation)) < epsilon

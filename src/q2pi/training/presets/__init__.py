@@ -32,7 +32,7 @@ def configure(
     Args:
         algorithm: name of the algorithm.
         env_id: environment; None uses the preset's or the algorithm's default.
-        preset: a name from `names(algorithm)` or the path of a TOML file; None chooses by environment.
+        preset: a name from `names(algorithm)` or the path of a TOML file; None uses the default for the environment.
 
     Raises:
         UserError: an unknown algorithm, environment or preset, or a preset made for another algorithm.
