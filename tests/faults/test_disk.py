@@ -87,5 +87,5 @@ def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[s
     out, err = capfd.readouterr()
     (line,) = err.splitlines()
     assert out == ""
-    assert f"--run-dir {disk}/new cannot be made" in line
+    assert f"--run-dir {disk}/new cannot be created" in line
     assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "an evaluation only reads"

@@ -5,7 +5,6 @@ Where an environment has one of its own of that name (`Pong-laptop.toml` for `la
 games, `classic` for everything else, as far as the algorithm has them.
 """
 
-import tomllib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, from_table
+from q2pi.config import RunConfig, from_table, read_toml
 from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError, suggest
 
@@ -46,10 +45,7 @@ def configure(
     own = f"{_file_name(env_id or base.env.env_id)}-{preset}"
     preset = own if own in names(algorithm) else preset
     source = _find(algorithm, preset)
-    try:
-        table = tomllib.loads(source.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"--preset {preset} is not valid TOML: {problem}") from problem
+    table = read_toml(source, f"--preset {preset}")
     if table.get("algorithm", algorithm) != algorithm:
         raise UserError(f"--preset {preset} is for {table['algorithm']}, not for {algorithm}")
     return _with_env(base, env_id, table, f"preset {preset}"), preset
