@@ -8,10 +8,13 @@ torch is imported only to resolve `precision = "auto"`, so that reading a config
 """
 
 import dataclasses
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from q2pi.envs.spec import EnvSpec, is_atari
@@ -126,6 +129,25 @@ def to_table(config: Any) -> dict[str, Any]:
         elif value is not None:
             table[entry.name] = value
     return table
+
+
+def read_toml(file: Path | Traversable, name: str = "") -> dict[str, Any]:
+    """Return a TOML file as a table.
+
+    Args:
+        file: the file.
+        name: the file in error messages; by default its path.
+
+    Raises:
+        UserError: the file cannot be read or is not TOML.
+    """
+    name = name or str(file)
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"{name} is not valid TOML: {problem}") from problem
+    except OSError as problem:
+        raise UserError(f"{name} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
 
 
 def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Dataclass:

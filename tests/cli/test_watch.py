@@ -135,11 +135,11 @@ def test_plot_prints_the_path_of_its_picture(
 
 def test_plot_answers_mistakes_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = str(run_of(tmp_path / "good", 60).path)
-    bare = str(RunFolder.create(tmp_path / "bare", config_of(seed=2)).path)
+    empty = str(RunFolder.create(tmp_path / "empty", config_of(seed=2)).path)
     for arguments, message in (
         ([], "at least one run"),
         ([str(tmp_path)], "is not a run folder"),
-        ([good, bare], "bare has nothing to draw yet"),
+        ([good, empty], "empty has nothing to draw"),
         ([good, "--out", "x.jpg"], "--out x.jpg must end in .png"),
         ([good, "--smooth", "-1"], "--smooth -1 is out of range"),
     ):

@@ -87,5 +87,5 @@ def test_a_read_only_disk(disk: Path, capfd: pytest.CaptureFixture[str], no_figu
     out, err = capfd.readouterr()
     (line,) = err.splitlines()
     assert out == ""
-    assert f"--run-dir {disk}/new cannot be made" in line
-    assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "an evaluation does not write"
+    assert f"--run-dir {disk}/new cannot be created" in line
+    assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "an evaluation only reads"

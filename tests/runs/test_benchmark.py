@@ -41,7 +41,7 @@ def test_shares_of_training_add_up() -> None:
 
 
 def test_compressed_frames_take_far_less_than_raw_ones() -> None:
-    raw, compressed = (bench.replay(4_000, codec, draws=5) for codec in ("raw", "zstd"))
+    raw, compressed = (bench.replay(4_000, codec, batches=5) for codec in ("raw", "zstd"))
     assert 7_000 < raw["bytes_per_transition"] < 8_500
     assert 100 < compressed["bytes_per_transition"] < 1_500
     assert raw["sample_ms"] > 0
@@ -56,10 +56,10 @@ def test_a_replay_is_filled_by_the_player_of_its_game() -> None:
         seen.append(observation.shape)
         return np.ones(len(observation), np.int64)
 
-    measures = bench.replay(1_000, "raw", draws=1, env=EnvSpec("Pong", protocol="nature"), act=fire)
-    assert (measures["env_id"], measures["play"]) == ("Pong", "trained")
+    measures = bench.replay(1_000, "raw", batches=1, env=EnvSpec("Pong", protocol="nature"), act=fire)
+    assert (measures["env_id"], measures["policy"]) == ("Pong", "trained")
     assert seen == [(8, 4, 84, 84)] * 125
-    assert bench.replay(1_000, "raw", draws=1)["play"] == "random"
+    assert bench.replay(1_000, "raw", batches=1)["policy"] == "random"
 
 
 @pytest.mark.parametrize("rules", [{"resize": (42, 42)}, {"grayscale": False}])

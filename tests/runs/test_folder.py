@@ -78,12 +78,12 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_no_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"--run-dir .*file is no folder"):
+    with pytest.raises(UserError, match=r"--run-dir .*file is not a writable folder"):
         RunFolder.create(tmp_path / "file" / "a" / "b", cartpole())
 
 
 def test_a_folder_that_cannot_be_made() -> None:
-    with pytest.raises(UserError, match=r"^--run-dir /proc/none/run cannot be made: "):
+    with pytest.raises(UserError, match=r"^--run-dir /proc/none/run cannot be created: "):
         RunFolder.create("/proc/none/run", cartpole())
 
 
