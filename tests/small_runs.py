@@ -1,5 +1,7 @@
 """Small runs for tests, and environments with known solutions."""
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from q2pi.config import RunConfig, override, resolve
 from q2pi.equations import exact
 from q2pi.runs import checkpoint
 from q2pi.runs.checkpoint import digest
-from q2pi.training.events import Checkpoint
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.recorder import Recorder
+from q2pi.runs.sinks import Sink, TensorBoard
+from q2pi.training.events import Checkpoint, Event, Finished
 from q2pi.training.loop import run
 from q2pi.types import State
 
@@ -57,6 +62,22 @@ def flags(options: dict[str, Any]) -> list[str]:
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
     return words
+
+
+def write_events(run: RunFolder, events: Iterable[Event], seconds_before: float = 0.0) -> None:
+    """Give events to the folder's sinks as `execute` does."""
+    run.tensorboard.mkdir(exist_ok=True)
+    events = list(events)
+    step = events[0].step
+    with run.locked(), ExitStack() as resources:
+        sinks: list[Sink] = [TensorBoard(run.tensorboard, step), Recorder(run, step, seconds_before)]
+        for sink in sinks:
+            resources.callback(sink.close)
+        for event in events:
+            for sink in sinks:
+                if isinstance(event, Checkpoint | Finished):
+                    sink.flush()
+                sink.write(event)
 
 
 def digests(config: RunConfig[Any], state: State | None = None, keep: tuple[int, Path] | None = None) -> dict[int, str]:

@@ -48,7 +48,7 @@ def texts() -> list[Path]:
         "results": ("*.md",),
     }
     files = [path for name, kinds in folders.items() for kind in kinds for path in (ROOT / name).rglob(kind)]
-    files += [*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / ".ci/run"]
+    files += [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / ".ci/run"]
     return sorted(path for path in files if path.is_file() and path != THIS and path.suffix != ".pyc")
 
 

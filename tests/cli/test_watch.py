@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from small_runs import write_events
 
 from q2pi import cli
 from q2pi.algorithms.registry import default_config
-from q2pi.commands import runs as runs_verb
+from q2pi.commands import runs as runs_command
 from q2pi.config import RunConfig, to_table
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.recorder import record
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 CARTPOLE = resolve(EnvSpec("CartPole-v1"))
@@ -47,8 +47,7 @@ def events(last: int) -> Iterator[Event]:
 
 def run_of(path: Path, last: int, **changes: Any) -> RunFolder:
     run = RunFolder.create(path, config_of(**changes))
-    for _ in record(events(last), run):
-        pass
+    write_events(run, events(last))
     return run
 
 
@@ -59,7 +58,7 @@ def table(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
     return {Path(row["run"]).name: row for row in rows}
 
 
-def test_runs_tells_how_far_each_run_has_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_shows_how_far_each_run_has_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_of(tmp_path / "group" / "whole", 100, seed=5)
     run_of(tmp_path / "half", 80)
     run_of(tmp_path / "young", 60)
@@ -78,7 +77,7 @@ def test_runs_tells_how_far_each_run_has_come(tmp_path: Path, capsys: pytest.Cap
     assert rows["young"]["evaluation"] == ""
 
 
-def test_runs_tells_that_a_run_is_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_shows_that_a_run_is_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path / "half", 80)
     with run.locked():
         cli.main(["runs", str(tmp_path)])
@@ -103,7 +102,7 @@ def test_runs_draws_a_table_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_of(tmp_path / "whole", 100)
-    monkeypatch.setattr(runs_verb, "Console", lambda: Console(force_terminal=True, width=200))
+    monkeypatch.setattr(runs_command, "Console", lambda: Console(force_terminal=True, width=200))
     cli.main(["runs", str(tmp_path)])
     shown = capsys.readouterr().out
     assert "┏" in shown

@@ -31,12 +31,12 @@ def places(grid: Grid) -> dict[int, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("env_id", ["q2pi/FrozenLakeNoSlip-v1", "CliffWalking-v1"])
-def test_directions_are_those_in_which_the_world_moves(env_id: str) -> None:
-    grid, world = grid_of(EnvSpec(env_id)), gymnasium.make(env_id).unwrapped
+def test_directions_are_those_in_which_the_environment_moves(env_id: str) -> None:
+    grid, env = grid_of(EnvSpec(env_id)), gymnasium.make(env_id).unwrapped
     place, moves = places(grid), 0
     for state, (y, x) in place.items():
         for action, (down, right) in enumerate(grid.directions):
-            _, following, reward, _ = world.P[state][action][0]
+            _, following, reward, _ = env.P[state][action][0]
             target = (y + down, x + right)
             if following != state and following in place and reward > -100:
                 assert place[following] == target
@@ -46,11 +46,11 @@ def test_directions_are_those_in_which_the_world_moves(env_id: str) -> None:
 
 @pytest.mark.parametrize("env_id", ["q2pi/AliasedVacuumCells-v0", "q2pi/AliasedVacuumDiscrete-v0"])
 def test_the_corridor_is_drawn_as_it_is(env_id: str) -> None:
-    grid, world = grid_of(EnvSpec(env_id)), AliasedVacuum()
+    grid, env = grid_of(EnvSpec(env_id)), AliasedVacuum()
     assert grid.kind.tolist() == [[""] * 5, ["hazard", "wall", "goal", "wall", "hazard"]]
     for cell in range(5):
         for action, (down, right) in enumerate(grid.directions):
-            following, below, _ = world.move(cell, action)
+            following, below, _ = env.move(cell, action)
             if below or following != cell:
                 assert (0 + down, cell + right) == (int(below), following)
     rows = grid.row[0].tolist()
@@ -87,7 +87,7 @@ def test_the_picture_of_an_agent(tmp_path: Path) -> None:
     assert (imageio.imread(path) != empty).any()
 
 
-def test_a_world_that_is_no_grid_is_refused(tmp_path: Path) -> None:
+def test_an_environment_that_is_no_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--env-id Taxi-v3 is no grid of table rows"):
         table_picture(agent_on("Taxi-v3"), tmp_path / "taxi.png")
     with pytest.raises(UserError, match="needs an agent of q_learning"):

@@ -172,7 +172,7 @@ def test_episodes_are_chosen_by_name_or_by_rank(tmp_path: Path) -> None:
             choose(entries, which)
 
 
-def test_a_run_without_episodes_and_a_damaged_file_are_told_apart(tmp_path: Path) -> None:
+def test_a_run_without_episodes_and_a_damaged_file_are_distinguished(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", EnvSpec("CartPole-v1"))
     with pytest.raises(UserError, match="holds no episode yet"):
         record_video(run)
@@ -188,7 +188,7 @@ def test_only_mp4_is_written(tmp_path: Path) -> None:
         record_video(run, Path("film.gif"))
 
 
-def test_a_world_that_cannot_be_drawn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_cannot_be_drawn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
 
     class Dark(gymnasium.Env[Any, Any]):

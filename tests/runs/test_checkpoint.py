@@ -232,7 +232,7 @@ def test_digest_feels_names_and_missing_leaves() -> None:
     assert len({digest({"a": leaf}) for leaf in (LEAF, renamed, missing)} | {digest({"b": LEAF})}) == 4
 
 
-def test_digest_tells_a_scalar_from_a_vector_of_one() -> None:
+def test_digest_distinguishes_a_scalar_from_a_vector_of_one() -> None:
     assert digest({"x": torch.tensor(1.0)}) != digest({"x": torch.tensor([1.0])})
     assert digest({"x": np.array(1.0)}) != digest({"x": np.array([1.0])})
 

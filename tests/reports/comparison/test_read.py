@@ -67,7 +67,7 @@ def test_another_protocol_is_another_method(
     assert list(cells_of(*runs)["Pong"]) == [f"dqn, {name}" for name in names]
 
 
-def test_two_algorithms_with_two_budgets_are_told_apart_by_them(tmp_path: Path) -> None:
+def test_two_algorithms_with_two_budgets_are_distinguished_by_them(tmp_path: Path) -> None:
     runs = [
         finished_run(tmp_path / "a", 1.0),
         finished_run(tmp_path / "b", 2.0, algorithm="ppo", total_timesteps=800),
