@@ -106,7 +106,7 @@ def sb3_ppo(steps: int, threads: int) -> float:
 
     settings = {"n_steps": 128, "n_epochs": 4, "batch_size": 256, "learning_rate": 2.5e-4, "clip_range": 0.1}
     model = PPO("CnnPolicy", _sb3_games(threads, 8), **settings, vf_coef=0.5, ent_coef=0.01, seed=1, device="cpu")
-    # A rollout's last step is told before its update: one rollout later, one update has been timed for each.
+    # The callback sees a rollout's last step before its update, so a span of whole rollouts holds as many updates.
     return _sb3_watched(model, ROLLOUT, steps)
 
 

@@ -1,28 +1,25 @@
-"""Scores of the presets on small environments over several seeds, each an ordinary run evaluated on 100 new episodes.
+"""Scores of the presets on small environments over several seeds, beside published ones.
 
-    python benchmarks/classic.py [--only dqn/CartPole-v1 ...] [--seeds 5] [--workers 2] [--runs runs/classic]
+    q2pi sweep benchmarks/classic.toml --workers 2
+    python benchmarks/classic.py runs/classic [--out results/classic]
 
-Runs that are finished already are not trained again, those cut short are continued; scores of tasks that have no runs
-there stay as they are. Written: results/classic/scores.json and table.md.
+Each run is evaluated on 100 new episodes at the end of its budget. Scores of tasks that have no finished run in the
+folder stay as they are.
+Written: scores.json and table.md.
 """
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from finished_runs import finished_runs
 
-from q2pi.config import override
-from q2pi.evaluation.evaluate import mean_return
-from q2pi.runs.execute import execute, is_finished
-from q2pi.runs.folder import RunFolder
+from q2pi.runs.history import History, evaluation_policy
 from q2pi.statistics.scores import bootstrap_interval, mean
-from q2pi.training.events import Evaluated
-from q2pi.training.presets import configure
 
+COMMAND = "q2pi sweep benchmarks/classic.toml --workers 2 && python benchmarks/classic.py runs/classic"
 RESULTS = Path(__file__).parent.parent / "results" / "classic"
-EPISODES = 100
 TASKS = {
     "q_learning/Taxi-v3": "",
     "q_learning/q2pi/FrozenLakeNoSlip-v1": "",
@@ -39,39 +36,19 @@ TASKS = {
 """algorithm/environment -> published scores to stand beside ours."""
 
 
-def folder_of(root: Path, task: str, seed: int) -> Path:
-    """Return the run folder of one task and seed."""
-    return root / task.replace("/", "-") / str(seed)
-
-
-def train(root: Path, task: str, seed: int) -> None:
-    """Train one run on one thread, or what is left of it."""
-    folder = folder_of(root, task, seed)
-    config, _ = configure(*task.split("/", 1))
-    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES}
-    for event in execute(override(config, options), folder):
-        if isinstance(event, Evaluated):
-            print(f"{task} seed {seed}: mean {mean_return(event.evaluation.episodes):.2f}", flush=True)
-
-
-def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
+def summary(task: str, histories: list[History]) -> dict[str, object]:
     """Return the scores of one task: each seed's mean over its episodes, and their mean with its interval."""
-    reports, seconds = [], []
-    for seed in seeds:
-        run = RunFolder.open(folder_of(root, task, seed))
-        reports.append(json.loads(run.evaluation_file.read_text()))
-        seconds.append(run.rows("train")[-1]["wall_seconds"])
-    means = [report["statistics"]["mean"] for report in reports]
-    spreads = [report["statistics"]["mean_minus_std"] for report in reports]
+    statistics = [history.evaluations[history.total_timesteps] for history in histories]
+    means = [each["mean"] for each in statistics]
     return {
-        "agent_steps": reports[0]["step"],
-        "policy": reports[0]["protocol"]["policy"],
-        "episodes_per_seed": EPISODES,
+        "agent_steps": histories[0].total_timesteps,
+        "policy": evaluation_policy(histories[0].run),
+        "episodes_per_seed": statistics[0]["n"],
         "mean_by_seed": means,
         "mean": float(np.mean(means)),
         "interval_over_seeds": list(bootstrap_interval(np.array(means), mean)),
-        "lowest_mean_minus_std": min(spreads),
-        "minutes_per_seed": float(np.median(seconds)) / 60,
+        "lowest_mean_minus_std": min(each["mean_minus_std"] for each in statistics),
+        "minutes_per_seed": float(np.median([history.train[-1]["wall_seconds"] for history in histories])) / 60,
         "published": TASKS[task],
     }
 
@@ -79,7 +56,8 @@ def summarise(root: Path, task: str, seeds: list[int]) -> dict[str, object]:
 def table(scores: dict[str, dict]) -> str:
     """Return the scores as a Markdown table."""
     head = [
-        "Made by `python benchmarks/classic.py`. Means over 100 new episodes per seed; 95 % interval over seeds.",
+        f"Made by `{COMMAND}`.",
+        "Means over 100 new episodes per seed; 95 % interval over seeds.",
         "Minutes are wall-clock per seed on one thread, evaluation included, two runs in parallel.",
         "",
         "| algorithm, environment | steps | seeds | mean [interval] | each | lowest mean - std | minutes | published |",
@@ -90,37 +68,35 @@ def table(scores: dict[str, dict]) -> str:
         low, high = score["interval_over_seeds"]
         each = ", ".join(f"{value:.1f}" for value in score["mean_by_seed"])
         rows.append(
-            f"| {task.replace('/', ', ', 1)} | {score['agent_steps']:,} | {len(score['mean_by_seed'])} "
+            f"| {_label(task)} | {score['agent_steps']:,} | {len(score['mean_by_seed'])} "
             f"| {score['mean']:.1f} [{low:.1f}, {high:.1f}] | {each} | {score['lowest_mean_minus_std']:.1f} "
             f"| {score['minutes_per_seed']:.1f} | {score['published']} |"
         )
     return "\n".join(head + rows) + "\n"
 
 
+def _label(task: str) -> str:
+    """Return the name of a task's row; the preset of dqn is Double DQN."""
+    algorithm, env_id = task.split("/", 1)
+    return f"{'dqn (Double DQN)' if algorithm == 'dqn' else algorithm}, {env_id}"
+
+
 def main() -> None:
-    """Train what is missing, then write the scores of everything that is there."""
+    """Read the runs and write the scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", choices=sorted(TASKS), default=sorted(TASKS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runs", type=Path, default=Path("runs/classic"))
+    parser.add_argument("runs", type=Path, help="folder of the sweep's runs")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    seeds = list(range(1, options.seeds + 1))
-    with ProcessPoolExecutor(options.workers) as pool:
-        jobs = [pool.submit(train, options.runs, task, seed) for task in options.only for seed in seeds]
-        for job in jobs:
-            job.result()
-    file = RESULTS / "scores.json"
+    by_task: dict[str, list[History]] = {}
+    for history in finished_runs(options.runs):
+        by_task.setdefault(f"{history.algorithm}/{history.env_id}", []).append(history)
+    file = options.out / "scores.json"
     known = json.loads(file.read_text()) if file.exists() else {}
-    known |= {
-        task: summarise(options.runs, task, seeds)
-        for task in TASKS
-        if all(is_finished(folder_of(options.runs, task, seed)) for seed in seeds)
-    }
+    known |= {task: summary(task, by_task[task]) for task in TASKS if task in by_task}
     scores = {task: known[task] for task in TASKS if task in known}
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(scores, indent=1) + "\n")
-    (RESULTS / "table.md").write_text(table(scores))
+    (options.out / "table.md").write_text(table(scores))
     print(table(scores))
 
 

@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "laptop"
 GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
-JUDGED_E = 0.01
+EVAL_EPSILON = 0.01
 """Exploration rate of both during evaluation."""
 PEER_SPEED = 85
 """Agent steps per second that Stable-Baselines3's DQN is expected to make on one core."""
@@ -39,7 +39,7 @@ def q2pi(game: str, seed: int, folder: Path) -> dict[str, Any]:
     from q2pi.training.presets import configure
 
     config, _ = configure("pqn_laptop", game)
-    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "eval_epsilon": JUDGED_E}
+    options = {"seed": seed, "threads": 1, "evaluation_episodes": EPISODES, "eval_epsilon": EVAL_EPSILON}
     execute(resolve(override(config, options)), folder)
     run = RunFolder.open(folder)
     rows, episodes = run.rows("train"), run.rows("episode")
@@ -84,7 +84,7 @@ def sb3(game: str, seed: int, minutes: float) -> dict[str, Any]:
     model = DQN("CnnPolicy", games, **settings, **exploration, **replay, seed=seed, device="cpu")
     model.learn(int(60 * minutes * PEER_SPEED), callback=Watch())
     spent = (time.perf_counter() - begun) / 60
-    model.exploration_rate = JUDGED_E
+    model.exploration_rate = EVAL_EPSILON
     whole = {"terminal_on_life_loss": False, "clip_reward": False}
     eval_env = VecFrameStack(make_atari_env(env_id, n_envs=1, seed=1_000 + seed, wrapper_kwargs=whole), n_stack=4)
     scores, _ = evaluate_policy(model, eval_env, EPISODES, deterministic=False, return_episode_rewards=True)

@@ -1,72 +1,59 @@
-"""What a baseline and more episodes per update buy REINFORCE: episodes until CartPole-v1 is nearly solved.
+"""What a baseline and more episodes per update gain REINFORCE: episodes until CartPole-v1 is nearly solved.
 
-    python benchmarks/reinforce.py [--seeds 5] [--steps 150000] [--workers 2] [--runs runs/reinforce]
+    q2pi sweep benchmarks/reinforce.toml --workers 2
+    python benchmarks/reinforce.py runs/reinforce [--out results/reinforce]
 
-A run ends when the mean return of its newest 20 training episodes reaches 400, or with its budget. One thing is changed
-at a time from the preset (returns to go, a learned value as the baseline, 8 episodes per update, Adam 3e-3).
-Written: results/reinforce/episodes_needed.json, .png and table.md.
+Every run trains its whole budget. Counted are the episodes until the newest 20 training episodes have a mean return of
+400. The preset has returns to go, a learned value as the baseline, 8 episodes per update and Adam 3e-3; one option is
+changed at a time.
+Written: episodes_needed.json, episodes_needed.png and table.md.
 """
 
 import argparse
 import json
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from finished_runs import finished_runs, seeds_of
 
-from q2pi.config import override
 from q2pi.reports.style import COLOURS
-from q2pi.runs.execute import execute, is_finished
-from q2pi.runs.folder import RunFolder
-from q2pi.training.events import EpisodeEnded
-from q2pi.training.presets import configure
+from q2pi.runs.history import History
 
 RESULTS = Path(__file__).parent.parent / "results" / "reinforce"
-GOAL, NEWEST = 400.0, 20
-WEIGHTS: dict[str, dict[str, Any]] = {
-    "whole return, no baseline": {"return_kind": "whole", "baseline": "none"},
-    "to go, no baseline": {"baseline": "none"},
-    "to go, batch mean": {"baseline": "batch_mean"},
-    "to go, learned value": {},
+COMMAND = "q2pi sweep benchmarks/reinforce.toml && python benchmarks/reinforce.py runs/reinforce"
+NEARLY_SOLVED, NEWEST = 400.0, 20
+WEIGHTS = {
+    "whole return, no baseline": "reinforce-baseline=none-return_kind=whole",
+    "to go, no baseline": "reinforce-baseline=none-return_kind=to_go",
+    "to go, batch mean": "reinforce-baseline=batch_mean",
+    "to go, learned value": "reinforce-baseline=value",
 }
-EPISODES: dict[str, dict[str, Any]] = {f"{count} per update": {"episodes_per_update": count} for count in (1, 4, 8, 32)}
-EPISODES["8 per update"] = {}
-SETTINGS = {("weights", name): options for name, options in WEIGHTS.items()}
-SETTINGS |= {("episodes", name): options for name, options in EPISODES.items() if options}
-SAME = {("episodes", "8 per update"): ("weights", "to go, learned value")}
-"""The preset itself stands in both comparisons; it is trained once."""
+EPISODES = {f"{count} per update": f"reinforce-episodes_per_update={count}" for count in (1, 4, 8, 32)}
+EPISODES["8 per update"] = WEIGHTS["to go, learned value"]
+"""Setting -> the sweep's folder of its runs. The preset itself is in both comparisons; the sweep trains it once."""
 
 
-def needed(folder: Path) -> tuple[int, int] | None:
-    """Return (episodes, agent steps) at which the newest episodes first reached `GOAL`; None if they did not."""
-    newest: deque[float] = deque(maxlen=NEWEST)
-    for count, row in enumerate(RunFolder(folder).rows("episode"), start=1):
-        newest.append(row["return"])
-        if len(newest) == NEWEST and np.mean(newest) >= GOAL:
-            return count, row["step"]
-    return None
+def needed(history: History) -> tuple[int, int] | tuple[None, None]:
+    """Return (episodes, agent steps) at which the newest episodes first reached `NEARLY_SOLVED`, or two None."""
+    if len(history.returns) < NEWEST:
+        return None, None
+    means = np.convolve(history.returns, np.ones(NEWEST) / NEWEST, "valid")
+    reached = np.flatnonzero(means >= NEARLY_SOLVED)
+    if not len(reached):
+        return None, None
+    last = int(reached[0]) + NEWEST - 1
+    return last + 1, int(history.steps[last])
 
 
-def train(options: dict[str, Any], seed: int, steps: int, folder: Path) -> None:
-    """Train one run until it reaches `GOAL` or its budget."""
-    if needed(folder) is not None or is_finished(folder):
-        return
-    config, _ = configure("reinforce", "CartPole-v1", "classic")
-    own = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
-    newest = deque((row["return"] for row in RunFolder(folder).rows("episode")), maxlen=NEWEST)
-    for event in execute(
-        override(config, own | options), folder, lambda: len(newest) == NEWEST and float(np.mean(newest)) >= GOAL
-    ):
-        if isinstance(event, EpisodeEnded):
-            newest.append(event.episode.episode_return)
-    print(f"{folder.parent.name} seed {seed}: {needed(folder)}", flush=True)
-
-
-def folder_of(root: Path, key: tuple[str, str], seed: int) -> Path:
-    """Return the run folder of one setting and seed."""
-    return root / SAME.get(key, key)[1].replace(", ", "-").replace(" ", "_") / str(seed)
+def summary(histories: list[History]) -> dict[str, Any]:
+    """Return what each seed of one setting needed, and the most episodes that any of them played."""
+    found = [needed(history) for history in histories]
+    return {
+        "episodes": [episodes for episodes, _ in found],
+        "agent_steps": [steps for _, steps in found],
+        "most_episodes": max(len(history.returns) for history in histories),
+    }
 
 
 def draw(report: dict, path: Path) -> None:
@@ -95,7 +82,7 @@ def draw(report: dict, path: Path) -> None:
         axes.set_yscale("log")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel(f"episodes until {NEWEST} newest average {GOAL:.0f}")
+    figure.axes[0].set_ylabel(f"episodes until {NEWEST} newest average {NEARLY_SOLVED:.0f}")
     figure.supxlabel(
         "a dot is a seed, a line their median, a triangle a seed that its budget did not bring there", fontsize=9
     )
@@ -105,9 +92,10 @@ def draw(report: dict, path: Path) -> None:
 def table(report: dict) -> str:
     """Return the report as a Markdown table."""
     head = [
-        f"Made by `{report['command']}`: CartPole-v1, {report['seeds']} seeds, "
-        f"at most {report['budget']:,} agent steps each.",
-        f"Episodes until the newest {NEWEST} have a mean return of {GOAL:.0f}; a dash if the budget was not enough.",
+        f"Made by `{report['command']}`.",
+        f"CartPole-v1, {seeds_of(report['seeds'])}, {report['budget']:,} agent steps each.",
+        f"Episodes until the newest {NEWEST} have a mean return of {NEARLY_SOLVED:.0f}; a dash if the budget did not "
+        "suffice.",
         "",
         "| setting | episodes, each seed | median | agent steps, median |",
         "|---|---|---|---|",
@@ -123,42 +111,28 @@ def table(report: dict) -> str:
 
 
 def main() -> None:
-    """Train what is missing, then count."""
+    """Count, draw and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=150_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runs", type=Path, default=Path("runs/reinforce"))
+    parser.add_argument("runs", type=Path, help="folder of the sweep's runs")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    seeds = range(1, options.seeds + 1)
-    with ProcessPoolExecutor(options.workers) as pool:
-        jobs = [
-            pool.submit(train, settings, seed, options.steps, folder_of(options.runs, key, seed))
-            for key, settings in SETTINGS.items()
-            for seed in seeds
-        ]
-        for job in jobs:
-            job.result()
-    report: dict[str, Any] = {
-        "command": f"python benchmarks/reinforce.py --seeds {options.seeds} --steps {options.steps}",
-        "seeds": options.seeds,
-        "budget": options.steps,
-        "settings": {},
+    folders: dict[str, list[History]] = {}
+    for history in finished_runs(options.runs):
+        folders.setdefault(history.run.path.parent.name, []).append(history)
+    settings = {
+        group: {name: summary(folders[folder]) for name, folder in names.items() if folder in folders}
+        for group, names in (("weights", WEIGHTS), ("episodes", EPISODES))
     }
-    for group, names in (("weights", WEIGHTS), ("episodes", EPISODES)):
-        report["settings"][group] = {}
-        for name in names:
-            folders = [folder_of(options.runs, (group, name), seed) for seed in seeds]
-            found = [needed(folder) or (None, None) for folder in folders]
-            report["settings"][group][name] = {
-                "episodes": [episodes for episodes, _ in found],
-                "agent_steps": [steps for _, steps in found],
-                "most_episodes": max(len(RunFolder(folder).rows("episode")) for folder in folders),
-            }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "episodes_needed.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "table.md").write_text(table(report))
-    draw(report, RESULTS / "episodes_needed.png")
+    report: dict[str, Any] = {
+        "command": COMMAND,
+        "seeds": max(map(len, folders.values())),
+        "budget": max(history.total_timesteps for several in folders.values() for history in several),
+        "settings": settings,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "episodes_needed.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.out / "table.md").write_text(table(report))
+    draw(report, options.out / "episodes_needed.png")
     print(table(report))
 
 

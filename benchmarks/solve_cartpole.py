@@ -21,7 +21,7 @@ from typing import Any
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 SOLVED, EPISODES, EVERY = 475, 20, 1_000
 Solution = tuple[int, float] | None
-"""Agent steps and seconds of training, or None where the budget was not enough."""
+"""Agent steps and seconds of training, or None if the budget did not suffice."""
 
 
 def q2pi(seed: int, algorithm: str, preset: str) -> Solution:
@@ -96,7 +96,7 @@ def sb3_ppo(seed: int) -> Solution:
 CANDIDATES: dict[str, Callable[[int], Solution]] = {
     "Stable-Baselines3 DQN, RL Zoo": sb3_dqn,
     "Stable-Baselines3 PPO, RL Zoo": sb3_ppo,
-    "q2pi DQN, CartPole-v1-short": partial(q2pi, algorithm="dqn", preset="CartPole-v1-short"),
+    "q2pi Double DQN, CartPole-v1-short": partial(q2pi, algorithm="dqn", preset="CartPole-v1-short"),
     "q2pi PPO, CartPole-v1 (the RL Zoo's settings)": partial(q2pi, algorithm="ppo", preset="CartPole-v1"),
     "q2pi PQN, CartPole-v1": partial(q2pi, algorithm="pqn", preset="CartPole-v1"),
 }

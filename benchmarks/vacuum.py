@@ -1,86 +1,77 @@
-"""Why a stochastic policy: DQN and REINFORCE in the aliased corridor, beside what is possible there at most.
+"""Why a stochastic policy: Double DQN and REINFORCE in the aliased corridor, beside the exact optimum of each kind.
 
-    python benchmarks/vacuum.py [--seeds 10] [--steps 30000] [--workers 2] [--runs runs/vacuum]
+    q2pi sweep benchmarks/vacuum.toml --workers 2
+    python benchmarks/vacuum.py runs/vacuum [--out results/vacuum]
 
-DQN is evaluated twice, greedily and epsilon-greedily at the best rate; REINFORCE as it is trained, drawing its
-actions. The outcome of each learned policy is computed from its probabilities, with the environment as a matrix and
-the time limit of 100 steps, so there is no noise of evaluation; the spread is that of seeds.
-Finished runs are not trained again. Written: results/vacuum/comparison.json, comparison.png and table.md.
+Double DQN counts twice, greedy and epsilon-greedy at the best rate; REINFORCE as it is trained, with sampled actions.
+The outcome of each learned policy is computed from its probabilities, with the environment as a matrix and the time
+limit of 100 steps, so it has no evaluation noise; the spread is over seeds.
+Written: comparison.json, comparison.png and table.md.
 """
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from finished_runs import finished_runs
 from numpy.typing import NDArray
 
-from q2pi.api import load
-from q2pi.config import override
 from q2pi.envs.aliased_vacuum import EAST, SOUTH, AliasedVacuum
 from q2pi.envs.registration import ALIASED_VACUUM_TIME_LIMIT
 from q2pi.equations import exact
 from q2pi.reports.style import COLOURS
-from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.load import load_agent
 from q2pi.statistics.scores import bootstrap_interval, mean
-from q2pi.training.presets import configure
 
 RESULTS = Path(__file__).parent.parent / "results" / "vacuum"
+COMMAND = "q2pi sweep benchmarks/vacuum.toml && python benchmarks/vacuum.py runs/vacuum"
 ENV_ID, GAMMA = "q2pi/AliasedVacuum-v0", 0.99
-METHODS = ("DQN, greedy", "DQN, epsilon-greedy", "REINFORCE")
+METHODS = ("Double DQN, greedy", "Double DQN, epsilon-greedy", "REINFORCE")
 Array = NDArray[np.float64]
 
 
-def train(algorithm: str, seed: int, steps: int, folder: Path) -> None:
-    """Train one run, or what is left of it."""
-    config, _ = configure(algorithm, ENV_ID)
-    options = {"total_timesteps": steps, "seed": seed, "threads": 1, "evaluation_episodes": 0}
-    for _ in execute(override(config, options), folder):
-        pass
-    print(f"{algorithm} seed {seed}: trained", flush=True)
-
-
-def outcome(world: AliasedVacuum, pi: Array) -> dict[str, float]:
+def outcome(env: AliasedVacuum, pi: Array) -> dict[str, float]:
     """Return what a policy over cells [length, 4] does within the time limit, from the distribution over cells.
 
     dust, hamster: probability of ending there. steps: expected length of an episode. stuck: probability of neither.
     """
-    transition = np.einsum("sa,sat->st", pi, world.mdp(GAMMA)[0].transition)
-    alive, dust, hamster, steps = world.mdp(GAMMA)[0].start, 0.0, 0.0, 0.0
-    ends = [cell for cell in range(world.length) if not world.walls[cell, SOUTH] and cell != world.dust]
+    transition = np.einsum("sa,sat->st", pi, env.mdp(GAMMA)[0].transition)
+    alive, dust, hamster, steps = env.mdp(GAMMA)[0].start, 0.0, 0.0, 0.0
+    ends = [cell for cell in range(env.length) if not env.walls[cell, SOUTH] and cell != env.dust]
     for _ in range(ALIASED_VACUUM_TIME_LIMIT):
         steps += float(alive.sum())
-        dust += float(alive[world.dust] * pi[world.dust, SOUTH])
+        dust += float(alive[env.dust] * pi[env.dust, SOUTH])
         hamster += float((alive[ends] * pi[ends, SOUTH]).sum())
         alive = alive @ transition
     return {"dust": dust, "hamster": hamster, "stuck": float(alive.sum()), "steps": steps}
 
 
-def judged(world: AliasedVacuum, pi: Array) -> dict[str, float]:
+def evaluated(env: AliasedVacuum, pi: Array) -> dict[str, float]:
     """Return the outcome of a policy over cells, its discounted return, and its probability of east where aliased."""
-    value = exact.expected_return(world.mdp(GAMMA)[0], pi)
-    east = float(pi[world.aliased[0], EAST])
-    return outcome(world, pi) | {"return": value, "east": east}
+    value = exact.expected_return(env.mdp(GAMMA)[0], pi)
+    east = float(pi[env.aliased[0], EAST])
+    return outcome(env, pi) | {"return": value, "east": east}
 
 
-def learned(folder: Path, world: AliasedVacuum, epsilon: float) -> dict[str, Array]:
+def learned(run: RunFolder, env: AliasedVacuum, epsilon: float) -> dict[str, Array]:
     """Return the policies over cells [length, 4] that a run has learned, by method."""
-    agent = load(folder)
-    seen = torch.from_numpy(world.walls[: world.length].astype(np.float32))
+    agent, _, _, _ = load_agent(run)
+    seen = torch.from_numpy(env.walls[: env.length].astype(np.float32))
     with torch.inference_mode():
-        if "main" in agent.networks():
-            greedy = np.eye(4)[agent.networks()["main"](seen).argmax(dim=1).numpy()]
+        if "online" in agent.networks():
+            greedy = np.eye(4)[agent.networks()["online"](seen).argmax(dim=1).numpy()]
             return {METHODS[0]: greedy, METHODS[1]: (1 - epsilon) * greedy + epsilon / 4}
         policy = agent.networks()["policy"](seen)
         columns = [policy.log_prob(torch.full((len(seen),), action)).exp() for action in range(4)]
         return {METHODS[2]: torch.stack(columns, dim=1).double().numpy()}
 
 
-def optima(world: AliasedVacuum) -> dict[str, dict[str, float]]:
+def optima(env: AliasedVacuum) -> dict[str, dict[str, float]]:
     """Return the best that each kind of policy can do."""
-    mdp, observation = world.mdp(GAMMA)
+    mdp, observation = env.mdp(GAMMA)
     epsilon, _, _ = exact.best_epsilon_greedy(mdp, observation)
     policies = {
         METHODS[0]: exact.best_memoryless_deterministic(mdp, observation)[0],
@@ -89,14 +80,14 @@ def optima(world: AliasedVacuum) -> dict[str, dict[str, float]]:
     }
     over_cells = {name: exact.policy_over_states(pi, observation) for name, pi in policies.items()}
     over_cells[METHODS[1]] = (1 - epsilon) * over_cells[METHODS[1]] + epsilon / 4
-    return {name: judged(world, pi) for name, pi in over_cells.items()}
+    return {name: evaluated(env, pi) for name, pi in over_cells.items()}
 
 
 def table(report: dict) -> str:
     """Return the report as a Markdown table."""
     head = [
-        f"Made by `{report['command']}`: {report['seeds']} seeds, {report['agent_steps']:,} agent steps each; "
-        f"epsilon {report['epsilon']:.2f}.",
+        f"Made by `{report['command']}`.",
+        f"{report['seeds']} seeds, {report['agent_steps']:,} agent steps each; epsilon {report['epsilon']:.2f}.",
         "Mean over seeds with its 95 % interval; in parentheses the best possible of that kind.",
         "",
         "| policy | reaches the dust | touches a hamster | oscillates | steps | discounted return | P(east), aliased |",
@@ -114,14 +105,14 @@ def table(report: dict) -> str:
     return "\n".join(head + rows) + "\n"
 
 
-def draw(report: dict, world: AliasedVacuum, path: Path) -> None:
+def draw(report: dict, env: AliasedVacuum, path: Path) -> None:
     """Draw the corridor, and each seed's policies as dots beside the best of their kind."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     rows = figure.subfigures(2, 1, height_ratios=(1, 1.6))
     corridor = rows[0].subplots()
-    corridor.imshow(world.render())
+    corridor.imshow(env.render())
     corridor.set_axis_off()
     corridor.set_title("the two tinted cells look the same: the dust is east of one and west of the other", fontsize=10)
     panels = {
@@ -144,41 +135,31 @@ def draw(report: dict, world: AliasedVacuum, path: Path) -> None:
 
 
 def main() -> None:
-    """Train what is missing, compute what was learned, and write it beside what is possible."""
+    """Compute what was learned, and write it beside what is possible."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=30_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runs", type=Path, default=Path("runs/vacuum"))
+    parser.add_argument("runs", type=Path, help="folder of the sweep's runs")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    folders = {
-        (algorithm, seed): options.runs / f"{algorithm}-{seed}"
-        for seed in range(1, options.seeds + 1)
-        for algorithm in ("dqn", "reinforce")
-    }
-    with ProcessPoolExecutor(options.workers) as pool:
-        jobs = [pool.submit(train, *key, options.steps, folder) for key, folder in folders.items()]
-        for job in jobs:
-            job.result()
-    world = AliasedVacuum(render_mode="rgb_array")
-    epsilon = exact.best_epsilon_greedy(*world.mdp(GAMMA))[0]
+    histories = finished_runs(options.runs)
+    env = AliasedVacuum(render_mode="rgb_array")
+    epsilon = exact.best_epsilon_greedy(*env.mdp(GAMMA))[0]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
-    for folder in folders.values():
-        for name, pi in learned(folder, world, epsilon).items():
-            found[name].append(judged(world, pi))
+    for history in histories:
+        for name, pi in learned(history.run, env, epsilon).items():
+            found[name].append(evaluated(env, pi))
     report = {
-        "command": f"python benchmarks/vacuum.py --seeds {options.seeds} --steps {options.steps}",
-        "world": f"{ENV_ID}, 5 cells, gamma {GAMMA}, cut at {ALIASED_VACUUM_TIME_LIMIT} steps",
-        "seeds": options.seeds,
-        "agent_steps": options.steps,
+        "command": COMMAND,
+        "environment": f"{ENV_ID}, 5 cells, gamma {GAMMA}, truncated at {ALIASED_VACUUM_TIME_LIMIT} steps",
+        "seeds": min(map(len, found.values())),
+        "agent_steps": max(history.total_timesteps for history in histories),
         "epsilon": epsilon,
         "learned": found,
-        "optimum": optima(world),
+        "optimum": optima(env),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "table.md").write_text(table(report))
-    draw(report, world, RESULTS / "comparison.png")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.out / "table.md").write_text(table(report))
+    draw(report, env, options.out / "comparison.png")
     print(table(report))
 
 

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from small_runs import CARTPOLE
 
 from q2pi import cli
+from q2pi.commands.sweep import run
+from q2pi.parallel.executor import Job, JobStatus, Stop, never
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
@@ -66,6 +70,25 @@ def test_a_sweep_is_listed_done_skipped_and_reported(tmp_path: Path, capfd: pyte
     report = json.loads(capfd.readouterr().out)
     assert report["environments"]["CartPole-v1"]["methods"]["dqn"]["seeds"] == [1, 2]
     assert json.loads((out / "report.json").read_text()) == report
+
+
+class InThisProcess:
+    """The smallest executor: one job after the other, in this process."""
+
+    def run(self, jobs: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
+        for job in jobs:
+            module, _, name = job.task.partition(":")
+            yield JobStatus(job, "running")
+            last = getattr(import_module(module), name)(job.arguments, lambda message: None, stop)
+            yield JobStatus(job, "stopped" if last.get("stopped") else "finished", last)
+
+
+def test_any_executor_can_run_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "small.toml", 2)
+    sweep = read_sweep(file, tmp_path / "runs")
+    assert run(sweep, tmp_path / "runs", InThisProcess(), never) == 0
+    assert sweep.unfinished() == []
+    assert "done 2 of 2, failed 0" in capsys.readouterr().out
 
 
 def test_a_run_that_diverges_is_named_and_the_status_is_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

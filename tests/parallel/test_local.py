@@ -17,11 +17,6 @@ from q2pi.parallel.executor import Job, JobStatus
 from q2pi.parallel.local import LocalProcesses
 
 
-@pytest.fixture(autouse=True)
-def tasks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-
-
 def job(task: str, folder: Path, name: str = "", **options: Any) -> Job:
     return Job(name or task, f"tasks:{task}", {"folder": str(folder)}, **options)
 
@@ -151,6 +146,7 @@ def test_a_signal_to_the_worker_asks_it_to_save(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("task", "on_stop"), [("wait", "save"), ("wait_forever", "kill")])
 def test_workers_do_not_outlive_a_killed_parent(task: str, on_stop: Literal["save", "kill"], tmp_path: Path) -> None:
     code = (
+        f"import sys; sys.path.append({str(Path(__file__).parent)!r})\n"
         "from q2pi.parallel.executor import Job; from q2pi.parallel.local import LocalProcesses\n"
         f"job = Job('one', 'tasks:{task}', {{'folder': {str(tmp_path)!r}}}, on_stop={on_stop!r})\n"
         "list(LocalProcesses(2).run([job, job]))\n"

@@ -34,7 +34,7 @@ Kill = tuple[str, int]
 
 def resume(path: Path) -> int:
     """Train the rest of the run in folder `path` as the commands do; return the exit status."""
-    config = resolve(RunFolder.open(path).config())
+    config = resolve(read_config(RunFolder.open(path)))
     with TerminalRun(config, path, Console()) as terminal:
         execute.execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
     return terminal.status

@@ -9,6 +9,7 @@ from small_runs import cartpole
 from q2pi.config import ResolvedConfig, resolve
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
+from q2pi.runs import manifest
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute, is_finished
 from q2pi.runs.folder import RunFolder
@@ -65,7 +66,7 @@ def test_a_run_cut_short_goes_on_to_the_same_end_and_is_then_skipped(tmp_path: P
 def test_a_folder_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the sink fails"):
         execute(small(), tmp_path / "run", sinks=[Steps(fails_at=Started)])
-    assert steps(RunFolder(tmp_path / "run").checkpoints) == []
+    assert manifest.steps(RunFolder(tmp_path / "run").checkpoints) == []
     assert isinstance(execute(small(), tmp_path / "run"), Finished)
 
 

@@ -1,8 +1,9 @@
-"""Run folders: what `record` writes, what a resumed run cuts off, and who may write."""
+"""Run folders: what the sinks write, what a resumed run cuts off, and who may write."""
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs import manifest
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import read_config
-from q2pi.runs.recorder import record
+from q2pi.runs.recorder import Recorder
+from q2pi.runs.sinks import Sink, TensorBoard
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress, Started
 
 
@@ -32,9 +34,19 @@ def saved(step: int) -> Event:
     return Checkpoint(step, {"step": step})
 
 
-def write(run: RunFolder, events: Iterable[Event]) -> None:
-    for _ in record(iter(list(events)), run):
-        pass
+def write(run: RunFolder, events: Sequence[Event], seconds_before: float = 0.0) -> None:
+    """Give events to the folder's sinks as `execute` does."""
+    run.tensorboard.mkdir(exist_ok=True)
+    step = events[0].step
+    with run.locked(), ExitStack() as resources:
+        sinks: list[Sink] = [TensorBoard(run.tensorboard, step), Recorder(run, step, seconds_before)]
+        for sink in sinks:
+            resources.callback(sink.close)
+        for event in events:
+            for sink in sinks:
+                if isinstance(event, Checkpoint | Finished):
+                    sink.flush()
+                sink.write(event)
 
 
 @pytest.fixture
@@ -158,17 +170,13 @@ def test_a_run_without_metrics_has_no_rows(run: RunFolder) -> None:
 
 
 def test_a_second_process_is_kept_out(run: RunFolder) -> None:
-    first = record(iter([started(), Finished(4, {})]), run)
-    next(first)
-    with pytest.raises(UserError, match="is in use"):
-        next(record(iter([started()]), run))
-    first.close()
+    with run.locked(), pytest.raises(UserError, match="is in use"):
+        write(run, [started()])
     write(run, [started()])
 
 
 def test_time_before_a_resume_counts(run: RunFolder) -> None:
-    for _ in record(iter([started(), saved(4)]), run, seconds_before=100.0):
-        pass
+    write(run, [started(), saved(4)], seconds_before=100.0)
     assert 100 <= manifest.notes(run.checkpoints, 4)["seconds"] < 160
 
 

@@ -85,6 +85,63 @@ def test_names_stay_when_the_file_grows(tmp_path: Path) -> None:
     assert set(before) < set(names(after))
 
 
+PARTS = """
+algorithms = ["dqn"]
+seeds = 2
+[options]
+total_timesteps = 5_000
+gamma = 0.9
+[[runs]]
+env_ids = ["CartPole-v1"]
+grid.hidden = [[8]]
+[[runs]]
+algorithms = ["ppo", "a2c"]
+env_ids = ["Pendulum-v1"]
+options.gamma = 0.5
+algorithm.ppo.num_steps = [16, 32]
+"""
+
+
+def test_parts_pair_algorithms_with_environments_of_their_own(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, PARTS)
+    of_one_seed = [
+        "CartPole-v1/dqn-hidden=8",
+        *("Pendulum-v1/ppo-num_steps=16", "Pendulum-v1/ppo-num_steps=32", "Pendulum-v1/a2c"),
+    ]
+    assert names(sweep) == [f"{name}/seed-{seed}" for seed in (1, 2) for name in of_one_seed], "seed by seed"
+    assert [run.config.hyper.gamma for run in sweep.runs[:4]] == [0.9, 0.5, 0.5, 0.5], "a part overrides the file"
+    assert {run.config.total_timesteps for run in sweep.runs} == {5_000}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[options]", "[grid]\ngamma = [1.0]\n[options]", "grid belongs in each [[runs]] that it is for: [runs.grid]"),
+        ('env_ids = ["CartPole-v1"]', "", "[[runs]] 1: env_ids is missing"),
+        ('env_ids = ["CartPole-v1"]', 'env_ids = ["CartPole-v1"]\nseeds = 3', "[[runs]] 1: unknown key 'seeds'"),
+        ("options.gamma = 0.5", "options.gama = 0.5", "[[runs]] 2: ppo on Pendulum-v1: unknown option 'gama'"),
+        ("options.gamma = 0.5", "grid.gamma = [0.5]", "[[runs]] 2: gamma is in both [options] and [grid]"),
+        ("algorithm.ppo", "algorithm.dqn", "[[runs]] 2: [algorithm.dqn]: dqn is not among algorithms"),
+    ],
+)
+def test_a_mistake_in_a_part_is_named_with_its_place(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in PARTS
+    with pytest.raises(UserError) as caught:
+        sweep_of(tmp_path, PARTS.replace(old, new, 1))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_are_no_parts_or_the_same(tmp_path: Path) -> None:
+    part = '[[runs]]\nalgorithms = ["dqn"]\nenv_ids = ["CartPole-v1"]\n'
+    with pytest.raises(UserError, match="CartPole-v1/dqn/seed-1 is listed twice"):
+        sweep_of(tmp_path, "seeds = 1\n" + 2 * part)
+    with pytest.raises(UserError, match=r"runs = \[\]: it must be a list of tables, \[\[runs\]\]"):
+        sweep_of(tmp_path, "seeds = 1\nruns = []")
+    with pytest.raises(UserError, match=r"runs = \{'env_ids'.*: it must be a list of tables, \[\[runs\]\]"):
+        sweep_of(tmp_path, 'seeds = 1\n[runs]\nenv_ids = ["CartPole-v1"]')
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

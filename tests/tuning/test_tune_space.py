@@ -148,7 +148,7 @@ def test_a_plan_survives_its_file_and_every_change_is_seen(tmp_path: Path) -> No
             check_same(folder, folder.read(), changed)
 
 
-def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
+def test_a_damaged_plan_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text("name = 5")
     with pytest.raises(UserError, match="is damaged"):
         StudyFolder(tmp_path).read()

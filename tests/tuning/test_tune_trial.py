@@ -13,6 +13,8 @@ from small_studies import SPACE, begun, plan
 from q2pi.algorithms.common.search_space import Float, PowerOfTwo, Space
 from q2pi.config import RunConfig, to_table
 from q2pi.errors import UserError
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.manifest import steps
 from q2pi.runs.sinks import Sink
 from q2pi.training.events import Diverged, Evaluated, Finished, Interrupted, Started
 from q2pi.tuning import trial as trials
@@ -112,6 +114,20 @@ def test_a_bad_trial_is_pruned_within_a_seed_and_across_seeds(tmp_path: Path, mo
     assert ("0008/seed-1", 300) in seen
     assert ("0008/seed-2", 100) in seen
     assert ("0008/seed-2", 200) not in seen
+
+
+def test_pruning_ends_the_run_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan()
+    folder, study = begun(tmp_path / "study", made)
+    monkeypatch.setattr(trials, "_should_prune", lambda plan, claimed, result, count: count == 2)
+    claimed = claim(folder, made, study, 1)
+    assert claimed is not None
+    evaluated: list[int] = []
+    assert work_on(folder, made, study, claimed, never, evaluated.append) == Outcome("pruned")
+    assert evaluated == [100, 200]
+    saved = steps(RunFolder(folder.trial(0) / "seed-1").checkpoints)
+    assert 200 <= max(saved) < 300
+    assert not (folder.trial(0) / "seed-2").exists()
 
 
 def test_without_a_pruner_all_are_measured_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +256,7 @@ def test_a_death_in_the_middle_of_drawing_leaves_a_trial_that_is_drawn_to_the_en
     assert Trial(study, half._trial_id).user_attrs["config"] == to_table(claimed.config)
 
 
-def test_an_end_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that slept through its trial's end by another hand changes nothing."""
     scored(lambda config, step: 1.0, monkeypatch)
     folder, study = begun(tmp_path / "study", plan())
@@ -268,7 +284,7 @@ def test_every_sampler_searches(sampler: Any, tmp_path: Path, monkeypatch: pytes
     assert "optimizer" not in journal, "no pickled state is kept"
 
 
-def test_cma_es_draws_from_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cma_es_draws_near_its_best_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its later generations lie closer to the best; drawn at random they would not."""
     scored(lambda config, step: -abs(config.hyper.gamma - 0.985), monkeypatch)
 

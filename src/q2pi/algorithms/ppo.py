@@ -24,7 +24,6 @@ per rollout, see `a2c`; an option squashes actions by tanh; `target_kl` stops be
 recurrent network, no MultiDiscrete actions, no state-dependent exploration.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -36,15 +35,15 @@ from torch import Tensor
 from q2pi.algorithms import a2c
 from q2pi.algorithms.base import AgentSpec
 from q2pi.algorithms.common import search_space as space
+from q2pi.algorithms.common.minibatches import MinibatchConfig
 from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig
 from q2pi.equations import losses
-from q2pi.errors import UserError
 from q2pi.types import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(a2c.Config):
+class Config(MinibatchConfig, a2c.Config):
     """Hyperparameters, in addition to those of A2C; the defaults are Huang et al.'s for Atari."""
 
     learning_rate: float = 2.5e-4
@@ -70,7 +69,7 @@ class Config(a2c.Config):
     normalize_advantages: bool = True
     """Normalisation of the advantages of a minibatch to mean 0 and standard deviation 1."""
 
-    AT_LEAST: ClassVar[Mapping[str, float]] = {"num_minibatches": 1, "update_epochs": 1, "target_kl": 0}
+    AT_LEAST: ClassVar[Mapping[str, float]] = {"target_kl": 0}
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"clip_coefficient": (0, 1)}
     SPACE: ClassVar[space.Space] = {
         "num_envs": space.PowerOfTwo(4, 16),
@@ -89,33 +88,10 @@ class Config(a2c.Config):
         "hidden": space.Choice((32, 32), (64, 64), (128, 128)),
     }
 
-    def check(self, run: RunConfig[Any]) -> None:
-        super().check(run)
-        if (rows := self.num_steps * run.num_envs) % self.num_minibatches:
-            raise UserError(
-                f"--num-minibatches {self.num_minibatches} does not divide the {rows} agent steps of a rollout "
-                f"(--num-steps {self.num_steps} x --num-envs {run.num_envs})"
-            )
-
-    def repaired(self, run: RunConfig[Any]) -> RunConfig[Any]:
-        """Return the run with a rollout within the budget, and with minibatches, no more than given, that divide it."""
-        steps = min(self.num_steps, run.total_timesteps // run.num_envs)
-        parts = self.num_minibatches
-        while parts > 1 and (steps * run.num_envs) % parts:
-            parts -= 1
-        return replace(run, hyper=replace(self, num_steps=steps, num_minibatches=parts))
-
-    def updates_due(self, step: int, num_envs: int) -> int:
-        """Return the number of updates, without the effect of `target_kl`."""
-        return super().updates_due(step, num_envs) * self.update_epochs * self.num_minibatches
-
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
-        """Return a run with short rollouts and minibatches of the same size."""
-        unit = math.gcd(self.num_steps, self.num_minibatches)
-        steps, parts = self.num_steps // unit, self.num_minibatches // unit
-        units = max(1, min(unit, run.total_timesteps // 4 // (steps * run.num_envs)))
-        hyper = replace(self, num_steps=steps * units, num_minibatches=parts * units, target_kl=0.0)
-        return replace(run, hyper=hyper)
+        """Return a run with short rollouts and minibatches of the same size, all of whose epochs are made."""
+        short = super().timing_config(run)
+        return replace(short, hyper=replace(short.hyper, target_kl=0.0))
 
 
 class Agent(a2c.Agent):

@@ -26,8 +26,8 @@ step would gain under one percent, and the first actions of each rollout would c
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -36,11 +36,10 @@ from torch import Tensor, nn
 from q2pi.algorithms.base import AgentSpec, observation_bytes
 from q2pi.algorithms.common import search_space as space
 from q2pi.algorithms.common.epsilon_greedy import EpsilonGreedyAgent, QNetworkConfig
+from q2pi.algorithms.common.minibatches import MinibatchConfig
 from q2pi.buffers.rollout import Rollout
-from q2pi.config import RunConfig
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, returns, schedules
-from q2pi.errors import UserError
 from q2pi.networks import optimizer
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.value import QNetwork
@@ -51,7 +50,7 @@ BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(QNetworkConfig):
+class Config(MinibatchConfig, QNetworkConfig):
     """Hyperparameters; the defaults are the paper's for Atari, but 8 minibatches (the paper has 128 environments)."""
 
     learning_rate: float = 2.5e-4
@@ -77,10 +76,7 @@ class Config(QNetworkConfig):
     hidden: tuple[int, ...] = (128, 128)
     """Units of the hidden layers for vector observations."""
 
-    AT_LEAST: ClassVar[Mapping[str, float]] = {
-        **dict.fromkeys(("num_steps", "num_minibatches", "update_epochs"), 1),
-        **dict.fromkeys(("learning_rate", "max_grad_norm"), 0),
-    }
+    AT_LEAST: ClassVar[Mapping[str, float]] = {"learning_rate": 0, "max_grad_norm": 0}
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0, 1), "q_lambda": (0, 1)}
     SPACE: ClassVar[space.Space] = {
         "num_envs": space.PowerOfTwo(4, 64),
@@ -96,42 +92,10 @@ class Config(QNetworkConfig):
         "hidden": space.Choice((64, 64), (128, 128), (256, 256)),
     }
 
-    def check(self, run: RunConfig[Any]) -> None:
-        super().check(run)
-        rows = self.num_steps * run.num_envs
-        if rows > run.total_timesteps:
-            raise UserError(
-                f"--num-steps {self.num_steps} of --num-envs {run.num_envs} environments are {rows} agent steps, "
-                f"beyond --total-timesteps {run.total_timesteps}"
-            )
-        if rows % self.num_minibatches:
-            raise UserError(
-                f"--num-minibatches {self.num_minibatches} does not divide the {rows} agent steps of a rollout "
-                f"(--num-steps {self.num_steps} x --num-envs {run.num_envs})"
-            )
-
-    def repaired(self, run: RunConfig[Any]) -> RunConfig[Any]:
-        """Return the run with a rollout within the budget, and with minibatches, no more than given, that divide it."""
-        steps = max(1, min(self.num_steps, run.total_timesteps // run.num_envs))
-        parts = self.num_minibatches
-        while parts > 1 and (steps * run.num_envs) % parts:
-            parts -= 1
-        return replace(run, hyper=replace(self, num_steps=steps, num_minibatches=parts))
-
-    def updates_due(self, step: int, num_envs: int) -> int:
-        return step // (self.num_steps * num_envs) * self.update_epochs * self.num_minibatches
-
     def storage_bytes(self, spec: AgentSpec, steps: int) -> int:
         """Return the bytes of a rollout and of its copy that the network reads."""
         rows, row = self.num_steps * spec.num_envs, observation_bytes(spec) + 8
         return rows * (row + 5 * 4 + row + 4)
-
-    def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
-        """Return a run with short rollouts and minibatches of the same size."""
-        unit = math.gcd(self.num_steps, self.num_minibatches)
-        steps, parts = self.num_steps // unit, self.num_minibatches // unit
-        units = max(1, min(unit, run.total_timesteps // 4 // (steps * run.num_envs)))
-        return replace(run, hyper=replace(self, num_steps=steps * units, num_minibatches=parts * units))
 
 
 class Minibatch(NamedTuple):

@@ -24,6 +24,7 @@ def main() -> int:
     os.dup2(2, 1)  # stdout carries only the protocol: what libraries print goes to stderr
     stop = threading.Event()
     job = json.loads(sys.stdin.readline())
+    sys.path += [entry for entry in job["path"] if entry not in sys.path]
     if job["on_stop"] == "save":
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

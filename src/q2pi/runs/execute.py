@@ -56,11 +56,11 @@ def execute(
     last: Event | None = None
     with ExitStack() as resources:
         folder = None if path is None else _open(Path(path), config)
+        if folder is not None:
+            resources.enter_context(folder.locked())
         step, state, seconds_before = _newest(folder, warn)
         if step >= config.total_timesteps:
             return None
-        if folder is not None:
-            resources.enter_context(folder.locked())
         # A sink's exception keeps the suspended generator alive, and with it the environments and the evaluator.
         events = resources.enter_context(closing(run(config, state, stop)))
         # The loop checks the state and the environment's spaces before its first event: no sink has written by then.

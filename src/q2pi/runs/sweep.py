@@ -12,6 +12,16 @@
     preset = "classic"
     batch_size = [32, 64]
 
+If not every algorithm runs on every environment, the file lists parts, each with its own `env_ids`, `grid` and so on:
+
+    seeds = 5
+    [[runs]]
+    algorithms = ["dqn"]
+    env_ids = ["CartPole-v1"]
+    [[runs]]
+    algorithms = ["ppo"]
+    env_ids = ["Pendulum-v1", "Acrobot-v1"]
+
 The folder of a run is ENVIRONMENT/ALGORITHM[-OPTION=VALUE...]/seed-N, with the options of its grid in alphabetical
 order, so it stays the same when the file grows.
 """
@@ -23,7 +33,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +49,8 @@ from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import read_config
 from q2pi.training.presets import configure
 
-KEYS = ("algorithms", "env_ids", "seeds", "workers", "options", "grid", "algorithm")
+PART_KEYS = ("algorithms", "env_ids", "options", "grid", "algorithm")
+KEYS = (*PART_KEYS, "seeds", "workers", "runs")
 FROM_LISTS = {"seed": "seeds", "env_id": "env_ids", "algorithm": "algorithms"}
 """Options that a sweep sets from a list of its own."""
 Grid = dict[str, list[Any]]
@@ -84,29 +95,51 @@ def read_sweep(file: Path, root: Path) -> Sweep:
             listed twice.
     """
     table = _load(file)
-    names, env_ids = _list_of(file, table, "algorithms", str), _list_of(file, table, "env_ids", str)
-    for name in names:
-        if name not in registry.names():
-            known = f"one of {', '.join(registry.names())}"
-            raise UserError(f"{file}: unknown algorithm {name!r}: it must be {known}{suggest(name, registry.names())}")
+    parts = [_Part.of(where, part) for where, part in _parts(file, table)]
     seeds = _seeds(file, table)
     workers = table.get("workers", 1)
     if not _is_int(workers) or workers < 1:
         raise UserError(f"{file}: workers = {workers!r}: it must be a whole number of at least 1")
-    grids = {name: _grid(file, table, name) for name in names}
-    varied = _varied(table, grids)
-    runs = []
-    for seed, env_id, name in itertools.product(seeds, env_ids, names):
-        for values in itertools.product(*grids[name].values()):
-            choice = dict(zip(grids[name], values, strict=True))
-            try:
-                config = _configure(name, env_id, seed, choice)
-            except UserError as problem:
-                raise UserError(f"{file}: {name} on {env_id}: {problem}") from problem
-            label = _label(config, {key: choice[key] for key in choice if key in varied[name]})
-            runs.append(SweepRun(label, root / label, config))
+    runs = [run for seed in seeds for part in parts for run in part.runs(seed, root)]
     _refuse_duplicates(file, runs)
     return Sweep(tuple(runs), workers)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Environments x algorithms x options, of every seed of the sweep."""
+
+    where: str
+    """The file and the part's place in it, for messages."""
+    env_ids: list[str]
+    grids: Mapping[str, Grid]
+    """Algorithm -> the values of its options."""
+    varied: Mapping[str, set[str]]
+    """Algorithm -> options in the names of its folders."""
+
+    @classmethod
+    def of(cls, where: str, table: Mapping[str, Any]) -> "_Part":
+        names, env_ids = _list_of(where, table, "algorithms", str), _list_of(where, table, "env_ids", str)
+        for name in names:
+            if name not in registry.names():
+                known = f"one of {', '.join(registry.names())}"
+                raise UserError(
+                    f"{where}: unknown algorithm {name!r}: it must be {known}{suggest(name, registry.names())}"
+                )
+        grids = {name: _grid(where, table, name) for name in names}
+        return cls(where, env_ids, grids, _varied(table, grids))
+
+    def runs(self, seed: int, root: Path) -> Iterator[SweepRun]:
+        for env_id, name in itertools.product(self.env_ids, self.grids):
+            grid = self.grids[name]
+            for values in itertools.product(*grid.values()):
+                choice = dict(zip(grid, values, strict=True))
+                try:
+                    config = _configure(name, env_id, seed, choice)
+                except UserError as problem:
+                    raise UserError(f"{self.where}: {name} on {env_id}: {problem}") from problem
+                label = _label(config, {key: choice[key] for key in choice if key in self.varied[name]})
+                yield SweepRun(label, root / label, config)
 
 
 def check(sweep: Sweep) -> None:
@@ -134,28 +167,57 @@ def _load(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not valid TOML: {problem}") from problem
     except OSError as problem:
         raise UserError(f"{file} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
-    for key in table:
-        if key not in KEYS:
-            raise UserError(f"{file}: unknown key {key!r}{suggest(key, KEYS)}; options of the runs belong in [options]")
-    for key in ("options", "grid", "algorithm"):
-        if not isinstance(table.get(key, {}), dict):
-            raise UserError(f"{file}: {key} = {table[key]!r}: it must be a table, [{key}]")
+    _check_keys(str(file), table, KEYS)
     return table
 
 
-def _list_of(file: Path, table: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+def _check_keys(where: str, table: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in keys:
+            raise UserError(
+                f"{where}: unknown key {key!r}{suggest(key, keys)}; options of the runs belong in [options]"
+            )
+    for key in ("options", "grid", "algorithm"):
+        if not isinstance(table.get(key, {}), dict):
+            raise UserError(f"{where}: {key} = {table[key]!r}: it must be a table, [{key}]")
+
+
+def _parts(file: Path, table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return (its place in the file, its table) of each part; a file without [[runs]] is a single part.
+
+    A part takes `algorithms` and `env_ids` from the file if it has none; its [options] override the file's.
+    """
+    if "runs" not in table:
+        return [(str(file), table)]
+    parts = table["runs"]
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{file}: runs = {parts!r}: it must be a list of tables, [[runs]]")
+    for key in ("grid", "algorithm"):
+        if key in table:
+            raise UserError(f"{file}: {key} belongs in each [[runs]] that it is for: [runs.{key}]")
+    shared = {key: table[key] for key in ("algorithms", "env_ids") if key in table}
+    result = []
+    for number, part in enumerate(parts, start=1):
+        where = f"{file}: [[runs]] {number}"
+        _check_keys(where, part, PART_KEYS)
+        options = {**table.get("options", {}), **part.get("options", {})}
+        result.append((where, {**shared, **part, "options": options}))
+    return result
+
+
+def _list_of(where: str, table: Mapping[str, Any], key: str, kind: type) -> list[Any]:
     values = table.get(key)
     if not isinstance(values, list) or not values or not all(type(value) is kind for value in values):
         found = f"{key} = {values!r}: it" if key in table else f"{key} is missing: it"
         of = "names" if kind is str else "whole numbers"
-        raise UserError(f"{file}: {found} must be a list of one or more {of}")
+        raise UserError(f"{where}: {found} must be a list of one or more {of}")
     return values
 
 
 def _seeds(file: Path, table: Mapping[str, Any]) -> list[int]:
     seeds = table.get("seeds")
     if not _is_int(seeds):
-        return _list_of(file, table, "seeds", int)
+        return _list_of(str(file), table, "seeds", int)
     if seeds < 1:
         raise UserError(f"{file}: seeds = {seeds}: it must be at least 1, or a list of seeds")
     return list(range(1, seeds + 1))
@@ -165,29 +227,29 @@ def _is_int(value: Any) -> typing.TypeGuard[int]:
     return type(value) is int
 
 
-def _grid(file: Path, table: Mapping[str, Any], algorithm: str) -> Grid:
+def _grid(where: str, table: Mapping[str, Any], algorithm: str) -> Grid:
     """Return the values of every option of one algorithm's runs; its own table overrides [options] and [grid]."""
     config = default_config(algorithm)
-    options, grid, own = table.get("options", {}), table.get("grid", {}), _own(file, table, algorithm)
+    options, grid, own = table.get("options", {}), table.get("grid", {}), _own(where, table, algorithm)
     twice = sorted(options.keys() & grid.keys())
     if twice:
-        raise UserError(f"{file}: {twice[0]} is in both [options] and [grid]")
+        raise UserError(f"{where}: {twice[0]} is in both [options] and [grid]")
     result: Grid = {}
     for section, part in (("[options]", options), ("[grid]", grid), (f"[algorithm.{algorithm}]", own)):
         for key, value in part.items():
             if key in FROM_LISTS:
-                raise UserError(f"{file}: {section} {key}: a sweep takes it from {FROM_LISTS[key]}")
-            result[key] = _values(value, f"{file}: {section} {key} = {value!r}", section, _takes_a_list(config, key))
+                raise UserError(f"{where}: {section} {key}: a sweep takes it from {FROM_LISTS[key]}")
+            result[key] = _values(value, f"{where}: {section} {key} = {value!r}", section, _takes_a_list(config, key))
     return dict(sorted(result.items()))
 
 
-def _own(file: Path, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
+def _own(where: str, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
     tables = table.get("algorithm", {})
     for name, own in tables.items():
         if name not in table["algorithms"]:
-            raise UserError(f"{file}: [algorithm.{name}]: {name} is not among algorithms{suggest(name, [algorithm])}")
+            raise UserError(f"{where}: [algorithm.{name}]: {name} is not among algorithms{suggest(name, [algorithm])}")
         if not isinstance(own, dict):
-            raise UserError(f"{file}: algorithm.{name} = {own!r}: it must be a table, [algorithm.{name}]")
+            raise UserError(f"{where}: algorithm.{name} = {own!r}: it must be a table, [algorithm.{name}]")
     found: dict[str, Any] = tables.get(algorithm, {})
     return found
 

@@ -38,7 +38,7 @@ FINAL_EVALUATION_SEED = 2_000_003
 CONFIDENCE = 0.95
 BETTER = "significantly better (family-wise 95 %)"
 WORSE = "significantly worse (family-wise 95 %)"
-TOO_FEW = "too few seeds to tell"
+TOO_FEW = "too few seeds"
 
 
 @dataclass(frozen=True)

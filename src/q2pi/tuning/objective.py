@@ -40,7 +40,7 @@ def read_curve(folder: Path) -> Curve:
 
 
 def read_seconds(folder: Path) -> float:
-    """Return the wall-clock seconds of training, evaluation apart, that a run folder tells of."""
+    """Return the wall-clock seconds of training, evaluation apart, of a run folder."""
     return float(sum(row["train_seconds"] for row in RunFolder(folder).rows("train")))
 
 

@@ -1,4 +1,4 @@
-"""What a study's trials came to, read from its storage and its run folders, for reports."""
+"""The results of a study's trials, read from its storage and its run folders, for reports."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class Record:
     number: int
     state: Literal["complete", "pruned", "failed", "running"]
     value: float | None
-    """Its return; for a pruned trial what it was worth when it was stopped."""
+    """Its objective; for a pruned trial the objective when it was stopped."""
     seconds: float
     """Wall-clock seconds of training, evaluation apart, over its seeds."""
     options: dict[str, Any]
@@ -61,12 +61,12 @@ def read_records(folder: StudyFolder, plan: Plan, study: optuna.Study) -> list[R
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Return each option's share in the spread of returns (PED-ANOVA), or nothing where trials are too few to tell."""
+    """Return each option's share in the spread of returns (PED-ANOVA), or {} if there are too few trials."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 4 or len({trial.values[0] for trial in complete}) < 2:
         return {}
     try:
-        # For a target of its own the measure looks at what makes it low.
+        # with a custom target PED-ANOVA explains low values: minus turns the best returns into low values
         target = (lambda trial: -trial.values[0]) if len(study.directions) > 1 else None
         found = optuna.importance.get_param_importances(study, target=target)
     except (ValueError, RuntimeError):

@@ -15,7 +15,7 @@ POPULATION = 12
 
 
 class ReplayedCmaEs(CmaEsSampler):
-    """CMA-ES that stores nothing: its state is what all completed generations, told again, make of it.
+    """CMA-ES that stores nothing: its state is computed again from all completed generations.
 
     Optuna's own pickles the optimizer into the storage, and q2pi reads no pickle.
     """
@@ -25,12 +25,9 @@ class ReplayedCmaEs(CmaEsSampler):
 
     def _init_optimizer(self, trans: Any, direction: Any) -> Any:
         optimizer = super()._init_optimizer(trans, direction)
-        while (
-            len(told := self._get_solution_trials(self._completed, optimizer.generation)) >= optimizer.population_size
-        ):
-            optimizer.tell(
-                [(trans.transform(t.params), -float(t.value or 0)) for t in told[: optimizer.population_size]]
-            )
+        size = optimizer.population_size
+        while len(trials := self._get_solution_trials(self._completed, optimizer.generation)) >= size:
+            optimizer.tell([(trans.transform(t.params), -float(t.value or 0)) for t in trials[:size]])
         return optimizer
 
 

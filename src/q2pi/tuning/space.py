@@ -26,12 +26,6 @@ def changed(config: RunConfig[Any], options: Mapping[str, Any], where: str) -> R
     return from_table(config, own | {"hyper": {name: options[name] for name in options if name not in own}}, where)
 
 
-def _repaired(config: RunConfig[Any]) -> RunConfig[Any]:
-    """Return the run whose options fit together; see `AlgorithmConfig.repaired`."""
-    run: RunConfig[Any] = config.hyper.repaired(config)
-    return run
-
-
 def value_of(config: RunConfig[Any], name: str) -> Any:
     """Return the value of an option of the algorithm, or of `num_envs`."""
     return config.num_envs if name == "num_envs" else getattr(config.hyper, name)
@@ -171,7 +165,7 @@ def _entries(file: str | None, fixes: Sequence[str]) -> list[tuple[str, Any, str
 
 
 def _is_one_tuple(values: Range, value: list[Any]) -> bool:
-    """Tell whether a list is one value of a choice of tuples, and not a list of choices."""
+    """Return whether a list is one value of a choice of tuples, and not a list of choices."""
     tuples = isinstance(values, Choice) and isinstance(values.options[0], tuple)
     return tuples and not any(isinstance(item, list) for item in value)
 
@@ -197,10 +191,11 @@ def _narrowed(values: Range, name: str, value: list[Any], where: str) -> Range:
 
 
 def _check(base: RunConfig[Any], fixed: Options, space: Space, where: str) -> None:
-    """Ask the algorithm itself about fixed values and about the ends of ranges."""
+    """Check fixed values and the ends of ranges against the algorithm's bounds."""
     base = changed(base, fixed, where)
     trials = [base] if fixed else []
-    trials += [_repaired(changed(base, {name: end}, where)) for name, values in space.items() for end in ends(values)]
+    at_ends = [changed(base, {name: end}, where) for name, values in space.items() for end in ends(values)]
+    trials += [run.hyper.repaired(run) for run in at_ends]
     for config in trials:
         try:
             check_run(config)

@@ -1,0 +1,69 @@
+"""The scripts that turn run folders into results fit the sweeps that train them."""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.history import History
+from q2pi.runs.sweep import read_sweep
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return import_module(name)
+
+
+def history_of(returns: list[float]) -> History:
+    steps = 10 * np.arange(1, len(returns) + 1)
+    return History(RunFolder("run"), {}, steps=steps, returns=np.array(returns), train=[], evaluations={})
+
+
+def test_episodes_needed_are_counted_to_the_end_of_the_first_window_that_reaches_the_threshold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed = script("reinforce", monkeypatch).needed
+    assert needed(history_of(19 * [500.0])) == (None, None), "fewer episodes than the window has"
+    assert needed(history_of(20 * [400.0])) == (20, 200)
+    assert needed(history_of(50 * [399.0])) == (None, None)
+    assert needed(history_of([*5 * [0.0], *16 * [500.0], *20 * [0.0]])) == (21, 210)
+
+
+def test_every_setting_of_reinforce_is_trained_by_its_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("reinforce", monkeypatch)
+    sweep = read_sweep(BENCHMARKS / "reinforce.toml", Path("runs"))
+    assert {run.name.split("/")[1] for run in sweep.runs} == {*module.WEIGHTS.values(), *module.EPISODES.values()}
+
+
+def test_every_task_of_classic_is_trained_by_its_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = read_sweep(BENCHMARKS / "classic.toml", Path("runs"))
+    tasks = {f"{run.config.algorithm}/{run.config.env.env_id}" for run in sweep.runs}
+    assert tasks == script("classic", monkeypatch).TASKS.keys()
+
+
+def test_the_corridors_policies_are_read_from_finished_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.toml"
+    text = (BENCHMARKS / "vacuum.toml").read_text().replace("30_000", "200").replace("= 100", "= 1")
+    file.write_text(text.replace("seeds = 10", "seeds = 1") + "[algorithm.dqn]\nlearning_starts = 128\n")
+    for run in read_sweep(file, tmp_path).runs:
+        execute(run.config, run.path)
+    other = read_sweep(file, tmp_path / "other").runs[0]
+    execute(other.config, other.path, stop=lambda: True)
+    vacuum = script("vacuum", monkeypatch)
+    monkeypatch.setattr("sys.argv", ["vacuum.py", str(tmp_path), "--out", str(tmp_path / "out")])
+    vacuum.main()
+    printed = capsys.readouterr().out
+    assert "left out: 1 unfinished run\n" in printed
+    assert all(f"| {method} |" in printed for method in vacuum.METHODS)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.json", "comparison.png", "table.md"}
+    monkeypatch.setattr("sys.argv", ["vacuum.py", str(tmp_path / "other")])
+    with pytest.raises(SystemExit, match="holds no finished run"):
+        vacuum.main()
