@@ -70,7 +70,7 @@ def test_imports_follow_the_layers(path: Path) -> None:
         assert LEVEL[other] < LEVEL[part], f"{part} imports {other}"
 
 
-HEAVY = {"optuna": "tuning", "ray": "scale"}
+HEAVY = {"optuna": "tuning", "ray": "runs"}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES), ids=lambda path: str(path.relative_to(ROOT)))

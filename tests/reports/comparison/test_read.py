@@ -25,7 +25,7 @@ def test_runs_that_differ_in_their_seed_are_one_cell_in_the_order_of_the_seeds(t
     assert cells_of(*runs) == {"CartPole-v1": {"dqn": [10.0, 20.0, 30.0]}}
 
 
-def test_a_method_is_an_algorithm_with_the_options_that_tell_its_runs_apart(tmp_path: Path) -> None:
+def test_a_method_is_an_algorithm_with_the_options_that_distinguish_its_runs_apart(tmp_path: Path) -> None:
     runs = [
         finished_run(tmp_path / "a", 1.0, gamma=0.9),
         finished_run(tmp_path / "b", 2.0, gamma=0.99, hidden=(32, 16)),
