@@ -1,4 +1,4 @@
-"""Run folders: what the sinks write, what a resumed run cuts off, and who may write."""
+"""Run folders: what the sinks write, what a resumed run removes, and locking."""
 
 import json
 import struct
@@ -35,7 +35,7 @@ def saved(step: int) -> Event:
 
 
 def write(run: RunFolder, events: Sequence[Event], seconds_before: float = 0.0) -> None:
-    """Give events to the folder's sinks as `execute` does."""
+    """Write events to the folder's sinks as `execute` does."""
     run.tensorboard.mkdir(exist_ok=True)
     step = events[0].step
     with run.locked(), ExitStack() as resources:
@@ -82,7 +82,7 @@ def test_no_folder_below_a_file(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "file" / "a" / "b", cartpole())
 
 
-def test_a_folder_that_cannot_be_made() -> None:
+def test_a_folder_that_cannot_be_created() -> None:
     with pytest.raises(UserError, match=r"^--run-dir /proc/none/run cannot be created: "):
         RunFolder.create("/proc/none/run", cartpole())
 
@@ -103,25 +103,25 @@ def test_rows_are_written_by_kind(run: RunFolder) -> None:
     (train,) = run.rows("train")
     assert (train["step"], train["loss"], train["seconds"]) == (8, 0.5, seconds)
     assert train["train_seconds"] == 3.0, "training, without the evaluation"
-    (judged,) = run.rows("evaluation")
-    assert (judged["step"], judged["scores"], judged["statistics"]["mean"]) == (8, [7.0], 7.0)
+    (evaluated,) = run.rows("evaluation")
+    assert (evaluated["step"], evaluated["scores"], evaluated["statistics"]["mean"]) == (8, [7.0], 7.0)
     assert json.loads(run.evaluation_file.read_text())["protocol"] == {"env": {"env_id": "CartPole-v1"}}
     assert manifest.steps(run.checkpoints) == [8]
 
 
 def test_the_best_and_the_newest_episodes_are_kept(run: RunFolder) -> None:
-    """Of twelve episodes, the best four in order (the first of equals stays first), and the newest eight."""
-    played = [3, 9, 1, 7, 9, 2, 8, 5, 7, 0, 4, 6]
-    write(run, [started(), *[ended(4 * n, score, n) for n, score in enumerate(played)], saved(48)])
+    """Of twelve episodes, the best four in order (equal returns in order of time), and the newest eight."""
+    returns = [3, 9, 1, 7, 9, 2, 8, 5, 7, 0, 4, 6]
+    write(run, [started(), *[ended(4 * n, score, n) for n, score in enumerate(returns)], saved(48)])
     assert scores(run, "best.json") == [9, 9, 8, 7]
     assert [entry["episode_index"] for entry in json.loads((run.episodes / "best.json").read_text())] == [1, 4, 6, 3]
-    assert scores(run, "newest.json") == played[4:]
+    assert scores(run, "newest.json") == returns[4:]
     first = json.loads((run.episodes / "best.json").read_text())[0]
     assert (first["seed"], first["actions"], first["step"]) == (1001, [1, 0, 1], 4)
 
 
-def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunFolder) -> None:
-    """Killed between the writing of the episodes and of the checkpoint at step 8: it continues from step 4."""
+def test_a_resumed_run_removes_rows_after_its_checkpoint(run: RunFolder) -> None:
+    """The run was killed after writing the episodes and before the checkpoint at step 8: it resumes from step 4."""
     write(run, [started(), ended(2, 5.0, 0), ended(4, 3.0, 1), saved(4)])
     before = {name: scores(run, name) for name in ("best.json", "newest.json")}
     write(run, [started(4), *[ended(6, 9.0, n) for n in range(2, 12)], Finished(8, {})])
@@ -133,14 +133,14 @@ def test_a_run_that_continues_cuts_what_lies_beyond_its_checkpoint(run: RunFolde
     assert [row["episode_index"] for row in run.rows("episode")] == [0, 1]
 
 
-def test_a_torn_last_line_is_no_row(run: RunFolder) -> None:
+def test_an_incomplete_last_line_is_not_a_row(run: RunFolder) -> None:
     write(run, [started(), ended(2, 5.0, 0), Finished(4, {})])
     with run.metrics_file.open("a") as file:
         file.write('{"kind": "episode", "step": 3, "return": 1')
     assert len(run.rows("episode")) == 1
 
 
-def test_the_tail_gives_each_row_once_and_never_a_torn_one(run: RunFolder) -> None:
+def test_the_tail_gives_each_complete_row_once(run: RunFolder) -> None:
     assert run.tail() == ([], 0)
     first, second = b'{"kind": "train", "step": 1}\n', b'{"kind": "train", "step": 2}\n'
     run.metrics_file.write_bytes(first + second[:20])
@@ -160,7 +160,7 @@ def test_the_tail_starts_over_if_a_resumed_run_has_dropped_rows(run: RunFolder, 
     _, offset = run.tail()
     run.metrics_file.write_bytes(b"".join(rows[:kept]))
     assert run.tail(offset) == ([], 0)
-    # The run has come further than before: the offset is now in the middle of a line.
+    # The file is longer than before: the offset is now in the middle of a line.
     run.metrics_file.write_bytes(b"".join(rows[:kept] + [b'{"kind": "train", "step": 22, "loss": 0.123456789}\n'] * 3))
     assert run.tail(offset) == ([], 0)
 
@@ -169,7 +169,7 @@ def test_a_run_without_metrics_has_no_rows(run: RunFolder) -> None:
     assert run.rows("train") == []
 
 
-def test_a_second_process_is_kept_out(run: RunFolder) -> None:
+def test_a_second_process_is_refused(run: RunFolder) -> None:
     with run.locked(), pytest.raises(UserError, match="is in use"):
         write(run, [started()])
     write(run, [started()])
@@ -181,7 +181,7 @@ def test_time_before_a_resume_counts(run: RunFolder) -> None:
 
 
 def tensorboard(run: RunFolder) -> list[tuple[int, Any]]:
-    """Return (step, name and value, or the mark that later steps are void) of each event, file by file."""
+    """Return (step, name and value) of each event, or (step, "void") for a mark that purges later steps."""
     from tensorboardX.proto.event_pb2 import Event as BoardEvent
 
     found: list[tuple[int, Any]] = []
