@@ -187,7 +187,7 @@ def test_a_mistake_in_the_file_is_named(old: str, new: str, message: str, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.toml cannot be read: no such file"):
         read_sweep(tmp_path / "none.toml", tmp_path)
 

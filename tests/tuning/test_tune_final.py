@@ -1,4 +1,4 @@
-"""The final runs, by numbers worked out by hand, and what is written of them."""
+"""The final evaluation: numbers by hand, the report and the preset."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from q2pi.tuning.jobs import Outcome
 from q2pi.tuning.objective import Point, area, value
 from q2pi.tuning.plan import StudyFolder
 from q2pi.tuning.report import write_report
-from q2pi.tuning.space import suggest
+from q2pi.tuning.space import sample_options
 from q2pi.tuning.trial import repaired
 
 SEEDS = list(range(1001, 1011))
@@ -46,7 +46,7 @@ def test_an_area_is_weighted_by_agent_steps() -> None:
 
 
 def write_evaluations(folder: StudyFolder, label: str, means: list[float | None]) -> None:
-    """Write final evaluations of two episodes, one above and one below each mean; None is a run that diverged."""
+    """Write final evaluations of two episodes, one above and one below each mean; None is a diverged run."""
     for seed, mean in zip(SEEDS, means, strict=False):
         run = folder.final / label / f"seed-{seed}"
         run.mkdir(parents=True)
@@ -58,15 +58,15 @@ def write_evaluations(folder: StudyFolder, label: str, means: list[float | None]
 def outcome(tmp_path: Path, count: int = 10, **means: list[float | None]) -> Any:
     folder = StudyFolder(tmp_path)
     chosen = [Candidate(label, index, plan().base) for index, label in enumerate(means)]
-    for label, some in means.items():
-        write_evaluations(folder, label, some)
+    for label, by_seed in means.items():
+        write_evaluations(folder, label, by_seed)
     return results(folder, plan(), chosen, SEEDS[:count], 2)
 
 
 SPREAD: list[float | None] = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0]
 
 
-def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_path: Path) -> None:
+def test_a_paired_difference_is_significant_despite_the_spread_between_seeds(tmp_path: Path) -> None:
     better: list[float | None] = [score + 3 + index % 2 for index, score in enumerate(SPREAD) if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=better)
     defaults, tuned = result["candidates"]
@@ -79,7 +79,7 @@ def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_
     assert result["statement"].endswith("significantly better (family-wise 95 %)")
 
 
-def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
+def test_a_difference_that_may_be_chance(tmp_path: Path) -> None:
     shuffled: list[float | None] = [*SPREAD[5:], *SPREAD[1:5], 11.0]
     result = outcome(tmp_path, defaults=SPREAD, tuned=shuffled)
     assert result["candidates"][1]["difference"] == pytest.approx(0.1)
@@ -87,7 +87,7 @@ def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
     assert "may be chance" in result["statement"]
 
 
-def test_where_no_trial_beats_the_defaults_they_win(tmp_path: Path) -> None:
+def test_the_defaults_win_if_no_trial_beats_them(tmp_path: Path) -> None:
     worse: list[float | None] = [score - 5 for score in SPREAD if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=worse)
     assert result["winner"] == "defaults"
@@ -118,11 +118,11 @@ def test_a_candidate_that_diverged_once_cannot_win(tmp_path: Path) -> None:
     assert result["candidates"][1]["verdict"] == "a run diverged"
 
 
-def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: Path) -> None:
+def test_candidates_are_the_defaults_and_the_best_other_trials(tmp_path: Path) -> None:
     folder, study = begun(tmp_path / "study", plan())
     for score in (50.0, 10.0, 40.0, 30.0, 20.0):
         trial = study.ask()
-        config = repaired(plan(), suggest(trial, plan().space))
+        config = repaired(plan(), sample_options(trial, plan().space))
         trial.set_user_attr("config", to_table(config))
         study.tell(trial, score)
     chosen = candidates(plan(), study, 2)
@@ -140,7 +140,7 @@ def work(run: Path, episodes: int, emit: Any = lambda message: None, stop: Any =
     return final.work(final_job("defaults on seed 1", run, plan().base, episodes).arguments, emit, stop)
 
 
-def test_final_runs_are_evaluated_on_episodes_of_their_own(tmp_path: Path) -> None:
+def test_final_runs_are_evaluated_on_held_out_episodes(tmp_path: Path) -> None:
     assert not work(tmp_path / "run", 3)["stopped"]
     report = json.loads((tmp_path / "run/final_evaluation.json").read_text())
     assert report["protocol"]["seed"] == final.FINAL_EVALUATION_SEED != EVALUATION_SEED
@@ -160,9 +160,7 @@ def test_a_stopped_final_run_is_not_evaluated_and_continues(tmp_path: Path) -> N
     assert final.is_evaluated(tmp_path / "run", 3)
 
 
-def test_only_missing_evaluations_are_made_and_the_first_seed_of_all_comes_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_missing_runs_are_trained_in_order_of_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, made = StudyFolder(tmp_path), plan()
     chosen = [Candidate(label, index, made.base) for index, label in enumerate(("defaults", "trial-1"))]
     write_evaluations(folder, "trial-1", [10.0])
@@ -173,7 +171,7 @@ def test_only_missing_evaluations_are_made_and_the_first_seed_of_all_comes_first
         *("defaults on seed 1001", "defaults on seed 1002", "trial-1 on seed 1002"),
     ]
     assert [job.arguments["config"]["seed"] for job in executor.jobs] == [1001, 1002, 1002]
-    assert "held-out seeds: 4 of 4 runs, the last trial-1 on seed 1002; left 00:00" in capsys.readouterr().out
+    assert "held-out seeds: 4 of 4 runs, last trial-1 on seed 1002; left 00:00" in capsys.readouterr().out
 
 
 def test_a_final_run_that_fails_stops_all(tmp_path: Path) -> None:
@@ -200,7 +198,7 @@ class Recorded:
             yield dataclasses.replace(self.end, job=job)
 
 
-def test_the_winner_is_a_preset_that_gives_the_same_run(tmp_path: Path) -> None:
+def test_the_preset_of_the_winner_gives_the_same_run(tmp_path: Path) -> None:
     winner = repaired(plan({"seed": 7}), {"learning_rate": 0.0123, "gamma": 0.95, "episodes_per_update": 4})
     write_preset(tmp_path / "best.toml", winner, "Found: it is better.")
     text = (tmp_path / "best.toml").read_text()

@@ -125,9 +125,9 @@ def tune(options: Options[Any]) -> int:
     if options.dashboard:
         return _dashboard(folder, options.storage)
     if folder.plan_file.is_file():
-        known = folder.read()
-        check_same(folder, known, plan)
-        plan = known
+        stored = folder.read()
+        check_same(folder, stored, plan)
+        plan = stored
     runs = max(options.trials, options.top * options.held_out_seeds)
     check_side_by_side([estimate(plan.base), estimate(largest(plan))], options.workers, runs)
     opened = storage.open_storage(folder, options.storage)
@@ -235,7 +235,7 @@ def _announce(folder: "StudyFolder", plan: "Plan", options: Options[Any]) -> Non
     base = plan.base
     print(
         f"{folder.path}: {base.algorithm} on {base.env.env_id}, {options.trials} trials x {plan.seeds} seeds x "
-        f"{base.total_timesteps:,} agent steps; {plan.objective} of {base.evaluation_episodes} episodes a seed; "
+        f"{base.total_timesteps:,} agent steps; {plan.objective} of {base.evaluation_episodes} episodes per seed; "
         f"{plan.sampler}, pruner {plan.pruner}; {len(plan.space)} options: {', '.join(plan.space)}",
         flush=True,
     )

@@ -1,7 +1,7 @@
-"""The final evaluation of a search: the best trials and the defaults once more, on held-out seeds and episodes.
+"""The final evaluation of a search: the best trials and the defaults are trained again, on held-out seeds and episodes.
 
-The best of many noisy measurements is partly lucky; a measurement that did not select it is not. The defaults are
-trained on the same held-out seeds, so each candidate is compared with them seed by seed. The intervals of the
+The objective of the best trial is biased upwards by the selection; held-out seeds give an unbiased estimate. The
+defaults are trained on the same seeds, so each candidate is compared with them seed by seed. The intervals of the
 differences are widened for the number of candidates (Bonferroni): the family-wise error rate is 5 %.
 """
 
@@ -46,15 +46,15 @@ class Candidate:
     """A configuration that is trained on the held-out seeds."""
 
     label: str
-    """The folder's name: defaults, or trial-7."""
+    """Name of the folder: defaults, or trial-7."""
     number: int
-    """The trial's number; 0 for the defaults."""
+    """Number of the trial; 0 for the defaults."""
     config: ResolvedConfig[Any]
 
 
 def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
-    """Return the defaults and the `top` completed trials of the highest return (of the Pareto front, if that is it)."""
-    trials = study.best_trials if plan.against_seconds else study.get_trials(states=(TrialState.COMPLETE,))
+    """Return the defaults and the `top` completed trials with the highest objective (nsga2: of the Pareto front)."""
+    trials = study.best_trials if plan.minimizes_seconds else study.get_trials(states=(TrialState.COMPLETE,))
     best = sorted((trial for trial in trials if trial.number != 0), key=lambda trial: -trial.values[0])[:top]
     return [Candidate("defaults", 0, plan.base)] + [
         Candidate(f"trial-{trial.number}", trial.number, config_of(plan, trial.user_attrs["config"])) for trial in best
@@ -62,7 +62,7 @@ def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
 
 
 def runs(folder: StudyFolder, candidate: Candidate, seeds: Sequence[int]) -> list[Path]:
-    """Return the run folders of a candidate, one for each seed."""
+    """Return the run folder of a candidate for each seed."""
     return [folder.final / candidate.label / f"seed-{seed}" for seed in seeds]
 
 
@@ -74,23 +74,23 @@ def evaluate_candidates(
     executor: Executor,
     stop: Stop,
 ) -> Outcome:
-    """Train and evaluate each candidate on each held-out seed, if it is not yet, and print the progress.
+    """Train and evaluate each candidate on each held-out seed, except finished ones, and print the progress.
 
     Args:
         folder: the study's folder.
         chosen: the candidates.
-        seeds: training seeds; all candidates are trained on the first one, then on the second.
-        episodes: number of evaluation episodes of each run.
+        seeds: training seeds; all candidates are trained on the first seed, then all on the second.
+        episodes: number of evaluation episodes per run.
         executor: runs one job for each run.
-        stop: running jobs then save checkpoints, and the same call continues them later.
+        stop: when it returns true, running jobs save checkpoints; the same call continues them later.
     """
-    everything = {
+    all_runs = {
         f"{candidate.label} on seed {seed}": (run, dataclasses.replace(candidate.config, seed=seed))
         for seed in seeds
         for candidate in chosen
         for run in runs(folder, candidate, [seed])
     }
-    missing = {name: entry for name, entry in everything.items() if not is_evaluated(entry[0], episodes)}
+    missing = {name: entry for name, entry in all_runs.items() if not is_evaluated(entry[0], episodes)}
     start, finished = time.monotonic(), 0
 
     def show(status: JobStatus) -> None:
@@ -99,11 +99,11 @@ def evaluate_candidates(
             return
         finished += 1
         left = (time.monotonic() - start) / finished * (len(missing) - finished)
-        done = f"{len(everything) - len(missing) + finished} of {len(everything)} runs"
-        print(f"held-out seeds: {done}, the last {status.job.name}; left {clock(left)}", flush=True)
+        done = f"{len(all_runs) - len(missing) + finished} of {len(all_runs)} runs"
+        print(f"held-out seeds: {done}, last {status.job.name}; left {clock(left)}", flush=True)
 
     labels = ", ".join(candidate.label for candidate in chosen)
-    print(f"held-out seeds: {labels} on {len(seeds)} new seeds each", flush=True)
+    print(f"held-out seeds: {labels} on {len(seeds)} seeds each", flush=True)
     jobs = [final_job(name, run, config, episodes) for name, (run, config) in missing.items()]
     return run_all(jobs, executor, stop, show)
 
@@ -115,12 +115,12 @@ def final_job(name: str, run: Path, config: ResolvedConfig[Any], episodes: int) 
 
 
 def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
-    """Task of one final run: train it to its end, if it is not yet, and write `final_evaluation.json` into its folder.
+    """Task of one final run: train the rest of it, evaluate it, and write `final_evaluation.json` into its folder.
 
     Args:
         arguments: `path` of the run folder, its `config` as a table, and the number of evaluation `episodes`.
         emit: receives a message when the run is trained.
-        stop: the run then saves a checkpoint, and is not evaluated.
+        stop: when it returns true, the run saves a checkpoint and is not evaluated.
     """
     run, episodes, table = Path(arguments["path"]), arguments["episodes"], arguments["config"]
     config = resolve(from_table(default_config(table["algorithm"]), table, str(run)))
@@ -137,7 +137,7 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
 
 
 def is_evaluated(run: Path, episodes: int) -> bool:
-    """Return whether a final run is trained and evaluated on so many episodes."""
+    """Return whether a final run is trained and evaluated on `episodes` episodes."""
     file = run / "final_evaluation.json"
     return file.is_file() and _scores(file, episodes) is not None
 
@@ -169,30 +169,30 @@ def results(folder: StudyFolder, plan: Plan, chosen: Sequence[Candidate], seeds:
     difference to the defaults with an interval and a verdict.
     """
     measure = statistic(plan.objective)
-    scores = [_measured(plan, runs(folder, one, seeds), episodes) for one in chosen]
+    scores = [_measured(plan, runs(folder, candidate, seeds), episodes) for candidate in chosen]
     alpha = (1 - CONFIDENCE) / max(1, len(chosen) - 1)
     entries: list[dict[str, Any]] = []
-    for one, ours in zip(chosen, scores, strict=True):
+    for candidate, ours in zip(chosen, scores, strict=True):
         rows = np.arange(len(seeds))
         entry: dict[str, Any] = {
-            "label": one.label,
-            "trial": one.number,
+            "label": candidate.label,
+            "trial": candidate.number,
             "estimate": measure(ours),
-            "interval": list(bootstrap_interval(rows, lambda drawn, ours=ours: measure(ours[drawn.astype(int)]))),  # type: ignore[misc]
+            "interval": list(bootstrap_interval(rows, lambda sample, ours=ours: measure(ours[sample.astype(int)]))),  # type: ignore[misc]
             "by_seed": [measure(row[np.newaxis]) for row in ours],
             "episode_mean": mean(ours),
             "episode_std": std(ours),
-            "minutes": mean([read_seconds(run) for run in runs(folder, one, seeds)]) / 60,
-            "options": options_of(plan, one.config),
+            "minutes": mean([read_seconds(run) for run in runs(folder, candidate, seeds)]) / 60,
+            "options": options_of(plan, candidate.config),
         }
-        if one.label != "defaults":
+        if candidate.label != "defaults":
             difference = measure(ours) - measure(scores[0])
             low, high = paired_bootstrap_interval(ours, scores[0], measure, 1 - alpha)
             verdict = _verdict(low, high, enough=2.0 ** (1 - len(seeds)) <= alpha)
             entry |= {"difference": difference, "difference_interval": [low, high], "verdict": verdict}
         entries.append(entry)
-    sound = [entry for entry in entries if np.isfinite(entry["estimate"])]
-    winner = max(sound, key=lambda entry: entry["estimate"], default=entries[0])
+    finite = [entry for entry in entries if np.isfinite(entry["estimate"])]
+    winner = max(finite, key=lambda entry: entry["estimate"], default=entries[0])
     return {
         "algorithm": plan.base.algorithm,
         "env_id": plan.base.env.env_id,
@@ -241,7 +241,7 @@ def _statement(winner: dict[str, Any], defaults: dict[str, Any], seeds: int) -> 
     conclusion = {
         BETTER: BETTER,
         "a run diverged": "but the defaults diverge",
-        TOO_FEW: "but with so few seeds no difference can be significant",
+        TOO_FEW: "but no difference can be significant with so few seeds",
     }.get(winner["verdict"], "which may be chance")
     return (
         f"{winner['label']} reaches {winner['estimate']:.1f} on {seeds} held-out seeds, the defaults "
