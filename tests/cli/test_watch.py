@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from small_runs import write_events
 
 from q2pi import cli
 from q2pi.algorithms.registry import default_config
@@ -17,7 +18,6 @@ from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.recorder import Recorder
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 CARTPOLE = resolve(EnvSpec("CartPole-v1"))
@@ -47,12 +47,7 @@ def events(last: int) -> Iterator[Event]:
 
 def run_of(path: Path, last: int, **changes: Any) -> RunFolder:
     run = RunFolder.create(path, config_of(**changes))
-    recorder = Recorder(run, 0, 0.0)
-    for event in events(last):
-        if isinstance(event, Checkpoint | Finished):
-            recorder.flush()
-        recorder.write(event)
-    recorder.close()
+    write_events(run, events(last))
     return run
 
 
