@@ -18,7 +18,7 @@ from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent, read_config
 
 DESCRIPTION = """Evaluate a run's newest checkpoint on whole episodes with fixed seeds and raw scores. The environments
-are separate from those of training, and nothing is written."""
+are separate from the training environments, and nothing is written."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Options:
     fps: float | None = None
     """Agent steps per second; by default the environment's own speed (Atari: 60 / frame skip)."""
     network_view: bool = False
-    """Animated GIF or PNG of the screen beside the network's input and its Q-values or action probabilities."""
+    """Animated GIF or PNG of the screen with the network's input and its Q-values or action probabilities."""
     seconds: float | None = None
     """Length of the animation with --network-view, in seconds from the start of the episode; by default 12."""
 

@@ -81,7 +81,7 @@ class _Process:
             env=os.environ | threads,
             start_new_session=True,  # Ctrl-C at the terminal must reach the parent alone, which asks jobs to stop
         )
-        # path: a task in a file beside the user's script is not importable from the worker's own sys.path
+        # path: a task in the folder of the user's script is not importable from the worker's own sys.path
         self._send({"task": job.task, "arguments": job.arguments, "on_stop": job.on_stop, "path": sys.path})
         threading.Thread(target=self._read, daemon=True).start()
 
