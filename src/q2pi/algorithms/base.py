@@ -181,6 +181,7 @@ class Agent(Protocol):
     """
 
     overlap: bool
+    spec: AgentSpec
 
     @property
     def evaluation_policy(self) -> str:

@@ -22,6 +22,7 @@ from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events
 
 PLAIN_SECONDS = 10.0
+HUMAN_PROTOCOL = "0 random, 100 a human tester, both with up to 30 no-ops and without sticky actions"
 RATE_ROWS = 10
 """Number of newest metric rows for the rate in steps per second; with more, the rate would include steps before
 learning starts for too long."""
@@ -258,7 +259,7 @@ def evaluation_table(report: dict[str, Any]) -> Table:
     table.add_row("interquartile mean", with_interval("iqm"))
     table.add_row("lowest, highest", f"{number(s['min'])}, {number(s['max'])}")
     if "human_normalized" in s:
-        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % (0 random, 100 a human tester)")
+        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % ; {HUMAN_PROTOCOL}")
     table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")
     table.add_row("episodes", f"{protocol['episodes']}, seed {protocol['seed']}")
     return table
