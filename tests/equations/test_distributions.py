@@ -289,3 +289,9 @@ def test_the_same_noise_gives_the_same_action() -> None:
     torch.manual_seed(99)
     assert torch.equal(categorical.sample(uniform), first[0])
     assert torch.equal(gaussian.sample(normal), first[1])
+
+
+def test_a_policy_with_every_action_masked_is_refused() -> None:
+    logits = torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])
+    with pytest.raises(ValueError, match="every action masked"):
+        Categorical(logits).sample(torch.tensor([0.5, 0.5]))

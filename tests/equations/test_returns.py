@@ -280,3 +280,9 @@ def test_a_vector_among_matrices_is_rejected() -> None:
 def test_n_below_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         n_step_returns(*random_rollout(0).stream, n=0)
+
+
+def test_an_infinite_value_after_a_termination_is_not_seen() -> None:
+    reward, discount = torch.ones(2, 1), torch.tensor([[0.5], [0.0]])
+    next_value, ended = torch.tensor([[2.0], [float("inf")]]), torch.tensor([[False], [True]])
+    assert lambda_returns(reward, discount, next_value, ended, 1.0).flatten().tolist() == [1.5, 1.0]

@@ -51,3 +51,9 @@ def test_a_column_of_rewards_is_rejected() -> None:
 def test_networks_with_other_actions_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"q_next_online has shape \(3, 2\), expected \(3, 3\)"):
         q_target(REWARD, DISCOUNT, Q_TARGET, Q_ONLINE[:, :2])
+
+
+def test_an_infinite_value_after_a_termination_is_not_seen() -> None:
+    reward, discount = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.5])
+    values = torch.tensor([[float("inf"), 0.0], [2.0, 4.0]])
+    assert q_target(reward, discount, values).tolist() == [1.0, 3.0]

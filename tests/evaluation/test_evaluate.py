@@ -1,6 +1,7 @@
 """Evaluation: fixed seeds, whole episodes, no bias towards short ones, and the protocol of the scores."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Zero:
     """An agent that always takes action 0 and records the noise."""
 
     evaluation_policy = "always 0"
+    spec = SimpleNamespace(precision="fp32")
 
     def __init__(self) -> None:
         self.noise: list[float] = []

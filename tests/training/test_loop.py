@@ -34,7 +34,7 @@ class RecordingAgent:
     evaluation_policy = "the first action"
 
     def __init__(self, hyper: Hyper, spec: Any) -> None:
-        self.hyper, self.overlap = hyper, hyper.overlap
+        self.hyper, self.overlap, self.spec = hyper, hyper.overlap, spec
         self.calls: list[Any] = []
         self.network = torch.nn.Linear(1, 1)
 
@@ -137,9 +137,15 @@ def test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed(
 
 
 def test_evaluations_are_due_and_there_is_one_at_the_end() -> None:
-    assert steps_of(Evaluated, config(evaluation_frequency=5, evaluation_episodes=2)) == [6, 10, 12]
+    often = {"evaluation_frequency": 5, "evaluation_episodes": 2}
+    assert steps_of(Evaluated, config(overlap=False, **often)) == [6, 10, 12]
     assert steps_of(Evaluated, config(evaluation_episodes=2)) == [12]
     assert steps_of(Evaluated, config(evaluation_frequency=5)) == []
+
+
+def test_an_evaluation_names_the_step_of_its_weights() -> None:
+    """With overlap, the updates due after steps 6 and 10 are made during the steps that follow; none are left at 12."""
+    assert steps_of(Evaluated, config(evaluation_frequency=5, evaluation_episodes=2)) == [4, 8, 12]
 
 
 def test_metrics_are_due_by_frequency_and_before_every_checkpoint() -> None:
