@@ -1,5 +1,6 @@
 # make train    train Double DQN on Space Invaders, sized for this machine
 # make test     everything that a change must pass
+# make faults   plants one-line faults, each of which a test must notice
 # make install  the environment that both stand on; costs nothing when it is up to date
 
 PYTHON ?= python3
@@ -8,13 +9,16 @@ BIN := $(VENV)/bin
 TASK ?= dqn
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: train test install lint bench clean
+.PHONY: train test faults install lint bench clean
 
 train: install
 	$(BIN)/q2pi train
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto
+
+faults: $(VENV)/.test
+	$(BIN)/python tests/faults/run.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

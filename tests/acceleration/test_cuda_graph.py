@@ -5,11 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from q2pi.acceleration.cuda_graph import WARM_UP, CudaGraph
+from q2pi.acceleration.cuda_graph import _tensors as graph_tensors
+from q2pi.algorithms import dqn, pqn_laptop
+from q2pi.algorithms.base import AgentSpec
+from q2pi.envs.spec import EnvSpec
+from q2pi.envs.vector import Step
+from q2pi.networks.optimizer import adjustable_learning_rate, set_learning_rate
 
 
 def test_on_the_cpu_wrap_returns_the_function() -> None:
@@ -238,3 +246,112 @@ def test_a_reset_warms_up_and_captures_again(cuda: StandIn) -> None:
     for _ in range(WARM_UP + 1):
         assert graphed(torch.ones(3)).tolist() == [2, 2, 2]
     assert (cuda.side_streams, cuda.captures, cuda.replays) == (2 * WARM_UP, 2, 2)
+
+
+# ---- what agents graph -----------------------------------------------------------------------------------------------
+
+
+def on_stand_in(agent: Any, cuda: StandIn) -> None:
+    """Let an agent on the CPU capture and replay its update with the stand-in; a capture changes no weight."""
+    update, graph = agent.update, agent.update_graph
+    graph.device = _Device()
+
+    def recorded(batch: Any) -> Any:
+        if not cuda.is_capturing:
+            return update(batch)
+        moments = [value for slots in agent.optimizer.state.values() for value in slots.values()]
+        for static in graph_tensors(batch):
+            static.zero_()  # a device would not read it now
+        changed = [*agent.online.parameters(), *moments]
+        before = [value.detach().clone() for value in changed]
+        output = update(batch)
+        with torch.no_grad():
+            for value, old in zip(changed, before, strict=True):
+                value.copy_(old)
+
+        def replay() -> None:
+            for old, new in zip(graph_tensors(output), graph_tensors(update(batch)), strict=True):
+                old.copy_(new)
+
+        graph.graph.replay_call = replay
+        return output
+
+    agent.update = recorded
+
+
+def spec(num_envs: int) -> AgentSpec:
+    return AgentSpec(
+        env=EnvSpec("CartPole-v1", stack=1, clip_rewards=False, life_loss_discount=False),
+        num_envs=num_envs,
+        frame_space=spaces.Box(-np.inf, np.inf, (2,), np.float32),
+        stack=1,
+        action_space=spaces.Discrete(2),
+        total_timesteps=100,
+        seed=1,
+        device=torch.device("cpu"),
+        precision="fp32",
+    )
+
+
+def dqn_agent() -> Any:
+    """Return an agent with 40 steps in its replay, and an update due after each agent step."""
+    options = {"hidden": (3,), "buffer_size": 64, "batch_size": 4, "learning_starts": 0, "train_frequency": 1}
+    rates = {"learning_rate": 0.01, "anneal_learning_rate": True, "target_network_frequency": 4}
+    agent = dqn.Agent(dqn.Config(**options | rates), spec(1))  # type: ignore[arg-type]
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(41, 1, 2)).astype(np.float32)
+    false = np.zeros(1, np.bool_)
+    agent.begin(rows[0])
+    for row in rows[1:]:
+        reward = draw.normal(size=1).astype(np.float32)
+        agent.observe(draw.integers(2, size=1), Step(row, row, reward, false, false, false, ()))
+    return agent
+
+
+def test_the_updates_of_dqn_are_the_same_captured_and_eager(cuda: StandIn) -> None:
+    eager, captured = dqn_agent(), dqn_agent()
+    on_stand_in(captured, cuda)
+    expected = [row for step in range(1, 13) for row in eager.learn(step)]
+    found = [row for step in range(1, 13) for row in captured.learn(step)]
+    assert (cuda.captures, cuda.replays) == (1, 12 - WARM_UP)
+    assert found == [pytest.approx(row, rel=1e-5) for row in expected]
+    for one, other in zip(captured.online.parameters(), eager.online.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_loaded_agent_captures_anew(cuda: StandIn) -> None:
+    """Loading replaces the optimizer's tensors: the old capture would update tensors that nobody reads."""
+    agent = dqn_agent()
+    on_stand_in(agent, cuda)
+    agent.learn(8)
+    assert agent.update_graph.graph is not None
+    agent.load(agent.state())
+    assert agent.update_graph.graph is None
+    agent.learn(12)
+    assert cuda.side_streams == 2 * WARM_UP
+
+
+def test_a_captured_learning_rate_stays_in_its_tensor() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([weight], lr=adjustable_learning_rate(0.5, _Device()))  # type: ignore[arg-type]
+    rate = optimizer.param_groups[0]["lr"]
+    assert isinstance(rate, Tensor)
+    set_learning_rate(optimizer, 0.25)
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert rate.item() == 0.25
+    assert adjustable_learning_rate(0.5, torch.device("cpu")) == 0.5
+
+
+def test_the_network_that_acts_is_captured(cuda: StandIn) -> None:
+    """pqn_laptop acts by its weight average; batches of another size than the environments' run eagerly."""
+    agent = pqn_laptop.Agent(pqn_laptop.Config(num_steps=4, hidden=(3,)), spec(2))
+    with torch.no_grad():
+        agent.acting_network.head.bias.fill_(7.0)
+    agent.acting_graph.device = _Device()
+    observation = np.ones((2, 2), np.float32)
+    expected = agent.acting_network(torch.from_numpy(observation)).detach().numpy()
+    for _ in range(WARM_UP):
+        np.testing.assert_allclose(agent.q_values(observation), expected)
+    assert cuda.side_streams == WARM_UP
+    agent.q_values(observation[:1])
+    assert cuda.side_streams == WARM_UP

@@ -272,3 +272,50 @@ def test_a2c_learns_cart_pole() -> None:
     run = dataclasses.replace(run, total_timesteps=150_000, threads=1)
     scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > 400
+
+
+def test_normalised_advantages_by_hand() -> None:
+    """Mean 3 and standard deviation sqrt((4 + 1 + 9) / 2), of n - 1."""
+    found = a2c.normalized(torch.tensor([1.0, 2.0, 6.0]))
+    np.testing.assert_allclose(found, np.array([-2, -1, 3]) / math.sqrt(7), rtol=1e-5)
+    assert a2c.normalized(torch.tensor([5.0])).tolist() == [0]
+
+
+def moves(optimizer: str, gradients: list[float], **changes: Any) -> list[float]:
+    """Return by how much each of several gradients moves a weight, in learning rates."""
+    agent = make_agent(optimizer=optimizer, learning_rate=0.01, **changes)
+    weight = agent.head.logits.bias
+    found = []
+    for gradient in gradients:
+        before = weight.detach().clone()
+        weight.grad = torch.full_like(weight, gradient)
+        agent.optimizer.step()
+        found.append((before - weight.detach())[0].item() / 0.01)
+    return found
+
+
+def test_rmsprop_by_hand() -> None:
+    """The mean of squares decays by 0.99; epsilon is added outside of the root."""
+    squares = [0.01 * 4, 0.99 * 0.01 * 4 + 0.01 * 9]
+    expected = [gradient / (math.sqrt(square) + 0.5) for gradient, square in zip((2, 3), squares, strict=True)]
+    assert moves("rmsprop", [2.0, 3.0], optimizer_eps=0.5) == pytest.approx(expected, rel=1e-4)
+
+
+def test_adam_has_the_optimizers_epsilon() -> None:
+    """A first gradient g moves a weight by g / (g + eps) learning rates."""
+    assert moves("adam", [1e-6]) == pytest.approx([1e-6 / 1.1e-5], rel=1e-2)
+    assert moves("adam", [1.0], optimizer_eps=1.0) == pytest.approx([0.5], rel=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["truncated", "terminated", "life_lost"])
+def test_discounted_sums_of_rewards_start_anew_with_each_episode_and_not_with_each_life(ending: str) -> None:
+    """Rewards 4, 8, 2 at gamma 0.5, the second ends an episode or a life: sums 4, 10, then 2 or 2 + 5."""
+    agent = make_agent(num_steps=3, gamma=0.5, normalize_rewards=True)
+    observe(agent, 0, 4, 0)
+    observe(agent, 0, 8, 0, ending, life_loss_discount=True)
+    observe(agent, 0, 2, 0)
+    agent.batch()
+    assert agent.rewards is not None
+    sums = [4, 10, 7 if ending == "life_lost" else 2]
+    np.testing.assert_allclose(agent.rewards.moments.mean, [np.mean(sums)])
+    np.testing.assert_allclose(agent.rewards.moments.variance, [np.var(sums)])

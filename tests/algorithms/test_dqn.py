@@ -388,3 +388,22 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--hidden") as caught:
         next(run(resolve(cartpole(hidden=(17,))), state))
     assert "\n" not in str(caught.value)
+
+
+def test_metrics_name_the_exploration_rate_of_the_step() -> None:
+    """From 1 to 0 over 100 agent steps; the updates due at step 40 are reported with 0.6."""
+    agent = filled(make_agent(start_e=1.0, end_e=0.0, exploration_fraction=1.0, train_frequency=20), 40)
+    assert [row["epsilon"] for row in agent.learn(40)] == [0.6, 0.6]
+
+
+def test_a_loaded_target_network_is_used_in_bf16() -> None:
+    """With bf16 the target network computes with weights that were cast: loading casts anew."""
+    spec = replace(make_agent().spec, precision="bf16")
+    saved, loaded = (dqn.Agent(dqn.Config(hidden=(3,), buffer_size=64), spec) for _ in range(2))
+    with torch.no_grad():
+        saved.target.network.head.bias.fill_(5.0)
+    saved.target.refresh()
+    loaded.load(saved.state())
+    observation = torch.zeros(1, 2)
+    with spec.autocast():
+        torch.testing.assert_close(loaded.target(observation), saved.target(observation))

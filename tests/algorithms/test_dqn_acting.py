@@ -150,3 +150,53 @@ def test_lost_lives_end_returns_under_nature_and_not_under_machado() -> None:
         ends[protocol] = int(((ring.continuation == 0) & ~ring.final[after]).sum())
     assert ends["nature"] > 0
     assert ends["machado"] == 0
+
+
+def step_of(following: Any, first: Any, ending: str = "", stack: int = 1) -> Step:
+    """Return one step of one environment; `first` is acted on next."""
+    flags = [np.array([ending == name]) for name in ("terminated", "truncated")]
+    false = np.zeros(1, np.bool_)
+    return Step(following[None], first[None], np.zeros(1, np.float32), *flags, false, (), stack=stack)
+
+
+@pytest.mark.parametrize("ending", ["truncated", "terminated"])
+def test_replay_holds_the_final_observation_and_the_first_of_the_next_episode(ending: str) -> None:
+    agent = make_agent()
+    a, final, first, later = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], np.float32)
+    agent.begin(a[None])
+    agent.observe(np.zeros(1), step_of(final, first, ending))
+    agent.observe(np.zeros(1), step_of(later, later))
+    batch = agent.replay.sample(np.array([0, 2]))
+    assert batch.observation.tolist() == [[1, 1], [3, 3]]
+    assert batch.next_observation.tolist() == [[2, 2], [4, 4]]
+
+
+@pytest.mark.parametrize("make", [cartpole, invaders], ids=["CartPole", "Space Invaders"])
+def test_sampled_observations_are_those_that_were_acted_on(make: Any) -> None:
+    """Stacks of 3: what is sampled at each step equals what the agent was given there, and what followed."""
+    config = make(stack=3, n_step=1, num_envs=2, total_timesteps=300, learning_starts=290, buffer_size=1_000)
+    given: list[list[Any]] = [[], []]
+    for event in run(resolve(config)):
+        if isinstance(event, Started):
+            agent: Any = event.agent
+            act, observe = agent.act, agent.observe
+
+            def acting(observation: Any, step: int, act: Any = act) -> Any:
+                for env in range(2):
+                    given[env].append([observation[env], None])
+                return act(observation, step)
+
+            def observing(action: Any, result: Step, observe: Any = observe) -> None:
+                for env in range(2):
+                    given[env][-1][1] = result.next_observation[env]
+                observe(action, result)
+
+            agent.act, agent.observe = acting, observing
+    replay = agent.replay
+    for env in range(2):
+        slots = env * replay.rows + np.arange(replay.filled[env])
+        rows = replay.sample(slots[replay.can_sample(slots)])
+        assert len(rows.slots) == len(given[env]) == 150
+        for found, following, (seen, after) in zip(rows.observation, rows.next_observation, given[env], strict=True):
+            np.testing.assert_array_equal(found, seen)
+            np.testing.assert_array_equal(following, after)

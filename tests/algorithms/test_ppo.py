@@ -332,3 +332,29 @@ def test_ppo_learns_pendulum() -> None:
     run = dataclasses.replace(run, threads=1)
     scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > -400
+
+
+def test_epochs_stop_by_the_mean_kl_of_the_newest_epoch() -> None:
+    """The largest KL of a minibatch may be above the target, and so may the mean over all epochs."""
+
+    def updates(kl: list[float]) -> int:
+        agent = make_agent(num_minibatches=2, update_epochs=3, target_kl=0.5)
+        fill(agent)
+        made = iter(kl)
+        agent.update = lambda batch: {"approx_kl": torch.tensor(next(made))}  # type: ignore[method-assign]
+        return len(agent.learn(16))
+
+    assert updates([0.9, 0.0] * 3) == 6, "the mean is 0.45"
+    assert updates([0.4, 0.4, 0.9, 0.2, 0.0, 0.0]) == 4, "the mean of the second epoch is 0.55, of both 0.475"
+    assert updates([0.5] * 6) == 6, "the target itself does not stop"
+
+
+def test_metrics_of_the_ratio_by_hand() -> None:
+    """Ratios 0.5, 1 and 1.5 at a clip of 0.2: two of three are clipped; the mean of ratio - 1 - log ratio."""
+    ratio = torch.tensor([0.5, 1.0, 1.5])
+    columns = [torch.zeros(3, 1), torch.tensor([0, 1, 2]), math.log(1 / 3) - ratio.log(), torch.zeros(3)]
+    batch = Batch(*columns, torch.zeros(3), torch.zeros(3))
+    _, scalars = loss(Bandit(), batch, ppo.Config(), 0.2)
+    assert scalars["clip_fraction"].item() == pytest.approx(2 / 3)
+    expected = (-0.5 - math.log(0.5) + 0.5 - math.log(1.5)) / 3
+    assert scalars["approx_kl"].item() == pytest.approx(expected, rel=1e-5)

@@ -17,6 +17,7 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, override, resolve
 from q2pi.envs.vector import Step
 from q2pi.equations import exact
+from q2pi.equations.schedules import rectification
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training.events import Evaluated, Progress, Started
@@ -289,3 +290,50 @@ def test_a_timing_run_has_the_minibatches_of_the_run(steps: int) -> None:
 def test_steps_after_the_last_whole_rollout_give_no_update() -> None:
     events = [event for event in run(resolve(small(total_timesteps=129))) if isinstance(event, Progress)]
     assert sum(event.metrics["updates"] for event in events) == 8 * 6
+
+
+def test_initial_weights_are_orthogonal() -> None:
+    """sqrt(2) for the torso, 1 for the head, biases 0."""
+    network = make_agent(hidden=(6, 4)).online
+    first, second = (layer for layer in network.torso.modules() if isinstance(layer, nn.Linear))
+    torch.testing.assert_close(first.weight.T @ first.weight, 2 * torch.eye(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(second.weight @ second.weight.T, 2 * torch.eye(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(network.head.weight @ network.head.weight.T, torch.eye(2), atol=1e-5, rtol=0)
+    assert not any(layer.bias.any() for layer in (first, second, network.head))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 36, 36)], ids=["vectors", "images"])
+def test_layers_are_normalised(shape: tuple[int, ...]) -> None:
+    """Layers that are ten times as strong give the same Q."""
+    network = make_agent(shape=shape).online
+    observation = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
+    before = network(observation)
+    with torch.no_grad():
+        for layer in network.torso.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.weight.mul_(10)
+    torch.testing.assert_close(network(observation), before, atol=1e-3, rtol=1e-3)
+
+
+def test_adams_epsilon_is_small() -> None:
+    """A gradient of 1e-7 moves a weight by lr * g / (g + 1e-8), 0.91 lr; rectified from the sixth update on."""
+    agent = make_agent(learning_rate=0.1, max_grad_norm=0.0)
+    weight = agent.online.head.bias
+    before = weight.detach().clone()
+    agent.optimizer.zero_grad()
+    for parameter in agent.online.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-7)
+    agent.optimizer.step()
+    torch.testing.assert_close(before - weight.detach(), torch.full_like(before, 0.1 / 1.1), rtol=1e-3, atol=0)
+
+
+def test_schedules_are_at_the_step_at_which_the_rollout_began() -> None:
+    """Budget 100, rollouts of 10 steps: the first one has the values of step 0, the third those of step 20."""
+    options = {"num_steps": 10, "update_epochs": 1, "anneal_learning_rate": True, "learning_rate": 0.1}
+    agent = make_agent(start_e=1.0, end_e=0.0, exploration_fraction=1.0, **options)
+    for rollout, step in enumerate((10, 20, 30)):
+        (row,) = filled(agent, rollout).learn(step)
+        assert row["epsilon"] == pytest.approx(1 - rollout / 10)
+    agent.rollouts = 20
+    (row,) = filled(agent, 3).learn(40)
+    assert row["learning_rate"] == pytest.approx(0.1 * 0.7 * rectification(0.999, 21))

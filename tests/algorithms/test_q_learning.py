@@ -366,3 +366,14 @@ def test_q_learning_learns_taxi() -> None:
     config, _ = configure("q_learning", "Taxi-v3")
     report = [event for event in run(resolve(config)) if hasattr(event, "evaluation")][-1].evaluation.report()
     assert report["statistics"]["mean_minus_std"] >= 4.5
+
+
+def test_expected_sarsa_takes_the_exploration_rate_of_the_step() -> None:
+    """Budget 1000, epsilon from 1 to 0 over half of it: at step 250 the policy explores with probability 1/2."""
+    options = {"start_e": 1.0, "end_e": 0.0, "exploration_fraction": 0.5, "gamma": 0.5, "learning_rate": 1.0}
+    agent = agent_for(target="expected_sarsa", **options)
+    agent.q[0, 1] = [8, 0, 0, 0]
+    agent.observe(np.array([2]), result(1, 1.0))
+    (metrics,) = agent.learn(250)
+    assert metrics["epsilon"] == 0.5
+    assert agent.q[0, 0, 2] == pytest.approx(1 + 0.5 * (0.5 * 8 + 0.5 * 2))

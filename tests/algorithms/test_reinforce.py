@@ -260,3 +260,31 @@ def test_reinforce_learns_cart_pole() -> None:
     run = dataclasses.replace(run, total_timesteps=60_000, threads=1)
     scores = [event.evaluation.scores for event in loop.run(resolve(run)) if isinstance(event, Evaluated)]
     assert np.mean(scores[-1]) > 300
+
+
+def test_the_entropy_bonus_is_the_mean_entropy_per_step() -> None:
+    """Episodes of 1 and 3 steps, all weights 0: the loss is minus the coefficient times the mean over four steps."""
+    agent = linear_agent(
+        "chain", num_envs=1, baseline="none", gamma=0.0, episodes_per_update=2, entropy_coefficient=0.5
+    )
+    first, second = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    rows = torch.stack([first, second, second, second])
+    episodes = [episode(0), episode(0, 0, 0)]
+    metrics = agent.update_policy(episodes, rows, agent.credit(episodes_of_chain(episodes), rows))
+    each = torch.distributions.Categorical(logits=agent.head.logits(torch.stack([first, second]))).entropy()
+    expected = (each[0] + 3 * each[1]).item() / 4
+    assert metrics["entropy"] == pytest.approx(expected)
+    assert metrics["policy_loss"] == pytest.approx(-0.5 * expected)
+
+
+def episodes_of_chain(episodes: list[Trajectory]) -> list[Trajectory]:
+    """Return the episodes with a final observation of the chain's size."""
+    return [dataclasses.replace(one, final_observation=np.zeros(3, np.float32)) for one in episodes]
+
+
+def test_an_update_without_rewards_raises_the_entropy() -> None:
+    options = {"learning_rate": 0.01, "entropy_coefficient": 1.0, "episodes_per_update": 2}
+    agent = linear_agent("chain", num_envs=1, baseline="none", **options)
+    rows, episodes = torch.eye(3), episodes_of_chain([episode(0), episode(0, 0)])
+    entropies = [agent.update_policy(episodes, rows, agent.credit(episodes, rows))["entropy"] for _ in range(3)]
+    assert entropies[0] < entropies[1] < entropies[2]

@@ -292,3 +292,31 @@ def test_a_samplers_state_is_part_of_the_agents() -> None:
     other.sampler.load = loaded.append
     other.load(agent.state())
     assert loaded == [{"calls": 2}]
+
+
+def test_the_last_row_of_a_full_ring_is_drawn_as_often_as_the_others() -> None:
+    """One stream without ends, at every position of its cursor: all rows but the open one are drawn alike."""
+    replay = Replay(6, 1, (1,), np.float32, 1, 1, 0.9)
+    frames, zero = np.zeros((1, 1), np.float32), np.zeros(1)
+    replay.begin(frames)
+    for written in range(2, 4 * replay.rows):
+        replay.extend(zero, zero, zero + 1, frames, np.array([False]), frames)
+        if written < replay.rows:
+            continue
+        open_row = (written - 1) % replay.rows
+        counts = np.bincount(sampled_slots(replay, 4_000, written), minlength=replay.rows)
+        assert counts[open_row] == 0
+        assert chisquare(np.delete(counts, open_row)).pvalue > 1e-4
+
+
+def test_draws_are_with_replacement_and_in_no_order() -> None:
+    """A batch as large as the memory leaves out the share (1 - 1/n)^n of it, about 1/e."""
+    replay = replay_of(50)
+    count = len(replay)
+    left_out = []
+    for seed in range(200):
+        slots = sampled_slots(replay, count, seed)
+        left_out.append(1 - len(set(slots.tolist())) / count)
+        assert sorted(slots.tolist()) != slots.tolist()
+    expected = (1 - 1 / count) ** count
+    assert np.mean(left_out) == pytest.approx(expected, abs=0.03)

@@ -294,3 +294,71 @@ def test_a_reset_is_prepared_in_the_background(monkeypatch: pytest.MonkeyPatch) 
     engine.reset(np.array([True, False]), np.array([8, 0]))
     assert reset_seeds == [1, 2, 7, 8]
     engine.close()
+
+
+@pytest.mark.parametrize(("noop_max", "least", "most"), [(30, 2, 25), (10, 1, 8)])
+def test_an_episode_begins_with_no_ops_up_to_the_bound(noop_max: int, least: int, most: int) -> None:
+    """The first frame is that after n no-ops of a plain emulator, n < noop_max; Freeway's frames all differ."""
+    plain = SlowEmulator("Freeway", seed=1).emulator
+    screens = [plain.getScreenGrayscale()]
+    for _ in range(40):
+        plain.act(0)
+        screens.append(plain.getScreenGrayscale())
+    assert len({screen.tobytes() for screen in screens}) == 41
+    options = {"fire_on_reset": False, "crop": EMPTY_CROP, "resize": raw_screen("Freeway"), "max_pool": False}
+    games = 24
+    engine = engine_of(games, "Freeway", protocol="nature", noop_max=noop_max, **options)
+    first = reset_all(engine, *range(games)).frame[:, 0]
+    engine.close()
+    counts = [next(n for n, screen in enumerate(screens) if np.array_equal(screen, frame)) for frame in first]
+    assert max(counts) < noop_max
+    assert min(counts) <= least
+    assert max(counts) >= most
+    assert len(set(counts)) >= 8
+
+
+@pytest.mark.parametrize(("probability", "low", "high"), [(0.25, 0.1, 0.7), (0.9, 5, 15)])
+def test_the_previous_action_is_repeated_with_the_probability(probability: float, low: float, high: float) -> None:
+    """RIGHT at every frame: the no-op before is repeated p / (1 - p) times on average until the paddle moves."""
+    games, right = 16, 2
+    options = {"frame_skip": 1, "crop": EMPTY_CROP, "resize": raw_screen("Breakout"), "max_pool": False}
+    engine = engine_of(games, "Breakout", repeat_action_probability=probability, **options)
+
+    def paddle(frames: Frames) -> Array:
+        return (frames.frame[:, 0, 190:193, 8:152].max(axis=1) > 0).argmax(axis=1)
+
+    start = paddle(reset_all(engine, *range(games)))
+    waits, waiting = np.zeros(games, np.int64), np.ones(games, np.bool_)
+    while waiting.any():
+        waiting &= paddle(step(engine, *[right] * games)) == start
+        waits += waiting
+    engine.close()
+    assert waits.min() >= 1
+    assert low <= waits.mean() - 1 <= high, "the screen is one frame late"
+
+
+def test_an_episode_begins_with_fire_if_asked_for() -> None:
+    """In Breakout the ball is served by FIRE alone."""
+    ball = {}
+    for fire in (True, False):
+        engine = engine_of(1, "Breakout", protocol="nature", noop_max=0, fire_on_reset=fire)
+        frames = [reset_all(engine, 1).frame, *(step(engine, 0).frame for _ in range(20))]
+        ball[fire] = any((frame != frames[5]).any() for frame in frames[5:])
+        engine.close()
+    assert ball == {True: True, False: False}
+
+
+def test_options_of_the_emulator() -> None:
+    """Frame skip, max-pooling and the action space, each against another value."""
+    assert engine_of(1, "Breakout").action_space.n == 4
+    assert engine_of(1, "Breakout", full_action_space=True).action_space.n == 18
+    raw = {"protocol": "nature", "noop_max": 0, "fire_on_reset": False, "crop": EMPTY_CROP}
+    raw["resize"] = raw_screen("SpaceInvaders")
+    for pooled in (True, False):
+        engine, slow = engine_of(1, "SpaceInvaders", max_pool=pooled, **raw), SlowEmulator("SpaceInvaders", seed=5)
+        reset_all(engine, 5)
+        same = True
+        for action in np.random.default_rng(0).integers(engine.action_space.n, size=60):
+            same &= np.array_equal(step(engine, action).frame[0, 0], slow.step(action)[0])
+        assert same == pooled
+        engine.close()

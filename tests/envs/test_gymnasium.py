@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from q2pi.envs import gymnasium as gym
+from q2pi.envs import make_envs
 from q2pi.envs.gymnasium import GymnasiumEngine, make
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
@@ -164,3 +165,29 @@ def test_an_existing_time_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert make(resolve(EnvSpec("CartPole-v1"))).spec.max_episode_steps == 500
     limited = EnvSpec("CliffWalking-v1", env_options=("max_episode_steps=7",))
     assert make(resolve(limited)).spec.max_episode_steps == 7
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
+def test_observations_rewards_and_ends_are_gymnasiums(env_id: str) -> None:
+    """Step by step, negative numbers included."""
+    envs, plain = make_envs(EnvSpec(env_id), 1, 7), gymnasium.make(env_id)
+    plain.action_space.seed(1)
+    found = envs.reset()
+    expected, _ = plain.reset(seed=envs.seed_of(0, 0))
+    seen, episodes = [], 0
+    for _ in range(250):
+        np.testing.assert_array_equal(found[0], expected)
+        action = plain.action_space.sample()
+        envs.send(np.array([action]))
+        step = envs.recv()
+        expected, reward, terminated, truncated, _ = plain.step(action)
+        np.testing.assert_array_equal(step.next_observation[0], expected)
+        assert step.reward[0] == np.float32(reward)
+        assert (step.terminated[0], step.truncated[0]) == (terminated, truncated)
+        seen.append(expected)
+        if terminated or truncated:
+            episodes += 1
+            expected, _ = plain.reset(seed=envs.seed_of(0, episodes))
+        found = step.observation
+    assert np.min(seen) < -0.1
+    envs.close()

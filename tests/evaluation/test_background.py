@@ -16,6 +16,7 @@ from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation import background
 from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator, make_evaluator
+from q2pi.evaluation.evaluate import EVALUATION_SEED
 from q2pi.parallel.executor import Job, JobStatus, Stop, never
 from q2pi.runs.checkpoint import digest
 from q2pi.training import loop
@@ -198,3 +199,14 @@ def test_the_process_uses_one_core() -> None:
     evaluator, process = started()
     assert process.environ()["OMP_NUM_THREADS"] == "1"
     evaluator.close()
+
+
+def test_runs_of_different_seeds_are_evaluated_on_the_same_episodes() -> None:
+    seeds = []
+    for seed in (1, 2):
+        config = resolve(cartpole(seed=seed, evaluation_episodes=4))
+        *_, evaluated = (event for event in run(config) if isinstance(event, Evaluated))
+        assert evaluated.evaluation.protocol["seed"] == EVALUATION_SEED
+        seeds.append([episode.seed for episode in evaluated.evaluation.episodes])
+    assert seeds[0] == seeds[1]
+    assert len(seeds[0]) == 4

@@ -137,3 +137,10 @@ def test_it_does_not_depend_on_the_number_of_training_environments(make: Any) ->
 
 def test_the_mean_of_no_episodes_is_nan() -> None:
     assert np.isnan(mean_return([]))
+
+
+def test_the_human_normalised_score_is_that_of_the_mean() -> None:
+    """Space Invaders, scores 100, 200 and 900: the mean is 400, the median 200."""
+    episodes = tuple(Episode(0, index, 0, np.zeros(1), score, 1) for index, score in enumerate((100.0, 200.0, 900.0)))
+    report = Evaluation(0, episodes, {"env": {"env_id": "SpaceInvaders"}}).report()
+    assert report["statistics"]["human_normalized"] == pytest.approx((400 - 148.0) / (1668.7 - 148.0))

@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import nn
 
 from q2pi.acceleration.precision import Bf16Copy
 from q2pi.networks.initialisation import initialise, seeded
+from q2pi.networks.policy import ActorCritic, PolicyNetwork
 from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
-from q2pi.networks.value import QNetwork
+from q2pi.networks.value import QNetwork, ValueNetwork
 
 
 def parameters(network: nn.Module) -> int:
@@ -195,3 +198,25 @@ def test_fans_of_a_convolution_count_its_window() -> None:
     initialise(layer, "xavier_uniform")
     bound = (6 / (4 * 64 + 32 * 64)) ** 0.5
     assert 0.98 * bound < layer.weight.detach().abs().max() < bound
+
+
+@pytest.mark.parametrize("shape", [(4, 36, 36), (5,)])
+def test_logits_and_means_are_float32_under_bf16(shape: tuple[int, ...]) -> None:
+    observation = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    for space in (spaces.Discrete(4), spaces.Box(-1, 1, (2,), np.float32)):
+        network = PolicyNetwork(shape, space, (16,), log_std=0.0, squash=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            policy: Any = network(observation)
+        first = policy.logits if isinstance(space, spaces.Discrete) else policy.mean
+        assert first.dtype == torch.float32
+        exact: Any = network(observation)
+        torch.testing.assert_close(policy.entropy(), exact.entropy(), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(4, 36, 36), (5,)], ids=["one torso", "two torsos"])
+def test_the_value_heads_weights_have_norm_1(shape: tuple[int, ...]) -> None:
+    critic = ActorCritic(shape, spaces.Discrete(3), (16,), log_std=0.0, squash=False).critic
+    heads: list[Any] = [critic.head if len(shape) == 1 else critic, ValueNetwork(shape, (16,)).head]
+    for head in heads:
+        assert head.weight.norm().item() == pytest.approx(1)
+        assert head.bias.tolist() == [0]

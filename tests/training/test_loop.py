@@ -258,3 +258,39 @@ def test_the_number_of_threads_is_set() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_agent_is_given_the_first_observation_of_a_new_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And `observe` both: the final observation of the old one, and the first of the new one."""
+    given: list[Any] = []
+    followed: list[Any] = []
+    act, observe = Notes.act, Notes.observe
+
+    def acting(self: Notes, observation: Any, step: int) -> Any:
+        given.append(observation.copy())
+        return act(self, observation, step)
+
+    def observing(self: Notes, action: Any, result: Any) -> None:
+        followed.append(result)
+        observe(self, action, result)
+
+    monkeypatch.setattr(Notes, "act", acting)
+    monkeypatch.setattr(Notes, "observe", observing)
+    list(run(config(env=EnvSpec("CartPole-v1"), total_timesteps=400)))
+    ends = 0
+    for result, observation in zip(followed, given[1:], strict=False):
+        np.testing.assert_array_equal(result.observation, observation)
+        for env in np.flatnonzero(result.ended):
+            ends += 1
+            assert not np.array_equal(result.next_observation[env], observation[env])
+            assert np.abs(observation[env]).max() <= 0.05, "CartPole starts near 0"
+    assert ends > 5
+
+
+def test_episodes_follow_from_the_runs_seed() -> None:
+    def seeds(seed: int) -> list[int]:
+        events = run(config(seed=seed))
+        return [event.episode.seed for event in events if isinstance(event, EpisodeEnded)]
+
+    assert seeds(1) == seeds(1)
+    assert not set(seeds(1)) & set(seeds(2))

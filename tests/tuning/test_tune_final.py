@@ -216,3 +216,22 @@ def test_the_preset_of_the_winner_gives_the_same_run(tmp_path: Path) -> None:
     config, _ = configure("reinforce", preset=str(tmp_path / "best.toml"))
     assert config.hyper == winner.hyper
     assert (config.total_timesteps, config.num_envs) == (winner.total_timesteps, winner.num_envs)
+
+
+def test_defaults_that_diverged_do_not_win(tmp_path: Path) -> None:
+    result = outcome(tmp_path, defaults=[1e6] * 9 + [None], tuned=SPREAD)
+    assert result["winner"] == "tuned"
+    assert "the defaults diverge" in result["statement"]
+
+
+def test_final_runs_are_trained_on_their_seed(tmp_path: Path) -> None:
+    """The job of each run has the configuration of its folder's seed, and the run's config.toml says so."""
+    executor = Recorded()
+    chosen = [Candidate("defaults", 0, plan().base), Candidate("trial-1", 1, plan().base)]
+    evaluate_candidates(StudyFolder(tmp_path), chosen, SEEDS[:2], 2, executor, lambda: False)
+    jobs = [(Path(job.arguments["path"]), job.arguments["config"]["seed"]) for job in executor.jobs]
+    assert [f"seed-{seed}" for _, seed in jobs] == [path.name for path, _ in jobs]
+    assert {seed for _, seed in jobs} == {1001, 1002}
+    final.work(executor.jobs[0].arguments, lambda message: None, lambda: False)
+    config = tomllib.loads((tmp_path / "final/defaults/seed-1001/config.toml").read_text())
+    assert config["seed"] == 1001

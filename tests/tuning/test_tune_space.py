@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from small_studies import begun, plan
@@ -152,3 +153,14 @@ def test_a_damaged_plan_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text("name = 5")
     with pytest.raises(UserError, match="is damaged"):
         StudyFolder(tmp_path).read()
+
+
+def test_each_decade_of_the_distance_to_1_is_as_likely_as_the_next() -> None:
+    """The median of 1 - gamma is the geometric mean of its range; that of other ranges, of theirs."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    ranges = {"gamma": OneMinus(0.9, 0.9999), "rate": Float(1e-4, 1e-1, log=True), "plain": Float(0.0, 1.0)}
+    draws = [study.ask({name: distribution(one) for name, one in ranges.items()}).params for _ in range(400)]
+    values = {name: [decode(one, draw[name]) for draw in draws] for name, one in ranges.items()}
+    assert np.median(np.log10(1 - np.array(values["gamma"]))) == pytest.approx(-2.5, abs=0.25)
+    assert np.median(np.log10(values["rate"])) == pytest.approx(-2.5, abs=0.25)
+    assert np.median(values["plain"]) == pytest.approx(0.5, abs=0.08)
