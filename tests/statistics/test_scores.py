@@ -11,7 +11,6 @@ from q2pi.statistics.scores import (
     interquartile_mean,
     mean,
     median,
-    paired_bootstrap_interval,
     std,
     stratified_bootstrap_interval,
     summary,
@@ -23,24 +22,6 @@ def test_simple_statistics_by_hand() -> None:
     assert mean(scores) == 5.0
     assert std(scores) == 2.0  # sqrt(32 / 8); with n - 1 it would be sqrt(32 / 7)
     assert median(scores) == 4.5
-
-
-def test_pairs_are_resampled_together() -> None:
-    """The effect shared by a pair cancels; resampled separately, it would hide the difference."""
-    shared = np.array([0.0, 100.0, 200.0, 300.0, 400.0, 500.0])
-    ours = shared + np.array([1, 2, 1, 2, 1, 2])
-    low, high = paired_bootstrap_interval(ours, shared, mean)
-    assert 1 <= low < 1.5 < high <= 2
-    apart = bootstrap_interval(ours, mean)[0] - bootstrap_interval(shared, mean)[1]
-    assert apart < -100
-    assert paired_bootstrap_interval(shared, shared, mean) == (0.0, 0.0)
-
-
-def test_a_pair_may_have_many_scores() -> None:
-    first, second = [[5.0, 7.0], [5.0, 7.0]], [[1.0, 1.0], [1.0, 1.0]]
-    assert paired_bootstrap_interval(first, second, mean) == (5.0, 5.0)
-    with pytest.raises(ValueError, match="2 scores cannot be paired with 3"):
-        paired_bootstrap_interval([1, 2], [1, 2, 3], mean)
 
 
 def test_interquartile_mean_drops_a_quarter_at_each_end() -> None:

@@ -1,8 +1,11 @@
 """The final evaluation of a search: the best trials and the defaults are trained again, on held-out seeds and episodes.
 
-The objective of the best trial is biased upwards by the selection; held-out seeds give an unbiased estimate. The
-defaults are trained on the same seeds, so each candidate is compared with them seed by seed. The intervals of the
-differences are widened for the number of candidates (Bonferroni): the family-wise error rate is 5 %.
+The objective of the best trial is biased upwards by the selection; each candidate's estimate on held-out seeds is not.
+The defaults are trained on the same seeds, so each candidate is compared with them seed by seed. `tuning.verdict`
+describes the test, and how the winner's estimate is corrected for being the highest of several.
+
+The objective `auc` needs evaluations during training, and those play the same episodes as in the search: its seeds are
+held out, its episodes are not.
 """
 
 import dataclasses
@@ -19,26 +22,25 @@ from optuna.trial import TrialState
 
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
+from q2pi.evaluation.evaluate import EVALUATION_SEED
 from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
 from q2pi.runs.execute import execute
 from q2pi.runs.files import write_atomically
 from q2pi.runs.load import evaluate_run
 from q2pi.runs.progress import clock
-from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
+from q2pi.statistics.pairs import sign_flip_interval
+from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, std
 from q2pi.training.events import Diverged, Interrupted
 from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.objective import area, read_curve, read_seconds
 from q2pi.tuning.plan import Objective, Plan, StudyFolder
 from q2pi.tuning.space import value_of
 from q2pi.tuning.trial import config_of
+from q2pi.tuning.verdict import level, selection_bias, statement, verdict
 from q2pi.types import Array
 
 FINAL_EVALUATION_SEED = 2_000_003
 """Seed of the episodes of the final evaluation; evaluations during training never use it."""
-CONFIDENCE = 0.95
-BETTER = "significantly better (family-wise 95 %)"
-WORSE = "significantly worse (family-wise 95 %)"
-TOO_FEW = "too few seeds"
 
 
 @dataclass(frozen=True)
@@ -165,52 +167,82 @@ def results(folder: StudyFolder, plan: Plan, chosen: Sequence[Candidate], seeds:
     """Return the results of the final runs as a JSON-able dict.
 
     `candidates` lists the defaults first. Each entry has an estimate with a 95 % bootstrap interval over seeds, one
-    value for each seed, minutes of training and the searched options; every entry but the defaults also has the
-    difference to the defaults with an interval and a verdict.
+    value for each seed, mean and std of the final evaluation's episodes, minutes of training and the searched options.
+    Every entry but the defaults also has the mean difference of the seeds' values to the defaults with the interval of
+    the sign-flip test and a verdict. `winner_estimate` is the winner's estimate without selection bias, or None.
     """
     measure = statistic(plan.objective)
-    scores = [_measured(plan, runs(folder, candidate, seeds), episodes) for candidate in chosen]
-    alpha = (1 - CONFIDENCE) / max(1, len(chosen) - 1)
-    entries: list[dict[str, Any]] = []
-    for candidate, ours in zip(chosen, scores, strict=True):
-        rows = np.arange(len(seeds))
-        entry: dict[str, Any] = {
-            "label": candidate.label,
-            "trial": candidate.number,
-            "estimate": measure(ours),
-            "interval": list(bootstrap_interval(rows, lambda sample, ours=ours: measure(ours[sample.astype(int)]))),  # type: ignore[misc]
-            "by_seed": [measure(row[np.newaxis]) for row in ours],
-            "episode_mean": mean(ours),
-            "episode_std": std(ours),
-            "minutes": mean([read_seconds(run) for run in runs(folder, candidate, seeds)]) / 60,
-            "options": options_of(plan, candidate.config),
-        }
-        if candidate.label != "defaults":
-            difference = measure(ours) - measure(scores[0])
-            low, high = paired_bootstrap_interval(ours, scores[0], measure, 1 - alpha)
-            verdict = _verdict(low, high, enough=2.0 ** (1 - len(seeds)) <= alpha)
-            entry |= {"difference": difference, "difference_interval": [low, high], "verdict": verdict}
-        entries.append(entry)
-    finite = [entry for entry in entries if np.isfinite(entry["estimate"])]
-    winner = max(finite, key=lambda entry: entry["estimate"], default=entries[0])
+    folders = [runs(folder, candidate, seeds) for candidate in chosen]
+    scores = [_measured(plan, paths, episodes) for paths in folders]
+    entries = [
+        _entry(plan, candidate, paths, ours, episodes)
+        for candidate, paths, ours in zip(chosen, folders, scores, strict=True)
+    ]
+    comparisons = len(chosen) - 1
+    for entry in entries[1:]:
+        differences = np.subtract(entry["by_seed"], entries[0]["by_seed"])
+        low, high = map(float, sign_flip_interval(differences, 1 - level(comparisons)))
+        entry |= {"difference": mean(differences), "difference_interval": [low, high]}
+        entry["verdict"] = verdict(low, high, len(seeds), comparisons)
+    # NaN compares false with everything: without this line, defaults that diverged would win.
+    finite = [index for index, entry in enumerate(entries) if np.isfinite(entry["estimate"])]
+    winner = entries[max(finite, key=lambda index: entries[index]["estimate"], default=0)]
+    bias = selection_bias([scores[index] for index in finite], measure) if finite else float("nan")
+    corrected = winner["estimate"] - bias
     return {
         "algorithm": plan.base.algorithm,
         "env_id": plan.base.env.env_id,
         "total_timesteps": plan.base.total_timesteps,
         "objective": plan.objective,
+        "objective_episodes": _objective_episodes(plan, episodes),
         "seeds": list(seeds),
         "episodes_per_seed": episodes,
         "final_evaluation_seed": FINAL_EVALUATION_SEED,
-        "difference_confidence": 1 - alpha,
+        "difference_confidence": 1 - level(comparisons),
         "candidates": entries,
         "winner": winner["label"],
-        "statement": _statement(winner, entries[0], len(seeds)),
+        "winner_estimate": corrected if np.isfinite(corrected) else None,
+        "statement": statement(winner, entries[0], len(seeds), len(finite), corrected)
+        + ("; areas are of the search's evaluation episodes" if plan.objective == "auc" else ""),
     }
+
+
+def _entry(plan: Plan, candidate: Candidate, folders: Sequence[Path], ours: Array, episodes: int) -> dict[str, Any]:
+    """Return the entry of a candidate, without its difference to the defaults."""
+    measure = statistic(plan.objective)
+    rows = np.arange(len(ours))
+    scores = _final_scores(folders, episodes)
+    return {
+        "label": candidate.label,
+        "trial": candidate.number,
+        "estimate": measure(ours),
+        "interval": list(bootstrap_interval(rows, lambda sample: measure(ours[sample.astype(int)]))),
+        "by_seed": [measure(row[np.newaxis]) for row in ours],
+        "episode_mean": mean(scores),
+        "episode_std": std(scores),
+        "minutes": mean([read_seconds(run) for run in folders]) / 60,
+        "options": options_of(plan, candidate.config),
+    }
+
+
+def _objective_episodes(plan: Plan, episodes: int) -> str:
+    """Return on which episodes the objective of the final runs is measured, for readers of the result."""
+    if plan.objective == "auc":
+        return (
+            f"the {plan.base.evaluation_episodes} episodes of each evaluation during training "
+            f"(episode seed {EVALUATION_SEED}), the same episodes as in the search"
+        )
+    return f"{episodes} held-out episodes after training (episode seed {FINAL_EVALUATION_SEED})"
+
+
+def _final_scores(folders: Sequence[Path], episodes: int) -> Array:
+    """Return the raw scores [seeds, episodes] of the final evaluations; NaN if a run diverged."""
+    return np.array([_scores(run / "final_evaluation.json", episodes) for run in folders], np.float64)
 
 
 def _measured(plan: Plan, folders: Sequence[Path], episodes: int) -> Array:
     """Return raw scores [seeds, episodes], or areas [seeds, 1]; NaN if a run diverged."""
-    scores = np.array([_scores(run / "final_evaluation.json", episodes) for run in folders], np.float64)
+    scores = _final_scores(folders, episodes)
     if plan.objective != "auc":
         return scores
     areas = [area(curve) if (curve := read_curve(run)) else float("nan") for run in folders]
@@ -220,30 +252,3 @@ def _measured(plan: Plan, folders: Sequence[Path], episodes: int) -> Array:
 def options_of(plan: Plan, config: ResolvedConfig[Any]) -> dict[str, Any]:
     """Return the searched and fixed options of a run by name."""
     return {name: value_of(config, name) for name in [*plan.space, *plan.fixed]}
-
-
-def _verdict(low: float, high: float, enough: bool) -> str:
-    """Return the verdict on an interval; `enough`: a sign test over this many seeds can reach the required level."""
-    if np.isnan(low) or np.isnan(high):
-        return "a run diverged"
-    if not enough:
-        return TOO_FEW
-    if low > 0:
-        return BETTER
-    return WORSE if high < 0 else "no difference shown"
-
-
-def _statement(winner: dict[str, Any], defaults: dict[str, Any], seeds: int) -> str:
-    """Return the result in one sentence."""
-    if winner is defaults:
-        return f"no trial beats the defaults ({defaults['estimate']:.1f}) on {seeds} held-out seeds"
-    low, high = winner["difference_interval"]
-    conclusion = {
-        BETTER: BETTER,
-        "a run diverged": "but the defaults diverge",
-        TOO_FEW: "but no difference can be significant with so few seeds",
-    }.get(winner["verdict"], "which may be chance")
-    return (
-        f"{winner['label']} reaches {winner['estimate']:.1f} on {seeds} held-out seeds, the defaults "
-        f"{defaults['estimate']:.1f}: {winner['difference']:+.1f} [{low:.1f}, {high:.1f}], {conclusion}"
-    )

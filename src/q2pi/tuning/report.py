@@ -91,11 +91,16 @@ def _final_table(result: dict[str, Any]) -> list[str]:
         if "verdict" in entry:
             row += [f"{entry['difference']:+.1f}", _interval(entry["difference_interval"]), entry["verdict"]]
         rows.append(row)
+    comparisons = len(result["candidates"]) - 1
     note = (
-        f"Each candidate is trained on {len(result['seeds'])} seeds that the search never used, and evaluated on "
-        f"{result['episodes_per_seed']} held-out episodes; intervals are bootstraps over seeds. "
-        "Differences are seed by seed; their level is adjusted (Bonferroni) "
-        f"for {len(result['candidates']) - 1} comparisons."
+        f"Each candidate is trained on {len(result['seeds'])} seeds that the search never used, and all are evaluated "
+        f"on the same episodes: {result['objective']} is over {result['objective_episodes']}; the column of episodes "
+        f"(mean +- std) is over {result['episodes_per_seed']} held-out episodes per seed. 95 % intervals are "
+        "percentile bootstraps over seeds: too narrow with few seeds (90 % coverage with 10, 84 % with 5). "
+        "Differences are means over seeds of the difference on the same seed, with intervals of the exact sign-flip "
+        f"test at the level for {comparisons} comparisons (Bonferroni): if no candidate differs from the defaults, "
+        "the probability of any verdict of better or worse is at most 5 %. The highest estimate of the table is "
+        "biased upwards, because it is the highest; the sentence above corrects it (leave-one-out over seeds)."
     )
     return [html.table(heads, rows, numbers=heads[1:-1]), html.paragraph(note, quiet=True)]
 
@@ -127,7 +132,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _interval(pair: Sequence[float]) -> str:
-    return f"[{pair[0]:.1f}, {pair[1]:.1f}]"
+    return f"[{pair[0]:.1f}, {pair[1]:.1f}]" if all(map(math.isfinite, pair)) else ""
 
 
 def _finite(value: Any) -> Any:

@@ -34,6 +34,10 @@ FEW_SEEDS = (
     "Intervals over few seeds are too narrow: of means of normal scores, 95 % percentile bootstrap intervals over "
     "2, 3, 5 and 10 seeds contain the true mean with probability 50, 75, 84 and 90 %."
 )
+SAME_EPISODES = (
+    "All runs of an environment are evaluated on the same episode seeds: intervals over training seeds do not include "
+    "the choice of these episodes."
+)
 
 
 def summarise(cells: Cells, left_out: Mapping[str, str]) -> Report:
@@ -200,7 +204,7 @@ def _improvements(scores: Mapping[str, Scores]) -> list[Report]:
 def _notes(cells: Cells, methods: list[str], common: list[str], normalisable: list[str]) -> list[str]:
     """Return the caveats of the numbers."""
     sizes = sorted({len(cell) for env in cells.values() for cell in env.values()})
-    notes = []
+    notes = [SAME_EPISODES]
     if sizes[0] == 1:
         notes.append("Numbers from a single seed have no interval: they do not show the variance between seeds.")
     if sizes[-1] > 1 and sizes[0] <= 10:
