@@ -264,18 +264,18 @@ def test_the_agent_is_given_the_first_observation_of_a_new_episode(monkeypatch: 
     """And `observe` both: the final observation of the old one, and the first of the new one."""
     given: list[Any] = []
     followed: list[Any] = []
-    act, observe = Notes.act, Notes.observe
+    act, observe = RecordingAgent.act, RecordingAgent.observe
 
-    def acting(self: Notes, observation: Any, step: int) -> Any:
+    def acting(self: RecordingAgent, observation: Any, step: int) -> Any:
         given.append(observation.copy())
         return act(self, observation, step)
 
-    def observing(self: Notes, action: Any, result: Any) -> None:
+    def observing(self: RecordingAgent, action: Any, result: Any) -> None:
         followed.append(result)
         observe(self, action, result)
 
-    monkeypatch.setattr(Notes, "act", acting)
-    monkeypatch.setattr(Notes, "observe", observing)
+    monkeypatch.setattr(RecordingAgent, "act", acting)
+    monkeypatch.setattr(RecordingAgent, "observe", observing)
     list(run(config(env=EnvSpec("CartPole-v1"), total_timesteps=400)))
     ends = 0
     for result, observation in zip(followed, given[1:], strict=False):
