@@ -49,8 +49,8 @@ def test_the_p_value_agrees_with_scipy() -> None:
 
 def test_rounding_does_not_break_ties() -> None:
     """0.1 + 0.2 - 0.3 is 5.6e-17 in floating point; a mean of exactly 0 does not exclude 0."""
-    low, _ = sign_flip_interval([0.1, 0.2, -0.3], 0.01)
-    assert low <= 0
+    low, _ = sign_flip_interval([0.1, 0.2, -0.3, 5.0], 0.5)
+    assert low == 0  # the fourth smallest mean, after -0.3, -0.1 and -0.05
     assert sign_flip_interval([0.0] * 9) == (0.0, 0.0)
 
 
