@@ -391,9 +391,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_metrics_name_the_exploration_rate_of_the_step() -> None:
-    """From 1 to 0 over 100 agent steps; the updates due at step 40 are reported with 0.6."""
+    """From 1 to 0 over 100 agent steps: the updates of steps 20 and 40, made at step 50, are reported with 0.5."""
     agent = filled(make_agent(start_e=1.0, end_e=0.0, exploration_fraction=1.0, train_frequency=20), 40)
-    assert [row["epsilon"] for row in agent.learn(40)] == [0.6, 0.6]
+    assert [row["epsilon"] for row in agent.learn(50)] == [0.5, 0.5]
 
 
 def test_a_loaded_target_network_is_used_in_bf16() -> None:

@@ -350,11 +350,11 @@ def test_epochs_stop_by_the_mean_kl_of_the_newest_epoch() -> None:
 
 
 def test_metrics_of_the_ratio_by_hand() -> None:
-    """Ratios 0.5, 1 and 1.5 at a clip of 0.2: two of three are clipped; the mean of ratio - 1 - log ratio."""
-    ratio = torch.tensor([0.5, 1.0, 1.5])
+    """Ratios 0.5, 1 and 2 at a clip of 0.2: two of three are clipped; the mean of ratio - 1 - log ratio."""
+    ratio = torch.tensor([0.5, 1.0, 2.0])
     columns = [torch.zeros(3, 1), torch.tensor([0, 1, 2]), math.log(1 / 3) - ratio.log(), torch.zeros(3)]
     batch = Batch(*columns, torch.zeros(3), torch.zeros(3))
     _, scalars = loss(Bandit(), batch, ppo.Config(), 0.2)
     assert scalars["clip_fraction"].item() == pytest.approx(2 / 3)
-    expected = (-0.5 - math.log(0.5) + 0.5 - math.log(1.5)) / 3
+    expected = (-0.5 - math.log(0.5) + 1 - math.log(2)) / 3
     assert scalars["approx_kl"].item() == pytest.approx(expected, rel=1e-5)

@@ -103,9 +103,10 @@ def check(fault: Fault, tree: Path) -> tuple[str, str]:
         _write(file, text)
     if status == PASSED:
         return SURVIVED, f"{fault.test} passes"
-    if status != FAILED:
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+::\S+)", output, re.M)
+    if status != FAILED or failed is None:  # a process that cannot even start pytest ends with 1, too
         return DOES_NOT_APPLY, f"pytest ended with {status}: {output[-400:]}"
-    return CAUGHT, "by " + (re.findall(r"^FAILED (\S+)", output, re.M) or [output[-400:]])[0]
+    return CAUGHT, f"by {failed[1]}"
 
 
 def _write(file: Path, text: str) -> None:
@@ -118,13 +119,14 @@ def _write(file: Path, text: str) -> None:
 def _run_test(test: str, tree: Path) -> tuple[int, str]:
     """Return (exit status, output) of pytest in a copied tree; a test that hangs has failed."""
     log = tree / "output.txt"
+    log.write_text("")
     process = SERVER.Process(target=_pytest, args=(test, str(tree), str(log)))
     process.start()
     process.join(SECONDS)
     if process.is_alive():
         os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
-        return FAILED, "timed out"
+        return FAILED, f"FAILED {test}::timed-out"
     assert process.exitcode is not None
     return process.exitcode, log.read_text()
 

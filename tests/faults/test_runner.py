@@ -1,6 +1,7 @@
 """The runner of planted faults: what it reports, and that it leaves the tree alone."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,8 @@ def test_an_id_that_is_used_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "faults.toml").write_text(entry * 2)
     with pytest.raises(ValueError, match="'one' is used more than once"):
         runner.read_faults(tmp_path / "faults.toml")
+
+
+def test_a_process_that_cannot_start_has_caught_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_pytest", sys.exit)  # called with three arguments: a TypeError, exit status 1
+    assert runner.check(fault("seen"), tree)[0] == DOES_NOT_APPLY
