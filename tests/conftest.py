@@ -1,4 +1,4 @@
-"""What all tests share: one thread of arithmetic, and no figures where nobody looks at them."""
+"""Shared by all tests: one OpenMP thread, and a fixture that disables figures."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs end without their learning curve, which takes longer than the run."""
+    """Disable the learning curve at the end of runs, which takes longer than the run."""
     monkeypatch.setitem(
         sys.modules, "q2pi.reports.learning_curves", SimpleNamespace(learning_curves=lambda runs, path: None)
     )

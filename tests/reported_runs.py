@@ -1,4 +1,4 @@
-"""Finished runs for reports, written by hand: an evaluation at the end and a training curve with seconds."""
+"""Finished runs for tests of reports: a final evaluation and a training curve with times."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def finished_run(
     reached: int = 1_000,
     **options: Any,
 ) -> RunFolder:
-    """Write a run of 1,000 agent steps whose newest evaluation has this mean; the evaluation stands at `reached`."""
+    """Write a run of 1,000 agent steps whose newest evaluation, at step `reached`, has mean `score`."""
     config = override(default_config(algorithm), {"total_timesteps": 1_000, "env_id": "CartPole-v1"} | options)
     config = dataclasses.replace(config, env=resolve(config.env))
     run = RunFolder.create(path, config)

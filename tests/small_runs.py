@@ -1,5 +1,7 @@
-"""Runs that are small enough for tests, and environments with known answers."""
+"""Small runs for tests, and environments with known solutions."""
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from q2pi.config import RunConfig, override, resolve
 from q2pi.equations import exact
 from q2pi.runs import checkpoint
 from q2pi.runs.checkpoint import digest
-from q2pi.training.events import Checkpoint
+from q2pi.runs.folder import RunFolder
+from q2pi.runs.recorder import Recorder
+from q2pi.runs.sinks import Sink, TensorBoard
+from q2pi.training.events import Checkpoint, Event, Finished
 from q2pi.training.loop import run
 from q2pi.types import State
 
@@ -42,25 +47,41 @@ INVADERS = QUIET | {
 
 
 def cartpole(**changes: Any) -> RunConfig[Any]:
-    """DQN on CartPole: 400 agent steps, 84 updates, four checkpoints, a ring that wraps around."""
+    """Return DQN on CartPole: 400 agent steps, 84 updates, four checkpoints, a ring that wraps around."""
     return override(default_config("dqn"), CARTPOLE | changes)
 
 
 def invaders(**changes: Any) -> RunConfig[Any]:
-    """DQN on Space Invaders with frames of 36 x 36: 600 agent steps, 125 updates, four checkpoints."""
+    """Return DQN on Space Invaders with frames of 36 x 36: 600 agent steps, 125 updates, four checkpoints."""
     return override(default_config("dqn"), INVADERS | changes)
 
 
 def flags(options: dict[str, Any]) -> list[str]:
-    """Return options as arguments of the command line."""
+    """Return options as command-line arguments."""
     words: list[str] = []
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
     return words
 
 
+def write_events(run: RunFolder, events: Iterable[Event], seconds_before: float = 0.0) -> None:
+    """Give events to the folder's sinks as `execute` does."""
+    run.tensorboard.mkdir(exist_ok=True)
+    events = list(events)
+    step = events[0].step
+    with run.locked(), ExitStack() as resources:
+        sinks: list[Sink] = [TensorBoard(run.tensorboard, step), Recorder(run, step, seconds_before)]
+        for sink in sinks:
+            resources.callback(sink.close)
+        for event in events:
+            for sink in sinks:
+                if isinstance(event, Checkpoint | Finished):
+                    sink.flush()
+                sink.write(event)
+
+
 def digests(config: RunConfig[Any], state: State | None = None, keep: tuple[int, Path] | None = None) -> dict[int, str]:
-    """Return the digest of each checkpoint by its step; save the one of step `keep[0]` in folder `keep[1]`."""
+    """Return the digest of each checkpoint by step; save the checkpoint of step `keep[0]` in folder `keep[1]`."""
     found = {}
     for event in run(resolve(config), state):
         if isinstance(event, Checkpoint):
@@ -71,7 +92,7 @@ def digests(config: RunConfig[Any], state: State | None = None, keep: tuple[int,
 
 
 class Chain(gymnasium.Env[Any, Any]):
-    """`equations.exact.chain(5)` to be played: one-hot states, right from the last one terminates with reward 1."""
+    """`equations.exact.chain(5)` with one-hot states; action 1 in the last state terminates with reward 1."""
 
     mdp = exact.chain(5, gamma=0.9)
     observation_space = gymnasium.spaces.Box(0, 1, (5,), np.float32)
@@ -80,17 +101,17 @@ class Chain(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.place = 0
-        return self._seen(), {}
+        return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         reward = float(self.mdp.reward[self.place, action])
         ways = self.mdp.transition[self.place, action]
         if ways.sum() == 0:
-            return self._seen(), reward, True, False, {}
+            return self._observe(), reward, True, False, {}
         self.place = int(ways.argmax())
-        return self._seen(), reward, False, False, {}
+        return self._observe(), reward, False, False, {}
 
-    def _seen(self) -> Any:
+    def _observe(self) -> Any:
         return np.eye(5, dtype=np.float32)[self.place]
 
 
@@ -115,7 +136,7 @@ class Steady(gymnasium.Env[Any, Any]):
 
 
 class ShortOrLong(gymnasium.Env[Any, Any]):
-    """An episode lasts 1 step after an odd seed and 20 after an even one; each step pays 1."""
+    """Episodes of 1 step after an odd seed and of 20 after an even one, with reward 1 per step."""
 
     observation_space = gymnasium.spaces.Box(1, 1, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)

@@ -1,4 +1,4 @@
-"""Studies that are small enough for tests, and workers that are killed at random moments."""
+"""Small studies for tests, and workers that are killed at random moments."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ TINY = QUIET | {
     "hidden": (8,),
     "value_updates": 2,
 }
-# Processes of their own that need not import torch and Optuna again.
+# The fork server imports torch and Optuna once for all workers.
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(
     [
@@ -65,28 +65,28 @@ def begun(path: Path, made: Plan, url: str | None = None) -> tuple[StudyFolder, 
 
 
 def live(path: str, url: str | None, wanted: int) -> None:
-    """Be a worker, and leave a mark once there is a trial to work on."""
+    """Run a worker; create a mark file when it starts a trial."""
     mark = Path(path) / f".at-work-{os.getpid()}"
     arguments = {"path": path, "storage": url, "wanted": wanted}
     search.work(arguments, emit=lambda message: mark.touch(), stop=lambda: False)
 
 
 def pace(made: Plan, folder: Path) -> float:
-    """Return the seconds that one run of a trial takes on this machine, as busy as it is now, once all is imported."""
+    """Return the seconds of one run of a trial on this machine under its current load, without imports."""
     for name in ("cold", "warm"):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         execute(made.base, folder / name)
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
 def work_under_fire(
     folder: StudyFolder, url: str | None, made: Plan, wanted: int, kills: int, workers: int = 2
 ) -> None:
-    """Let workers bring a study to `wanted` trials while they are killed at random moments, `kills` times in all.
+    """Run workers until a study has `wanted` trials, and kill workers at random moments, `kills` times in total.
 
-    Every other victim is at work on a trial; the others may be at anything, such as drawing options or reporting.
-    The moments are spread over three times what a worker's start and a run take, so that a slow machine leaves a trial
-    as many chances as a fast one.
+    Every other worker is killed during a trial; the others at any point, such as sampling options or reporting. Delays
+    are uniform up to three times the time of a worker's start and a run, so that a trial has the same chance to finish
+    on slow and fast machines.
     """
     moments, run = random.Random(kills), pace(made, folder.path / "pace")
 
@@ -100,16 +100,16 @@ def work_under_fire(
             time.sleep(0.01)
 
     pool = [start()]
-    wait_for_work(pool[0])  # from here on, the server that forks workers is warm
-    began = time.perf_counter()
+    wait_for_work(pool[0])  # the fork server is warm from now on
+    start_time = time.perf_counter()
     pool += [start() for _ in range(workers - 1)]
     wait_for_work(pool[-1])
-    longest = 3 * (time.perf_counter() - began + run)
+    max_delay = 3 * (time.perf_counter() - start_time + run)
     for number in range(kills):
         victim = moments.choice(pool)
         if number % 2:
             wait_for_work(victim)
-        time.sleep(moments.uniform(0.0, longest))
+        time.sleep(moments.uniform(0.0, max_delay))
         victim.kill()
         victim.join()
         pool[pool.index(victim)] = start()
@@ -119,10 +119,10 @@ def work_under_fire(
 
 
 def check_ended_once(folder: StudyFolder, made: Plan, study: Study, wanted: int) -> None:
-    """Check that each trial ended, on values that its own runs bear out, one of them the same when run anew."""
+    """Check that each trial ended with the value of its runs, and that repeating one trial gives the same value."""
     trials = study.get_trials()
     assert [trial.number for trial in trials] == list(range(wanted))
-    assert any(len(trial.user_attrs["attempt"]) > 1 for trial in trials), "some went on after a death"
+    assert any(len(trial.user_attrs["attempt"]) > 1 for trial in trials), "some trials continued after a kill"
     for trial in trials:
         if trial.state == TrialState.FAIL:
             assert "processes died in it" in trial.user_attrs["note"]
@@ -131,7 +131,7 @@ def check_ended_once(folder: StudyFolder, made: Plan, study: Study, wanted: int)
         runs = [folder.trial(trial.number) / f"seed-{seed}" for seed in made.trial_seeds]
         assert trial.value == value(made.objective, [read_curve(run) for run in runs])
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert len(complete) >= wanted - 1, "hardly any was given up"
+    assert len(complete) >= wanted - 1, "at most one trial failed"
     last = complete[-1]
     curves = []
     for seed in made.trial_seeds:
@@ -142,7 +142,7 @@ def check_ended_once(folder: StudyFolder, made: Plan, study: Study, wanted: int)
 
 
 def endings(journal: Path) -> dict[int, int]:
-    """Return how often the journal says of each trial that it ended."""
+    """Return how often each trial ends in the journal, by trial id."""
     times: dict[int, int] = {}
     for line in journal.read_text().splitlines():
         entry = json.loads(line)

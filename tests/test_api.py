@@ -24,11 +24,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_trained_agent_is_loaded_as_it_was(folder: Path, tmp_path: Path) -> None:
+def test_a_loaded_agent_equals_the_trained_one(folder: Path, tmp_path: Path) -> None:
     trained = q2pi.train("dqn", **CARTPOLE)
     loaded = q2pi.load(folder)
     learned, same = trained.state(), loaded.state()
-    # What is loaded to act leaves the replay where it is.
+    # Loading an agent for acting does not load its replay.
     learned.pop("replay"), same.pop("replay")
     assert checkpoint.digest(learned) == checkpoint.digest(same)
     observation = np.array([[0.1, -0.2, 0.05, 0.3], [0.0, 1.0, -0.1, -1.0]], np.float32)
@@ -50,7 +50,7 @@ def test_a_run_is_evaluated(folder: Path) -> None:
     assert q2pi.evaluate(folder, episodes=3, seed=5).report() == evaluation.report()
 
 
-def test_environments_are_made() -> None:
+def test_make_envs() -> None:
     envs = q2pi.make_envs("CartPole-v1", 3, seed=2)
     assert envs.reset().shape == (3, 4)
     envs.close()
@@ -58,7 +58,7 @@ def test_environments_are_made() -> None:
         q2pi.make_envs("CartPole-v1", stak=2)
 
 
-def test_options_go_where_they_belong() -> None:
+def test_options_set_fields_of_run_environment_and_hyperparameters() -> None:
     config = override(cartpole(), {"seed": 9, "stack": 2, "gamma": 0.5})
     assert (config.seed, config.env.stack, config.hyper.gamma) == (9, 2, 0.5)
 
@@ -71,7 +71,7 @@ def test_options_go_where_they_belong() -> None:
         ({"gamma": "high"}, "options: gamma = 'high': it must be of type float"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, object], line: str) -> None:
+def test_invalid_options(options: dict[str, object], line: str) -> None:
     with pytest.raises(UserError) as caught:
         q2pi.train("dqn", env_id="CartPole-v1", **options)
     assert str(caught.value) == line

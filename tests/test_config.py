@@ -1,4 +1,4 @@
-"""Configurations: bounds, TOML in and out, and mistakes in one line."""
+"""Configurations: bounds, reading and writing TOML, and errors of one line."""
 
 import ast
 import sys
@@ -53,13 +53,13 @@ class Sample:
     inner: Inner = field(default_factory=Inner)
 
 
-def test_a_table_replaces_what_it_names_and_nothing_else() -> None:
+def test_a_table_replaces_only_the_fields_it_has() -> None:
     changed = from_table(Sample(), {"rate": 2, "hidden": [4, 4], "inner": {"size": 5}, "crop": [1, 2]}, "f")
     assert changed == Sample(rate=2.0, hidden=(4, 4), inner=Inner(5), crop=(1, 2))
     assert isinstance(changed.rate, float)
 
 
-def test_fields_that_are_none_are_left_out_of_the_table() -> None:
+def test_fields_that_are_none_are_omitted_from_the_table() -> None:
     assert to_table(Sample()) == {
         "rate": 0.5,
         "count": 1,
@@ -104,7 +104,7 @@ def test_mistakes_in_a_table(table: dict[str, Any], line: str) -> None:
     assert str(caught.value) == line
 
 
-def test_hyperparameters_that_are_no_table() -> None:
+def test_hyperparameters_that_are_not_a_table() -> None:
     with pytest.raises(UserError, match=r"hyper = 5: it must be a table"):
         from_table(cartpole(), {"hyper": 5}, "config.toml")
 
@@ -161,10 +161,10 @@ def test_resolve_is_idempotent(algorithm: str, monkeypatch: pytest.MonkeyPatch) 
     assert type(resolved) is ResolvedConfig
     assert resolve(resolved) == resolved
     monkeypatch.setattr(precision, "faster_precision", lambda network, device: "fp32")
-    assert resolve(resolved) == resolved, "nothing is left for another machine to choose"
+    assert resolve(resolved) == resolved, "nothing depends on the machine any more"
 
 
-def test_resolve_leaves_nothing_open() -> None:
+def test_resolve_leaves_no_auto_or_none() -> None:
     config = override(default_config("dqn"), {"env_id": "space_invaders", "num_envs": 4})
     assert (config.env.env_id, config.env.protocol, config.hyper.replay_codec) == ("space_invaders", None, "auto")
     resolved = resolve(config)
@@ -196,11 +196,11 @@ def test_a_resolved_config_is_what_the_loop_gets(tmp_path: Path, monkeypatch: py
     given: list[Any] = []
     loop = execute.run
 
-    def noting(config: Any, *arguments: Any) -> Any:
+    def recording(config: Any, *arguments: Any) -> Any:
         given.append(config)
         return loop(config, *arguments)
 
-    monkeypatch.setattr(execute, "run", noting)
+    monkeypatch.setattr(execute, "run", recording)
     monkeypatch.setitem(sys.modules, "q2pi.reports.learning_curves", SimpleNamespace(learning_curves=lambda *_: None))
     q2pi.train("dqn", **CARTPOLE)
     path = tmp_path / "run"
@@ -211,18 +211,18 @@ def test_a_resolved_config_is_what_the_loop_gets(tmp_path: Path, monkeypatch: py
     assert all(resolve(config) == config for config in given)
 
 
-# ---- generic code does not know hyperparameters by name --------------------------------------------------------------
+# ---- generic code does not use hyperparameters by name ---------------------------------------------------------------
 
 SOURCE = Path(q2pi.__file__).parent
 GENERIC = ["config.py", "api.py", "training", "runs", "evaluation", "commands", "reports"]
 BY_STRING = {"reports/learning_curves.py"}
-"""The protocol's epsilon in the caption of a plot."""
+"""It shows the protocol's epsilon in a caption."""
 BY_ATTRIBUTE = {"runs/benchmark.py"}
-"""It measures DQN and nothing else."""
+"""It only measures DQN."""
 
 
 def named_hyperparameters(source: str) -> set[str]:
-    """Return which hyperparameters Python source names: "string" for getattr(hyper, "x"), "attribute" for hyper.x."""
+    """Return how a source uses hyperparameters by name: "string" for getattr(hyper, "x"), "attribute" for hyper.x."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):

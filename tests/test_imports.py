@@ -1,4 +1,4 @@
-"""Who may import whom: one-way layers, read from the sources."""
+"""One-way layers of imports, checked in the sources."""
 
 import ast
 from pathlib import Path
@@ -27,7 +27,7 @@ LAYERS = [
     {"commands"},
     {"cli"},
 ]
-"""Each part of the package may import those above it, and itself."""
+"""Each part of the package may import the parts listed above it, and itself."""
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 
@@ -38,7 +38,7 @@ def part_of(module: str) -> str:
 
 
 def imported(source: str) -> set[str]:
-    """Return the parts of q2pi that a source imports, at its top or within functions; not those for type checks."""
+    """Return the parts of q2pi that a source imports, at its top or within functions; not under TYPE_CHECKING."""
     found: set[str] = set()
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -53,7 +53,7 @@ def imported(source: str) -> set[str]:
     return found
 
 
-def test_at_most_seven_files_stand_at_the_top() -> None:
+def test_at_most_seven_files_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 7
 
 
@@ -61,20 +61,20 @@ SOURCES = {path: part_of(".".join(path.relative_to(ROOT.parent).with_suffix("").
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES), ids=lambda path: str(path.relative_to(ROOT)))
-def test_arrows_never_turn_back(path: Path) -> None:
+def test_imports_follow_the_layers(path: Path) -> None:
     part = SOURCES[path]
     if part in ("__init__", "__main__"):
         return
-    assert part in LEVEL, f"say in LAYERS where {part} belongs"
+    assert part in LEVEL, f"{part} is missing in LAYERS"
     for other in imported(path.read_text()) - {part, "__version__"}:
         assert LEVEL[other] < LEVEL[part], f"{part} imports {other}"
 
 
-HEAVY = {"optuna": "tuning", "ray": "scale"}
+HEAVY = {"optuna": "tuning", "ray": "runs"}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_one_part_knows_of_optuna_and_ray(path: Path) -> None:
+def test_only_one_part_imports_optuna_and_ray(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
@@ -82,7 +82,7 @@ def test_only_one_part_knows_of_optuna_and_ray(path: Path) -> None:
             assert owner in (None, SOURCES[path])
 
 
-def test_the_walk_sees_every_kind_of_import() -> None:
+def test_every_kind_of_import_is_found() -> None:
     source = """
 import q2pi.loop
 from q2pi import checkpoint, rng
@@ -102,7 +102,7 @@ def module_of(path: Path) -> str:
 
 
 def modules_imported(source: str, modules: set[str]) -> set[str]:
-    """Return those of `modules` that a source imports, within functions too; not under TYPE_CHECKING."""
+    """Return the elements of `modules` that a source imports, also within functions, but not under TYPE_CHECKING."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -156,7 +156,7 @@ def test_no_modules_import_each_other() -> None:
     assert cycles(graph) == []
 
 
-def test_cycles_are_found_and_chains_are_none() -> None:
+def test_cycles_are_found_and_chains_are_not_cycles() -> None:
     chain = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
     assert cycles(chain) == []
     assert cycles(chain | {"c": {"a"}}) == [["a", "b", "c"]]

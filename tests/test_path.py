@@ -27,7 +27,7 @@ PATHS: dict[str, tuple[list[str], ModuleType, str]] = {
     "reinforce": ([*CARTPOLE, "--episodes-per-update", "4"], losses, "policy_gradient_loss"),
     "q_learning": (["--env-id", "FrozenLake-v1", "--total-timesteps", "400"], q_learning, "tabular_target"),
 }
-"""Command -> its options, and the equation whose stack is taken: (module in which it is looked up, name)."""
+"""Command -> its options and the equation whose call stack is measured: (module in which it is looked up, name)."""
 
 
 def stack_below(code: CodeType) -> list[str]:
@@ -54,16 +54,16 @@ def test_at_most_seven_hops_to_the_equation(command: str, tmp_path: Path, monkey
     monkeypatch.setattr(module, name, recorded)
     common = ["--device", "cpu", "--threads", "1", "--evaluation-episodes", "0", "--run-dir", str(tmp_path / "run")]
     assert cli.main(["train", *command.split(), *options, *common]) == 0
-    assert any("execute.execute" in stack for stack in stacks), "the run itself, not the timing run alone"
+    assert any("execute.execute" in stack for stack in stacks), "the run itself, not only the timing run"
     longest = max(stacks, key=len)
     assert len(longest) <= MOST_HOPS, " -> ".join(["cli.main", *longest])
 
 
-def test_a_longer_path_would_be_seen() -> None:
+def test_control_a_longer_path_is_counted() -> None:
     def inner() -> list[str]:
-        return stack_below(test_a_longer_path_would_be_seen.__code__)
+        return stack_below(test_control_a_longer_path_is_counted.__code__)
 
     def outer() -> list[str]:
         return inner()
 
-    assert len(outer()) == 1, "`inner` takes the stack of its caller"
+    assert len(outer()) == 1, "`inner` returns the stack of its caller"

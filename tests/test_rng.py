@@ -10,7 +10,7 @@ def words(generator: np.random.Generator, count: int = 64) -> list[int]:
     return generator.integers(2**63, size=count).tolist()
 
 
-def test_the_same_stream_gives_the_same_numbers_whatever_came_before() -> None:
+def test_a_stream_does_not_depend_on_earlier_calls() -> None:
     first = words(stream(1, "explore", 40))
     np.random.seed(5)  # noqa: NPY002
     words(stream(1, "replay", 40), 1000)
@@ -33,7 +33,7 @@ def test_streams_differ(other: tuple[int, str, int]) -> None:
 
 
 def overlap(make: object) -> int:
-    """Return how many numbers ten neighbouring streams share."""
+    """Return the number of values that ten neighbouring streams share."""
     assert callable(make)
     drawn = [set(words(make(step), 1000)) for step in range(10)]
     return 10_000 - len(set.union(*drawn))
@@ -43,12 +43,12 @@ def test_neighbouring_streams_share_no_numbers() -> None:
     assert overlap(lambda step: stream(1, "explore", step)) == 0
 
 
-def test_counters_in_the_lowest_word_would_share_them() -> None:
-    """The negative twin: the generator itself counts in that word."""
+def test_control_counters_in_the_lowest_word_share_numbers() -> None:
+    """Negative control: the generator uses the lowest word as its own counter."""
     assert overlap(lambda step: np.random.Generator(np.random.Philox(key=1, counter=[step, 0, 0, 0]))) > 8_000
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_the_global_generator_is_unchanged() -> None:
     np.random.seed(3)  # noqa: NPY002
     expected = np.random.random()  # noqa: NPY002
     np.random.seed(3)  # noqa: NPY002
@@ -61,7 +61,7 @@ def test_at_most_three_counters() -> None:
         stream(1, "explore", 1, 2, 3, 4)
 
 
-def test_derived_seeds_suit_every_emulator() -> None:
+def test_derived_seeds_are_in_the_range_of_every_emulator() -> None:
     seeds = [derive(1, "episode", game, number) for game in range(8) for number in range(50)]
     assert len(set(seeds)) == 400
     assert min(seeds) >= 0

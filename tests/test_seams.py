@@ -1,4 +1,4 @@
-"""Each seam tried by a throw-away extension: a sampler, a head, a sink, an executor, an algorithm, a reader of runs."""
+"""Each extension point with a minimal extension: sampler, head, sink, executor, algorithm, reader of runs."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from q2pi.training.events import Event, Progress, Started
 
 
 class Newest(UniformSampler):
-    """Draws from the newest slots, and weighs each transition by one half."""
+    """Samples the newest slots with weight 1/2 for each transition."""
 
     lookahead = 1
 
@@ -54,7 +54,7 @@ class WithSampler(dqn.Agent):
 
 
 class TwoHeads(nn.Module):
-    """Q as the mean of two heads: its output for the loss is not Q [B, A] but [B, 2, A]."""
+    """Q as the mean of two heads: `forward` returns [B, 2, A] for the loss, not Q [B, A]."""
 
     def __init__(self, network: QNetwork) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def test_a_sampler_is_one_class(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     logger = train_with(WithSampler, monkeypatch, tmp_path / "run")
     sampler = logger.agent.sampler
     assert isinstance(sampler, Newest)
-    assert sampler.priorities, "TD errors came back"
+    assert sampler.priorities, "the sampler received TD errors"
     assert set(sampler.priorities) <= set(range(len(logger.agent.replay.age)))
     assert all(np.isfinite(list(sampler.priorities.values())))
     assert logger.agent.state()["sampler"]["recent"].tolist() == sampler.recent
@@ -139,7 +139,7 @@ def test_a_logger_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OwnConfig(dqn.Config):
-    """An algorithm of its own."""
+    """Hyperparameters of a new algorithm."""
 
     scale: float = 2.0
     """Factor of the loss."""
@@ -166,7 +166,7 @@ def test_an_algorithm_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_a_run_folder_is_read_line_by_line(tmp_path: Path) -> None:
-    """What a live page does: read what is new since it last looked."""
+    """A reader follows a live run: it reads the rows since its last read."""
     execute(small(), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     rows, offset = folder.tail()
@@ -175,13 +175,13 @@ def test_a_run_folder_is_read_line_by_line(tmp_path: Path) -> None:
 
 
 def test_an_executor_is_one_class(tmp_path: Path) -> None:
-    """Jobs run in this process: the protocol asks for no more than `run`."""
+    """An executor that runs jobs in this process needs only `run`."""
     from importlib import import_module
 
     from q2pi.config import to_table
     from q2pi.parallel.executor import Executor, Job, JobStatus
 
-    class Here:
+    class InThisProcess:
         def run(self, jobs: Iterable[Job], stop: Callable[[], bool] = lambda: False) -> Iterator[JobStatus]:
             for job in jobs:
                 module, _, name = job.task.partition(":")
@@ -190,7 +190,7 @@ def test_an_executor_is_one_class(tmp_path: Path) -> None:
                 yield from (JobStatus(job, "running", message=one) for one in messages)
                 yield JobStatus(job, "stopped" if message.get("stopped") else "finished", message=message)
 
-    executor: Executor = Here()
+    executor: Executor = InThisProcess()
     arguments = {"path": str(tmp_path / "run"), "config": to_table(small())}
     statuses = list(executor.run([Job("one", "q2pi.runs.execute:execute_job", arguments)]))
     assert statuses[-1].state == "finished"

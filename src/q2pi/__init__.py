@@ -6,7 +6,7 @@
     action, _ = agent.predict(observation)
     agent = q2pi.load("runs/CartPole-v1-dqn-1")
 
-Nothing heavy is imported until it is used. q2pi's environments are registered when Gymnasium is imported, whether
+torch, numpy and Gymnasium are imported on first use. q2pi's environments are registered when Gymnasium is imported,
 before or after q2pi: `import q2pi, gymnasium; gymnasium.make("q2pi/AliasedVacuum-v0")`.
 """
 
@@ -49,7 +49,7 @@ class _GymnasiumImportHook:
         execute = loader.exec_module
 
         def exec_module(module: Any) -> None:
-            # Removed here and not above: a program may look for Gymnasium long before it imports it, or never.
+            # Remove the hook here, not in find_spec: a program may look up Gymnasium without importing it.
             sys.meta_path.remove(self)
             del loader.exec_module
             execute(module)

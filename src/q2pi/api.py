@@ -1,4 +1,4 @@
-"""The Python interface: what `import q2pi` offers."""
+"""The Python interface: the functions of `import q2pi`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +32,13 @@ def train(
     Args:
         algorithm: name of the algorithm.
         env_id: an Atari game or a Gymnasium id.
-        preset: name of a preset or path of a TOML file; None chooses by environment.
-        run_dir: new folder in which the run is recorded; None records nothing.
-        sinks: loggers that take the run's events, see `q2pi.runs.sinks`.
-        options: options of the command line under their own names, such as `total_timesteps`, `seed`, `learning_rate`.
+        preset: name of a preset or path of a TOML file; None uses the default for the environment.
+        run_dir: new folder for the run's files; None writes nothing.
+        sinks: loggers that receive the run's events, see `q2pi.runs.sinks`.
+        options: the command line's options by name, such as `total_timesteps`, `seed`, `learning_rate`.
 
     Raises:
-        UserError: an option that is unknown or out of its bounds, or a folder that is in use.
+        UserError: an unknown option, a value out of its bounds, or a folder that is in use.
     """
     config, _ = configure(algorithm, env_id, preset)
     resolved = resolve(override(config, options))
@@ -69,13 +69,13 @@ def load(run_dir: str | Path) -> Agent:
     """Return the agent of a run's newest checkpoint, ready to `predict`.
 
     Raises:
-        UserError: no run, no intact checkpoint, or one of another version.
+        UserError: no run, no intact checkpoint, or a checkpoint of another version.
     """
     return load_agent(RunFolder.open(run_dir))[0]
 
 
 def evaluate(run_dir: str | Path, *, episodes: int = 30, seed: int = EVALUATION_SEED) -> Evaluation:
-    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, in environments of its own."""
+    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, in separate environments."""
     return evaluate_run(run_dir, episodes, seed)
 
 

@@ -4,14 +4,17 @@
 
 A run is a pure function of its `ResolvedConfig`. The fields of `RunConfig`, of its environment specification and of the
 algorithm's own `Config` are options of the command line under the same names; their docstrings are the help texts.
-Nothing here imports torch until a precision must be chosen, so that reading a run's configuration stays light.
+torch is imported only to resolve `precision = "auto"`, so that reading a configuration is fast.
 """
 
 import dataclasses
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from q2pi.envs.spec import EnvSpec, is_atari
@@ -24,7 +27,7 @@ Dataclass = TypeVar("Dataclass")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Generic[Hyperparameters]):
-    """Everything that a run depends on."""
+    """All options of a run."""
 
     algorithm: str
     """Name of a file in q2pi/algorithms."""
@@ -37,14 +40,14 @@ class RunConfig(Generic[Hyperparameters]):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Torch device; auto uses CUDA if available."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32). auto chooses, for Atari games, what is
-    faster on this machine."""
+    """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32). auto uses the
+    faster one on this machine for Atari games, and fp32 otherwise."""
     threads: int = 0
     """Number of CPU threads of torch; 0 uses one per core. Results are bit-exact for the same number."""
     checkpoint_frequency: int = 50_000
-    """Agent steps between checkpoints; the last step always has one. 0 keeps only that one."""
+    """Agent steps between checkpoints; the last step always has one. 0 saves only the last step."""
     log_frequency: int = 1_000
-    """Agent steps between two rows of metrics."""
+    """Agent steps between rows of metrics."""
     evaluation_frequency: int = 0
     """Agent steps between evaluations during training; 0 evaluates only at the end."""
     evaluation_episodes: int = 30
@@ -55,11 +58,11 @@ class RunConfig(Generic[Hyperparameters]):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(RunConfig[Hyperparameters]):
-    """A `RunConfig` with every bound checked and nothing left to `auto` or None; only `resolve` makes one."""
+    """A `RunConfig` with all bounds checked and all `auto` and None values resolved. Use `resolve` to make one."""
 
 
 def resolve(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameters]:
-    """Return `config` with its environment, precision and algorithm's options resolved. Idempotent.
+    """Return `config` with its environment, precision and hyperparameters resolved. Idempotent.
 
     Raises:
         UserError: an unknown environment, or a value out of its bounds.
@@ -84,7 +87,7 @@ def _faster_precision(config: RunConfig[Any]) -> Literal["fp32", "bf16"]:
 
 
 def check_run(config: RunConfig[Any]) -> None:
-    """Raise a UserError for the first field of the run itself that is out of its bounds."""
+    """Raise a UserError for the first field of `RunConfig` (not `env`, not `hyper`) that is out of its bounds."""
     at_least(config, 1, "total_timesteps", "num_envs", "log_frequency")
     at_least(config, 0, "seed", "threads", "checkpoint_frequency", "evaluation_frequency", "evaluation_episodes")
     if config.num_envs > config.total_timesteps:
@@ -92,12 +95,12 @@ def check_run(config: RunConfig[Any]) -> None:
 
 
 def flag(name: str) -> str:
-    """Return the command line's flag for a field."""
+    """Return the command-line flag of a field."""
     return "--" + name.replace("_", "-")
 
 
 def at_least(config: Any, bound: float, *names: str) -> None:
-    """Raise a UserError unless each named field of `config` is a number >= bound, or a tuple of such layers."""
+    """Raise a UserError unless each named field of `config` is a number >= bound or a nonempty tuple of them."""
     for name in names:
         value = getattr(config, name)
         if isinstance(value, tuple) and (not value or min(value) < bound):
@@ -115,7 +118,7 @@ def within(config: Any, low: float, high: float, *names: str) -> None:
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """Return a dataclass as a TOML table: fields that are None are left out, tuples are arrays."""
+    """Return a dataclass as a TOML table; fields that are None are omitted, tuples become arrays."""
     table: dict[str, Any] = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
@@ -128,16 +131,35 @@ def to_table(config: Any) -> dict[str, Any]:
     return table
 
 
+def read_toml(file: Path | Traversable, name: str = "") -> dict[str, Any]:
+    """Return a TOML file as a table.
+
+    Args:
+        file: the file.
+        name: the file in error messages; by default its path.
+
+    Raises:
+        UserError: the file cannot be read or is not TOML.
+    """
+    name = name or str(file)
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"{name} is not valid TOML: {problem}") from problem
+    except OSError as problem:
+        raise UserError(f"{name} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
+
+
 def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Dataclass:
-    """Return `base` with the fields that a TOML table names replaced.
+    """Return `base` with the fields in a TOML table replaced.
 
     Args:
         base: a dataclass instance; nested dataclasses are replaced field by field.
         table: as `tomllib` reads it.
-        where: the file, for messages.
+        where: source of the table, for error messages.
 
     Raises:
-        UserError: a key that is no field, or a value of the wrong type.
+        UserError: an unknown key, or a value of the wrong type.
     """
     known = typing.get_type_hints(type(base))
     changes: dict[str, Any] = {}
@@ -155,7 +177,7 @@ def from_table(base: Dataclass, table: Mapping[str, Any], where: str) -> Datacla
 
 
 def _typed(value: Any, kind: Any, what: str) -> Any:
-    """Return `value` as the annotated type `kind`: the few types that configurations are made of."""
+    """Return `value` converted to the annotated type `kind`, one of the few types of configurations."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         kinds = [option for option in arguments if option is not type(None)]
@@ -176,10 +198,10 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
 
 
 def override(config: RunConfig[Any], options: Mapping[str, Any]) -> RunConfig[Any]:
-    """Return `config` with options replaced by name, whichever of its three parts each belongs to.
+    """Return `config` with options replaced by name; they may be fields of the run, of `env` or of `hyper`.
 
     Raises:
-        UserError: an option that none of them has.
+        UserError: an unknown option, or a value of the wrong type.
     """
     for name, value in options.items():
         for part in ("", "env", "hyper"):

@@ -1,23 +1,23 @@
-"""Mistakes a user can make, answered in one line."""
+"""Errors of the user, with messages of one line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake in what was asked for: its message is one line that names the value, the bound and the flag.
+    """An invalid option or input: its message is one line that names the value, the bound and the flag.
 
     The command line prints the message and exits with status 2; from Python it is an ordinary exception.
     """
 
 
 def suggest(word: str, known: Iterable[str], most: int = 1) -> str:
-    """Return " (did you mean 'x'?)" for the known words closest to `word`, upper case ignored; "" if none is close.
+    """Return " (did you mean 'x'?)" for the known words closest to `word`, ignoring case; "" if none is close.
 
     Args:
-        word: what was asked for.
-        known: what exists.
-        most: number of words to suggest.
+        word: an unknown word.
+        known: valid words.
+        most: largest number of suggestions.
     """
     spelled = {name.lower(): name for name in known}
     close = [repr(spelled[key]) for key in get_close_matches(word.lower(), spelled, n=most)]

@@ -1,7 +1,7 @@
 """Named, counter-based random streams: randomness as a pure function, with no generator state to lose.
 
-`stream(seed, "explore", step)` gives the same numbers whenever and wherever it is asked, so a resumed run needs to
-remember its step counter and nothing else. Built on Philox (Salmon et al., "Parallel random numbers: as easy as
+`stream(seed, "explore", step)` gives the same numbers in every call and process, so a resumed run needs only its step
+counter. Built on Philox (Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3", SC 2011): the key holds the run's seed and the stream's name, the counter holds the caller's counters.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 _WORD = 2**64
 SEED_BOUND = 2**31
-"""Derived seeds lie in [0, SEED_BOUND): the range that every emulator and environment accepts."""
+"""Derived seeds are in [0, SEED_BOUND): the range that every emulator and environment accepts."""
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Types that every part shares."""
+"""Shared type aliases."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 State = dict[str, Any]
-"""What a checkpoint holds: nested dicts of tensors, arrays, numbers and text."""
+"""Contents of a checkpoint: nested dicts of tensors, arrays, numbers and strings."""
 Metrics = dict[str, float]

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: counted in page faults, in a process of the test's own."""
+"""Freed memory stays with the process: page faults in a subprocess."""
 
 import platform
 import subprocess
@@ -37,19 +37,19 @@ def faults(mode: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these options")
-def test_what_is_freed_is_not_asked_of_the_system_again() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     assert faults("give back") > 5_000, "the C library's defaults"
     assert faults("keep") < 200
 
 
-def test_a_run_keeps_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bool] = []
     monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(True))
     next(loop.run(resolve(cartpole())))
     assert calls
 
 
-def test_systems_without_glibc_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_c_libraries_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     assert not allocator.keep_freed_memory()
     monkeypatch.setattr(allocator.sys, "platform", "linux")

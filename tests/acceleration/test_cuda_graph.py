@@ -20,7 +20,7 @@ from q2pi.envs.vector import Step
 from q2pi.networks.optimizer import adjustable_learning_rate, set_learning_rate
 
 
-def test_on_the_cpu_a_call_is_a_call() -> None:
+def test_on_the_cpu_wrap_returns_the_function() -> None:
     calls = []
 
     def function(a: Tensor, b: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def test_on_the_cpu_a_call_is_a_call() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_replayed_update_is_the_update() -> None:
+def test_a_replayed_update_equals_an_eager_one() -> None:
     def trained(captures: bool) -> list[float]:
         torch.manual_seed(0)
         network = torch.nn.Linear(3, 1).cuda()
@@ -65,14 +65,14 @@ def test_inputs_may_be_on_the_host_and_have_another_shape() -> None:
     assert graph.graph is not None
 
 
-# ---- a stand-in for torch.cuda: the capture takes notes, a replay calls the function on its static inputs again ---
+# ---- a stand-in for torch.cuda: a replay calls the function on its static inputs again -------------------------
 
 
 class StandIn:
     """Streams and graphs without a device.
 
-    A real capture records kernels without running them. This one runs the function; to replay is to run it again on the
-    static inputs and to copy the result into the static output, as the kernels of a real graph do.
+    A real capture records kernels without running them. This one runs the function; a replay runs it again on the
+    static inputs and copies the result into the static output, as the kernels of a real graph do.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Pair:
 
 
 class Doubling:
-    """Doubles a tensor, or the tensors of a `Pair`; on the stand-in device, a replay writes the static output anew."""
+    """Doubles a tensor or the tensors of a `Pair`; on the stand-in device, a replay overwrites the static output."""
 
     def __init__(self, cuda: StandIn) -> None:
         self.cuda, self.calls = cuda, 0
@@ -159,7 +159,7 @@ class Doubling:
 
 
 class _Device(str):
-    """The CPU under the name that `wrap` asks for."""
+    """The CPU with the device type that `wrap` checks."""
 
     type = "cuda"
 
@@ -199,7 +199,7 @@ def test_each_call_overwrites_the_same_static_inputs(cuda: StandIn) -> None:
     assert given.tolist() == [3, 4]
 
 
-def test_outputs_belong_to_the_caller(cuda: StandIn) -> None:
+def test_outputs_are_copies(cuda: StandIn) -> None:
     function = Doubling(cuda)
     graphed = function.graph.wrap(function)
     first, second = [graphed(torch.full((2,), float(n))) for n in range(WARM_UP + 2)][-2:]
@@ -208,7 +208,7 @@ def test_outputs_belong_to_the_caller(cuda: StandIn) -> None:
     assert function.graph.output.tolist() == [2.0 * (WARM_UP + 1)] * 2
 
 
-def test_another_shape_runs_eagerly_and_the_capture_stays(cuda: StandIn) -> None:
+def test_another_shape_runs_eagerly_and_keeps_the_capture(cuda: StandIn) -> None:
     function = Doubling(cuda)
     graphed = function.graph.wrap(function)
     for _ in range(WARM_UP + 1):
@@ -220,7 +220,7 @@ def test_another_shape_runs_eagerly_and_the_capture_stays(cuda: StandIn) -> None
     assert (function.calls, cuda.captures, cuda.replays) == (calls + 1, 1, 2)
 
 
-def test_dataclasses_dicts_and_tuples_go_in_and_come_out(cuda: StandIn) -> None:
+def test_dataclasses_dicts_and_tuples_of_tensors(cuda: StandIn) -> None:
     function = Doubling(cuda)
     graphed = function.graph.wrap(function)
     for n in range(WARM_UP + 3):
@@ -232,11 +232,11 @@ def test_dataclasses_dicts_and_tuples_go_in_and_come_out(cuda: StandIn) -> None:
             [2, 2],
             3,
         )
-    assert pair.label == f"call {WARM_UP}", "what is no tensor stays as it was at the capture"
+    assert pair.label == f"call {WARM_UP}", "other values keep their value at the capture"
     assert cuda.replays == 3
 
 
-def test_a_reset_warms_up_and_captures_anew(cuda: StandIn) -> None:
+def test_a_reset_warms_up_and_captures_again(cuda: StandIn) -> None:
     function = Doubling(cuda)
     graphed = function.graph.wrap(function)
     for _ in range(WARM_UP + 1):

@@ -102,7 +102,7 @@ def observe(
     agent.observe(np.zeros(len(reward)), step)
 
 
-def play(
+def step_through(
     agent: pqn.Agent, values: list[float], rewards: list[float], endings: dict[int, str] | None = None, **rules: bool
 ) -> None:
     """Step one environment: step t pays rewards[t] and leads from values[t] to values[t + 1]; FIRST follows an end."""

@@ -134,7 +134,7 @@ def loss(network: Bandit, batch: Batch, config: a2c.Config) -> tuple[torch.Tenso
 
 
 def test_loss_and_gradient_by_hand() -> None:
-    """Actions 0 and 1 with advantages 2 and -4; returns 3 and 5 where V is 1."""
+    """Actions 0 and 1 with advantages 2 and -4; returns 3 and 5; V is 1."""
     network = Bandit()
     ignored = torch.full((2,), 99.0)  # only PPO reads the ratio
     columns = [torch.zeros(2, 1), torch.tensor([0, 1]), ignored, ignored]
@@ -228,13 +228,13 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
     assert final_digest(run, saved) == expected
     for lost in ("rollout", "observations", "rewards", "optimizer"):
         _, damaged, _, _ = checkpoint.load_newest(tmp_path)
-        fresh = make_agent(3, spaces.Box(-2, 2, (1,)), normalize_observations=True, normalize_rewards=True).state()
+        initial = make_agent(3, spaces.Box(-2, 2, (1,)), normalize_observations=True, normalize_rewards=True).state()
         if lost == "rollout":
             damaged["agent"]["rollout"]["value"][:] = 7
         elif lost == "optimizer":
             del damaged["agent"]["optimizer"]
         elif lost == "rewards":
-            damaged["agent"]["rewards"] = fresh["rewards"]
+            damaged["agent"]["rewards"] = initial["rewards"]
         else:
             damaged["agent"]["observations"]["count"] += 1
         assert final_digest(run, damaged) != expected, lost

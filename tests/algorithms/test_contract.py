@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options with which an algorithm makes updates within 400 agent steps of CartPole, or of the `env_id` named."""
 LIMITS: dict[str, int] = {"dqn": 230, "a2c": 319, "ppo": 319, "pqn": 319}
-"""Lines that an algorithm's file may have, so that it can be read at one sitting."""
+"""Lines that an algorithm's file may have, so that it can be read in one go."""
 MOST_IMPORTS: dict[str, int] = {"dqn": 15}
 """Names that an algorithm's file may import from q2pi, so that few other files must be read to understand it."""
 
@@ -106,7 +106,7 @@ def test_every_method_of_the_config_has_a_docstring(config_class: type[Algorithm
         assert inspect.getdoc(getattr(config_class, method)), f"{method} has a docstring"
 
 
-def test_a_config_answers_what_generic_code_asks(config_class: type[AlgorithmConfig]) -> None:
+def test_a_config_overrides_the_abstract_methods(config_class: type[AlgorithmConfig]) -> None:
     """The base class raises NotImplementedError for `updates_due` and `storage_bytes`."""
     for method in ("updates_due", "storage_bytes"):
         assert getattr(config_class, method) is not getattr(AlgorithmConfig, method), f"{method} is overridden"
@@ -134,7 +134,7 @@ def test_check_refuses_a_number_beyond_each_bound(name: str, config_class: type[
             hyper.check(dataclasses.replace(config, hyper=hyper))
 
 
-def drawn(values: Range, generator: np.random.Generator) -> Any:
+def sampled(values: Range, generator: np.random.Generator) -> Any:
     """Return a value of a range: an end, or one between them."""
     extremes = ends(values)
     if isinstance(values, Choice) or generator.random() < 0.5:
@@ -156,13 +156,13 @@ def test_the_space_names_options_and_contains_the_defaults(name: str, config_cla
 
 
 @pytest.mark.parametrize("total_timesteps", [400, 100_000])
-def test_check_accepts_a_repaired_draw_from_the_space(
+def test_check_accepts_a_repaired_sample_of_the_space(
     name: str, config_class: type[AlgorithmConfig], total_timesteps: int
 ) -> None:
     generator = np.random.default_rng(1)
     refused = 0
     for _ in range(200):
-        options = {option: drawn(values, generator) for option, values in config_class.SPACE.items()}
+        options = {option: sampled(values, generator) for option, values in config_class.SPACE.items()}
         config = override(small(name), options | {"total_timesteps": total_timesteps})
         try:
             config.hyper.check(config)
@@ -172,7 +172,7 @@ def test_check_accepts_a_repaired_draw_from_the_space(
         repaired.hyper.check(repaired)
         assert repaired.hyper.repaired(repaired) == repaired
         assert repaired.num_envs == config.num_envs
-    assert refused or total_timesteps > 400 or name == "q_learning", "no draw needed a repair"
+    assert refused or total_timesteps > 400 or name == "q_learning", "no sample needed a repair"
 
 
 def test_the_configuration_is_frozen_and_every_field_has_a_default(config_class: type[AlgorithmConfig]) -> None:
@@ -235,9 +235,9 @@ def test_seeds_differ_and_training_changes_the_state(name: str) -> None:
     first, second = digests(small(name)), digests(small(name, seed=2))
     assert first[400] != second[400]
     config = small(name)
-    envs, fresh = built(config)
+    envs, untrained = built(config)
     envs.close()
-    before, after = fresh.state(), middle(config).state()
+    before, after = untrained.state(), middle(config).state()
     changed = {key: value for key, value in before.items() if digest({key: value}) != digest({key: after.get(key)})}
     assert changed, "200 agent steps change something"
 

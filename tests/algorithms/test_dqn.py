@@ -267,8 +267,8 @@ def test_it_learns_the_values_of_a_chain(double: bool, n_step: int) -> None:
     _, expected = exact.optimal_values(Chain.mdp)
     assert np.abs(q - expected).max() < 0.05
     assert q.argmax(axis=1).tolist() == [1] * 5
-    fresh = dqn.Agent(agent.config, agent.spec)
-    assert np.abs(fresh.online(torch.eye(5)).detach().numpy() - expected).max() > 0.3, "the values were learned"
+    untrained = dqn.Agent(agent.config, agent.spec)
+    assert np.abs(untrained.online(torch.eye(5)).detach().numpy() - expected).max() > 0.3, "the values were learned"
 
 
 def value_of(config: RunConfig[Any]) -> float:

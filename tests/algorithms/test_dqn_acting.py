@@ -42,7 +42,7 @@ ENVS, DRAWS = 8, 400
 
 
 def coins(agent: dqn.Agent, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return [DRAWS, ENVS] bool: the environments that explored at each step. Exploration never draws 2."""
+    """Return [DRAWS, ENVS] bool: the environments that explored at each step. Exploration never takes action 2."""
     monkeypatch.setattr(agent, "q_values", lambda observation: np.tile([0.0, 0.0, 1.0], (ENVS, 1)))
     observation = np.zeros((ENVS, 2), np.float32)
     return np.stack([agent.act(observation, ENVS * draw) for draw in range(DRAWS)]) != 2
@@ -52,7 +52,7 @@ def all_or_none(explored: Any) -> float:
     return float(np.mean(explored.all(axis=1) | ~explored.any(axis=1)))
 
 
-def test_each_environment_draws_its_own_coin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_explore_independently(monkeypatch: pytest.MonkeyPatch) -> None:
     """At epsilon 1/2 all 8 environments agree in 2 of 256 steps; 400 draws are within 5 standard deviations."""
     explored = coins(make_agent(ENVS, start_e=0.5, end_e=0.5), monkeypatch)
     assert all_or_none(explored) < 0.03
@@ -61,7 +61,7 @@ def test_each_environment_draws_its_own_coin(monkeypatch: pytest.MonkeyPatch) ->
     assert np.abs(correlations).max() < 5 / math.sqrt(DRAWS)
 
 
-def test_one_coin_for_all_environments_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_exploration_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make_agent(ENVS, start_e=0.5, end_e=0.5)
 
     def shared(observation: Any, epsilon: float, noise: np.random.Generator) -> Any:
@@ -75,8 +75,8 @@ def test_one_coin_for_all_environments_is_noticed(monkeypatch: pytest.MonkeyPatc
 def test_random_actions_are_uniform_and_greedy_actions_maximise_q() -> None:
     agent = make_agent(ENVS, start_e=1.0, end_e=1.0)
     observation = np.random.default_rng(0).normal(size=(ENVS, 2)).astype(np.float32)
-    drawn = np.stack([agent.act(observation, ENVS * draw) for draw in range(DRAWS)])
-    assert abs(drawn.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * ENVS)
+    actions = np.stack([agent.act(observation, ENVS * draw) for draw in range(DRAWS)])
+    assert abs(actions.mean() - 0.5) < 5 * 0.5 / math.sqrt(DRAWS * ENVS)
     greedy = make_agent(ENVS, start_e=0.0, end_e=0.0)
     best = greedy.online(torch.from_numpy(observation)).argmax(dim=1).tolist()
     assert greedy.act(observation, 0).tolist() == best

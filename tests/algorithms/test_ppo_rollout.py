@@ -28,7 +28,7 @@ def with_value_of_first_number(agent: ppo.Agent) -> ppo.Agent:
 
 
 def test_returns_bootstrap_from_final_observations_and_at_the_end_of_the_rollout() -> None:
-    """gamma 0.1, V the first number: environment 0 goes on, environment 1 is truncated at the first step."""
+    """gamma 0.1, V the first number: environment 0 continues, environment 1 is truncated at the first step."""
     agent = with_value_of_first_number(make_agent(num_steps=2, num_minibatches=1, gamma=0.1, gae_lambda=1.0))
     false = np.zeros(2, np.bool_)
 

@@ -43,11 +43,11 @@ def test_minibatches_come_from_the_recent_rollouts() -> None:
     for rollout, rows in enumerate((12, 24, 36, 36)):
         filled(agent, rollout)
         numbered(agent, 12 * rollout)
-        drawn = torch.cat([batch.observation[:, 0].long() for batch in agent.minibatches()])
+        sampled = torch.cat([batch.observation[:, 0].long() for batch in agent.minibatches()])
         newest = 12 * (rollout + 1)
-        assert len(drawn) == 24
-        assert newest - rows <= drawn.min() < drawn.max() < newest
-        assert len(drawn.unique()) == min(rows, 24)
+        assert len(sampled) == 24
+        assert newest - rows <= sampled.min() < sampled.max() < newest
+        assert len(sampled.unique()) == min(rows, 24)
         agent.learn(newest)
     assert agent.rollouts == 4
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from small_pqn import FIRST, Identity, observe, play, scripted, states
+from small_pqn import FIRST, Identity, observe, scripted, states, step_through
 
 from q2pi.algorithms import pqn
 
@@ -34,7 +34,7 @@ def test_the_second_last_target_is_not_off_by_one() -> None:
     The error takes 16, the value after the rollout, for the 6 of the observation between the last two steps.
     """
     agent = scripted(num_steps=3)
-    play(agent, values=[8, 2, 6, 16], rewards=[1, 2, 4])
+    step_through(agent, values=[8, 2, 6, 16], rewards=[1, 2, 4])
     assert agent.targets()[:, 0].tolist() == [3.125, 6.5, 12]
     assert off_by_one_targets(agent) == [3.75, 9, 12], "2 + (16 + 12)/4 = 9 and 1 + (2 + 9)/4 = 3.75"
 
@@ -42,7 +42,7 @@ def test_the_second_last_target_is_not_off_by_one() -> None:
 def test_the_second_last_target_is_right_if_the_episode_ends_with_the_rollout() -> None:
     """Second-last: 2 + (6 + 4)/4 = 4.5; the error leaves out that the network's value of the last state is 6."""
     agent = scripted(num_steps=3)
-    play(agent, [8, 2, 6, 16], [1, 2, 4], {2: "terminated"})
+    step_through(agent, [8, 2, 6, 16], [1, 2, 4], {2: "terminated"})
     assert agent.targets()[1:, 0].tolist() == [4.5, 4]
     assert off_by_one_targets(agent)[1:] == [3, 4]
 
@@ -61,16 +61,16 @@ def test_an_end_of_the_episode_ends_the_return(ending: str, targets: list[float]
     The last two targets are 8 + 32/2 = 24 and 4 + (6 + 24)/4 = 11.5, whatever happened before.
     """
     agent = scripted(num_steps=4)
-    play(agent, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending}, life_loss_discount=True)
+    step_through(agent, [8, 2, 40, 6, 32], [1, 2, 4, 8], {1: ending}, life_loss_discount=True)
     assert agent.targets()[:, 0].tolist() == [*targets, 11.5, 24]
     plain = scripted(num_steps=4)
-    play(plain, [8, 2, 40, 6, 32], [1, 2, 4, 8])
+    step_through(plain, [8, 2, 40, 6, 32], [1, 2, 4, 8])
     assert plain.targets()[1, 0] == 2 + (40 + 11.5) / 4, "without an end the return continues"
 
 
 def test_a_lost_life_ends_the_return_only_if_the_rules_say_so() -> None:
     agent = scripted(num_steps=2)
-    play(agent, [8, 2, 6], [1, 2], {0: "life_lost"})
+    step_through(agent, [8, 2, 6], [1, 2], {0: "life_lost"})
     assert agent.targets()[:, 0].tolist() == [1 + (2 + 5) / 4, 5]
 
 
@@ -128,7 +128,7 @@ def test_no_observation_has_two_forward_passes() -> None:
 def test_rewards_are_clipped_if_the_rules_say_so() -> None:
     for clips, expected in ((True, [1, -1, 0]), (False, [5, -0.5, 0])):
         agent = scripted(num_steps=3)
-        play(agent, [0, 0, 0, 0], [5, -0.5, 0], clip_rewards=clips)
+        step_through(agent, [0, 0, 0, 0], [5, -0.5, 0], clip_rewards=clips)
         assert agent.rollout.reward[:, 0].tolist() == expected
 
 

@@ -153,7 +153,7 @@ def test_the_transition_that_sarsa_holds_is_part_of_the_state() -> None:
 
 def test_tables_of_another_environment_are_refused() -> None:
     with pytest.raises(
-        UserError, match=r"have shape \(1, 6, 4\), those of config.toml \(2, 6, 4\): --env-id and --target"
+        UserError, match=r"have shape \(1, 6, 4\), config.toml needs \(2, 6, 4\): --env-id and --target"
     ):
         agent_for(CELLS, target="double_q").load(agent_for(CELLS).state())
 
@@ -194,13 +194,14 @@ def test_each_environment_draws_its_own_coin_and_exploration_falls_with_the_step
     assert (agent.act(envs, 900) != agent.act(envs, 901)).any()
 
 
-def test_ties_are_random_in_training_and_go_to_the_lowest_action_in_evaluation() -> None:
+def test_ties_are_broken_at_random_and_by_predict_to_the_lowest_action() -> None:
     agent = agent_for(start_e=0.0, end_e=0.0)
     agent.q[0, 0] = [0, 5, 5, 1]
     envs = np.zeros((400, 1), np.int64)
     assert set(agent.act(envs, 0)) == {1, 2}
-    assert set(agent.evaluation_act(envs, np.random.default_rng(0))) == {1}
-    assert agent.evaluation_policy == "greedy, ties to the lowest action"
+    assert set(agent.evaluation_act(envs, np.random.default_rng(0))) == {1, 2}
+    assert set(agent.predict(envs)[0]) == {1}
+    assert agent.evaluation_policy == "greedy, ties broken at random"
 
 
 def test_the_learning_rate_falls_to_its_final_value() -> None:
@@ -314,7 +315,7 @@ def test_a_run_is_recorded_loaded_and_evaluated(tmp_path: Path) -> None:
     assert isinstance(loaded, Agent)
     np.testing.assert_array_equal(loaded.q, agent.q)
     assert loaded.updates == 400
-    assert api.evaluate(tmp_path / "run", episodes=2).protocol["policy"] == "greedy, ties to the lowest action"
+    assert api.evaluate(tmp_path / "run", episodes=2).protocol["policy"] == "greedy, ties broken at random"
 
 
 def test_storage_and_updates_are_estimated() -> None:

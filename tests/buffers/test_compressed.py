@@ -1,4 +1,4 @@
-"""Compressed frames: the same answers as raw ones, in less memory, for every order of writing that a ring can have."""
+"""Compressed frames equal raw ones in less memory, for every order of writes of a ring."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from q2pi.training.events import Checkpoint
 from q2pi.training.loop import run
 from q2pi.types import Array
 
-GOES_ON, LIFE_LOST, TERMINATED, TRUNCATED = range(4)
+CONTINUES, LIFE_LOST, TERMINATED, TRUNCATED = range(4)
 SHAPE = (1, 2, 2)
 
 
 def images(*values: int, shape: tuple[int, ...] = SHAPE) -> Array:
-    """Frames of one value each."""
+    """Return constant frames, one per value."""
     return np.array([np.full(shape, value) for value in values]).astype(np.uint8)
 
 
@@ -34,8 +34,8 @@ def store_of(slots: int, shape: tuple[int, ...] = SHAPE, dtype: DTypeLike = np.u
     return CompressedFrames(slots, shape, dtype)
 
 
-def wound(store: FrameStore, slots: int, count: int) -> FrameStore:
-    """Write the frames 0, 1 .. count - 1 one after the other into a ring of `slots`."""
+def filled_ring(store: FrameStore, slots: int, count: int) -> FrameStore:
+    """Write the frames 0 .. count - 1 in sequence to a ring of `slots`; return the store."""
     for number in range(count):
         store.write(np.array([number % slots]), images(number))
     return store
@@ -60,7 +60,7 @@ def test_frames_are_read_as_written_in_any_order() -> None:
     assert store.read(np.empty(0, np.int64)).shape == (0, *SHAPE)
 
 
-def test_frames_of_any_type_are_kept_bit_by_bit() -> None:
+def test_frames_of_any_type_are_stored_bit_for_bit() -> None:
     store = store_of(CHUNK, (2,), np.float32)
     frames = np.random.default_rng(0).normal(size=(CHUNK, 2)).astype(np.float32)
     frames[0] = [-0.0, np.nan]
@@ -68,30 +68,30 @@ def test_frames_of_any_type_are_kept_bit_by_bit() -> None:
     assert store.read(np.arange(CHUNK)).tobytes() == frames.tobytes()
 
 
-def test_a_ring_that_has_come_round_is_as_the_picture_shows_it() -> None:
-    store = wound(store_of(32), 32, 32 + 19)
+def test_a_ring_that_wrapped_around_is_as_in_the_docstring() -> None:
+    store = filled_ring(store_of(32), 32, 32 + 19)
     assert store.state()["frames_open"].tolist() == [2]
     assert [bool(size) for size in store.state()["frames_sizes"]] == [True, True, False, True]
     assert values(store, np.arange(32)) == [*range(32, 51), *range(19, 32)]
 
 
-def test_without_what_was_sealed_the_oldest_frames_would_be_lost() -> None:
+def test_reopening_a_chunk_without_its_sealed_frames_loses_the_oldest_frames() -> None:
     class Forgetful(CompressedFrames):
         def _opened(self, chunk: int) -> Array:
             return np.zeros((CHUNK, *SHAPE), np.uint8)
 
     oldest = np.arange(19, 24)
-    assert values(wound(store_of(32), 32, 32 + 19), oldest) == [19, 20, 21, 22, 23]
-    assert values(wound(Forgetful(32, SHAPE, np.uint8), 32, 32 + 19), oldest) == [0, 0, 0, 0, 0]
+    assert values(filled_ring(store_of(32), 32, 32 + 19), oldest) == [19, 20, 21, 22, 23]
+    assert values(filled_ring(Forgetful(32, SHAPE, np.uint8), 32, 32 + 19), oldest) == [0, 0, 0, 0, 0]
 
 
-def test_what_is_read_is_no_view_of_the_store() -> None:
-    store = wound(store_of(16), 16, 12)
+def test_read_returns_a_copy() -> None:
+    store = filled_ring(store_of(16), 16, 12)
     store.read(np.arange(12))[:] = 99
     assert values(store, np.arange(12)) == list(range(12))
 
 
-def test_what_is_written_is_no_view_of_the_frames_given() -> None:
+def test_write_copies() -> None:
     store, frames = store_of(8), images(1, 2)
     store.write(np.array([0, 1]), frames)
     frames[:] = 99
@@ -101,7 +101,7 @@ def test_what_is_written_is_no_view_of_the_frames_given() -> None:
 @pytest.mark.parametrize(
     "frames", [images(1, 2).astype(np.int64), images(1), images(1, 2)[..., 0]], ids=["type", "count", "shape"]
 )
-def test_frames_of_another_kind_are_refused(frames: Array) -> None:
+def test_frames_of_another_shape_or_dtype_are_refused(frames: Array) -> None:
     with pytest.raises(ValueError, match="the ring expects uint8"):
         store_of(16).write(np.array([0, 1]), frames)
 
@@ -110,8 +110,8 @@ def test_frames_of_another_kind_are_refused(frames: Array) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 5, 8, 19, 32, 51])
-def test_a_loaded_store_is_the_saved_one_and_goes_on_the_same(count: int) -> None:
-    saved, loaded = wound(store_of(32), 32, count), wound(store_of(32), 32, 13)
+def test_a_loaded_store_equals_the_saved_one_also_after_more_writes(count: int) -> None:
+    saved, loaded = filled_ring(store_of(32), 32, count), filled_ring(store_of(32), 32, 13)
     loaded.load(copied(saved.state()))
     held = np.arange(min(count, 32))
     for number in range(count, count + 20):
@@ -123,7 +123,7 @@ def test_a_loaded_store_is_the_saved_one_and_goes_on_the_same(count: int) -> Non
 
 
 def test_loading_copies() -> None:
-    saved, first, second = wound(store_of(16), 16, 3), store_of(16), store_of(16)
+    saved, first, second = filled_ring(store_of(16), 16, 3), store_of(16), store_of(16)
     state = saved.state()
     first.load(state)
     second.load(state)
@@ -133,7 +133,7 @@ def test_loading_copies() -> None:
 
 
 def test_a_store_survives_a_checkpoint(tmp_path: Path) -> None:
-    """Noise, so that the pieces are more than the megabyte from which arrays are read straight from the disk."""
+    """Noise does not compress, so the blocks exceed the megabyte above which arrays are read directly from the file."""
     saved, loaded = store_of(170, (1, 84, 84)), store_of(170, (1, 84, 84))
     frames = np.random.default_rng(0).integers(256, size=(170, 1, 84, 84)).astype(np.uint8)
     saved.write(np.arange(170), frames)
@@ -165,7 +165,7 @@ def test_a_store_of_another_codec_is_refused() -> None:
 
 
 def compare(capacity: int, num_envs: int, stack: int, n_step: int, endings: list[list[int]], pause: int) -> None:
-    """Feed the same stream to a raw and a compressed replay and compare all they know; at `pause`, save and load."""
+    """Feed the same stream to a raw and a compressed replay and compare all samples; save and load at step `pause`."""
     generator = np.random.default_rng(len(endings))
 
     def noise() -> Array:
@@ -183,7 +183,7 @@ def compare(capacity: int, num_envs: int, stack: int, n_step: int, endings: list
         step = (
             generator.integers(6, size=num_envs),
             generator.integers(-1, 2, size=num_envs).astype(np.float32),
-            np.isin(ending, (GOES_ON, TRUNCATED)).astype(np.float32),
+            np.isin(ending, (CONTINUES, TRUNCATED)).astype(np.float32),
             noise(),
             np.isin(ending, (TERMINATED, TRUNCATED)),
             noise(),
@@ -209,9 +209,9 @@ def agree(raw: Replay, compressed: Replay) -> None:
 
 
 @st.composite
-def plays(draw: st.DrawFn) -> dict[str, Any]:
+def cases(draw: st.DrawFn) -> dict[str, Any]:
     num_envs = draw(st.integers(1, 3))
-    ending = st.sampled_from([GOES_ON] * draw(st.integers(1, 12)) + [LIFE_LOST, TERMINATED, TRUNCATED])
+    ending = st.sampled_from([CONTINUES] * draw(st.integers(1, 12)) + [LIFE_LOST, TERMINATED, TRUNCATED])
     steps = draw(st.lists(st.lists(ending, min_size=num_envs, max_size=num_envs), min_size=1, max_size=60))
     return {
         "capacity": draw(st.integers(1, 40)),
@@ -224,8 +224,8 @@ def plays(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(plays())
-def test_a_compressed_ring_answers_as_a_raw_one(case: dict[str, Any]) -> None:
+@given(cases())
+def test_a_compressed_ring_equals_a_raw_one(case: dict[str, Any]) -> None:
     compare(**case)
 
 
@@ -236,7 +236,7 @@ def test_long_streams_of_all_endings(capacity: int) -> None:
 
 
 def test_training_is_the_same_with_either_codec_and_resumes_exactly(tmp_path: Path) -> None:
-    """A ring of 20 rows a game, which comes round twice; half of the run is played again from a checkpoint."""
+    """A ring of 20 rows per environment, which wraps around twice; the second half is repeated from a checkpoint."""
     small = {"total_timesteps": 120, "buffer_size": 48, "checkpoint_frequency": 60, "learning_starts": 60}
     raw, compressed = invaders(replay_codec="raw", **small), invaders(replay_codec="zstd", **small)
     ends = []
@@ -260,8 +260,8 @@ def test_training_is_the_same_with_either_codec_and_resumes_exactly(tmp_path: Pa
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
-def test_space_invaders_takes_less_than_the_forecast_says() -> None:
-    """Random play; the bytes of all chunks that are sealed, with what their keeping takes."""
+def test_space_invaders_takes_less_memory_than_estimated() -> None:
+    """With random actions: bytes of all sealed chunks, with overhead."""
     generator, shape = np.random.default_rng(0), (1, 84, 84)
     envs = make_envs(EnvSpec("SpaceInvaders"), 8, 1)
     store = store_of(8 * 32, shape)
@@ -275,8 +275,8 @@ def test_space_invaders_takes_less_than_the_forecast_says() -> None:
     assert store.state()["frames_sealed"].nbytes < store.nbytes < 8 * 32 * 84 * 84 / ZSTD_RATIO
 
 
-def test_sealing_leaves_no_holes_in_memory() -> None:
-    """Eight streams whose chunks are sealed in turn: pieces kept as the compressor returns them hold back 50 MB."""
+def test_sealed_blocks_do_not_fragment_memory() -> None:
+    """Eight streams whose chunks are sealed in turn: without copies, the compressor's buffers would hold 50 MB more."""
     store, frames = store_of(8 * 1024, (1, 84, 84)), images(*range(8), shape=(1, 84, 84))
     frames[:, :, 0] = np.random.default_rng(0).integers(256, size=(8, 1, 84))
     before = psutil.Process().memory_info().rss
@@ -285,24 +285,24 @@ def test_sealing_leaves_no_holes_in_memory() -> None:
     assert psutil.Process().memory_info().rss - before < 10e6
 
 
-def test_the_memory_that_is_taken_now_by_hand() -> None:
+def test_nbytes_by_hand() -> None:
     store = store_of(24)
     assert store.nbytes == 0
-    wound(store, 24, 12)
+    filled_ring(store, 24, 12)
     state = store.state()
     assert state["frames_raw"].shape == (1, CHUNK, *SHAPE)
     assert store.nbytes == len(state["frames_sealed"]) + 56 + 8 * 4
 
 
-def test_only_images_of_bytes_are_compressed() -> None:
+def test_only_uint8_images_are_compressed() -> None:
     assert make_store("zstd", (1, 84, 84), np.uint8) is CompressedFrames
     assert make_store("raw", (1, 84, 84), np.uint8) is RawFrames
     assert make_store("zstd", (4,), np.uint8) is RawFrames
     assert make_store("zstd", (1, 84, 84), np.float32) is RawFrames
 
 
-def test_the_forecast_by_hand() -> None:
-    """An 18th of 1000 frames of 7056 bytes, and 2 games with two open chunks of 8 each; all twice, to be saved."""
+def test_the_estimate_by_hand() -> None:
+    """1/18 of 1000 frames of 7056 bytes, and two open chunks of 8 frames per environment; twice, for saving."""
     assert store_bytes("raw", 1000, 2, (1, 84, 84), np.uint8) == 7_056_000
     assert store_bytes("zstd", 1000, 2, (1, 84, 84), np.uint8) == 2 * (392_000 + 2 * 2 * 8 * 7056)
     assert store_bytes("zstd", 1000, 2, (4,), np.float32) == 16_000

@@ -1,4 +1,4 @@
-"""Frames on the device that learns: the same frames, saved in the same form, in the same runs."""
+"""Frames in device memory: the same frames, saved states and runs as with raw frames."""
 
 from functools import partial
 from typing import Any
@@ -19,12 +19,12 @@ OnTheCpu = partial(DeviceFrames, device=CPU)
 
 
 def filled(store: Any) -> Any:
-    """Write frames that differ to slots 4, 1 and 2 of five."""
+    """Write distinct frames to slots 4, 1 and 2 of five; return the store."""
     store.write(np.array([4, 1, 2]), np.arange(18, dtype=np.uint8).reshape(3, *SHAPE))
     return store
 
 
-def test_what_is_read_is_what_was_written() -> None:
+def test_read_returns_the_written_frames() -> None:
     raw, there = filled(RawFrames(5, SHAPE, np.uint8)), filled(OnTheCpu(5, SHAPE, np.uint8))
     slots = np.array([2, 0, 4, 2])
     assert isinstance(there.read(slots), torch.Tensor)
@@ -32,14 +32,14 @@ def test_what_is_read_is_what_was_written() -> None:
     assert there.nbytes == raw.nbytes == 30
 
 
-def test_what_is_read_is_a_copy() -> None:
+def test_read_returns_a_copy() -> None:
     store = filled(OnTheCpu(5, SHAPE, np.uint8))
     store.read(np.array([1]))[:] = 99
     assert store.read(np.array([1])).max() < 99
 
 
 @pytest.mark.parametrize(("source", "target"), [(RawFrames, OnTheCpu), (OnTheCpu, RawFrames)])
-def test_one_continues_from_the_other(source: Any, target: Any) -> None:
+def test_raw_and_device_stores_load_each_others_state(source: Any, target: Any) -> None:
     saved, other = filled(source(5, SHAPE, np.uint8)), target(5, SHAPE, np.uint8)
     other.load(saved.state())
     everything = np.arange(5)
@@ -52,12 +52,12 @@ def test_compressed_frames_are_refused() -> None:
         OnTheCpu(5, SHAPE, np.uint8).load(saved)
 
 
-def test_frames_of_another_kind_are_refused() -> None:
+def test_frames_of_another_shape_or_dtype_are_refused() -> None:
     with pytest.raises(ValueError, match="the ring expects"):
         OnTheCpu(5, SHAPE, np.uint8).write(np.array([0]), np.zeros((1, 1, 2, 3), np.uint8))
 
 
-def test_a_run_is_the_same_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_bit_identical_with_frames_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = digests(invaders())
     monkeypatch.setattr(replay_based, "store_for", lambda *_: OnTheCpu)
     assert digests(invaders()) == expected
@@ -72,7 +72,7 @@ def test_a_run_is_the_same_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         (CUDA, "zstd", 1, CompressedFrames),
     ],
 )
-def test_frames_lie_on_the_device_where_they_fit(
+def test_frames_are_on_the_device_if_they_fit(
     device: torch.device, codec: Any, needed: int, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1_000, 2_000))

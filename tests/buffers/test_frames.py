@@ -1,4 +1,4 @@
-"""What a frame store promises to the ring, and the ring to it."""
+"""The contract between a frame store and the ring."""
 
 from types import SimpleNamespace
 
@@ -21,19 +21,19 @@ def test_frames_are_read_as_written_in_any_order() -> None:
     assert store.nbytes == 8
 
 
-def test_what_is_read_is_no_view_of_the_store() -> None:
+def test_read_returns_a_copy() -> None:
     store = RawFrames(2, (1,), np.float32)
     store.read(np.array([0, 1]))[:] = 9
     assert store.read(np.array([0, 1])).tolist() == [[0], [0]]
 
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 1), np.int64), np.zeros((1, 1), np.uint8), np.zeros(2, np.uint8)])
-def test_frames_of_another_kind_are_refused(frames: Array) -> None:
+def test_frames_of_another_shape_or_dtype_are_refused(frames: Array) -> None:
     with pytest.raises(ValueError, match="the ring expects uint8"):
         RawFrames(4, (1,), np.uint8).write(np.array([0, 1]), frames)
 
 
-def test_state_travels_whole() -> None:
+def test_a_state_restores_all_frames() -> None:
     store, other = RawFrames(3, (2,), np.float32), RawFrames(3, (2,), np.float32)
     store.write(np.array([1]), np.array([[0.1, -0.0]], np.float32))
     other.load(store.state())
@@ -43,7 +43,7 @@ def test_state_travels_whole() -> None:
 
 
 class Strict(RawFrames):
-    """A store that, like an encoded one, cannot read what was never written."""
+    """A store that fails to read an unwritten slot, like a compressed one."""
 
     def __init__(self, slots: int, frame_shape: tuple[int, ...], frame_dtype: DTypeLike) -> None:
         super().__init__(slots, frame_shape, frame_dtype)
@@ -58,7 +58,7 @@ class Strict(RawFrames):
         return super().read(slots)
 
 
-def test_the_ring_reads_only_what_it_wrote() -> None:
+def test_the_ring_reads_only_written_slots() -> None:
     replay = Replay(50, 1, (1,), np.float32, 4, 1, 0.9, store=Strict)
     frame = np.ones((1, 1), np.float32)
     replay.begin(frame)
@@ -68,7 +68,7 @@ def test_the_ring_reads_only_what_it_wrote() -> None:
 
 
 @pytest.mark.parametrize(("raw_bytes", "codec"), [(0, "raw"), (1_000, "raw"), (1_001, "zstd")])
-def test_auto_compresses_what_takes_more_than_a_third_of_the_memory(
+def test_auto_compresses_frames_that_take_more_than_a_third_of_the_memory(
     raw_bytes: int, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores, "virtual_memory", lambda: SimpleNamespace(total=3_000, available=1))

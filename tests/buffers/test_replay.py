@@ -1,4 +1,4 @@
-"""The timeline by hand, what would go wrong without each of its rules, and the memory as a whole."""
+"""The timeline by hand, a negative control for each of its rules, and the replay as a whole."""
 
 from typing import Any
 
@@ -33,11 +33,11 @@ def step(
     frame: float,
     *,
     continuation: float = 1.0,
-    then: float | None = None,
+    first_frame: float | None = None,
 ) -> None:
-    """One step of the only stream: to `frame`, where the episode ended if `then` is the first frame of the next."""
-    first = DISTRACTOR if then is None else then
-    ended = np.array([then is not None])
+    """Add one step of the only stream, which leads to `frame`; `first_frame` is given if the episode ended there."""
+    first = DISTRACTOR if first_frame is None else first_frame
+    ended = np.array([first_frame is not None])
     extend(replay, [action], [reward], [continuation], frames(frame), ended, frames(first))
 
 
@@ -49,21 +49,21 @@ def timeline(replay: Replay) -> Replay:
     replay.begin(frames(O0))
     step(replay, 100, 1, O1)
     step(replay, 101, 2, O2)
-    step(replay, 102, 3, O3, then=P0)
+    step(replay, 102, 3, O3, first_frame=P0)
     step(replay, 200, 4, P1, continuation=0)
     step(replay, 201, 5, P2)
     replay.check()
     return replay
 
 
-def strip() -> dict[str, list[str]]:
-    """The two tables at the top of the module: {line name: seven cells}."""
+def docstring_tables() -> dict[str, list[str]]:
+    """Return the two tables of the module's docstring: {line name: seven cells}."""
     lines = [line.split() for line in str(ring.__doc__).splitlines() if line.startswith("    ")]
     return {name: cells for name, *cells in lines}
 
 
-def test_the_strip_shows_the_rows_as_stored() -> None:
-    table, replay = strip(), timeline(make())
+def test_the_docstring_shows_the_rows_as_stored() -> None:
+    table, replay = docstring_tables(), timeline(make())
     kinds = ["final" if final else "step" for final in replay.final[:7]]
     kinds[replay.written[0] - 1] = "open"
     assert [int(cell) for cell in table["row"]] == list(range(7))
@@ -76,8 +76,8 @@ def test_the_strip_shows_the_rows_as_stored() -> None:
         np.testing.assert_array_equal([np.nan if cell == "." else float(cell) for cell in table[name]], stored[:7])
 
 
-def test_the_strip_shows_what_is_sampled() -> None:
-    table, replay = strip(), timeline(make())
+def test_the_docstring_shows_the_samples() -> None:
+    table, replay = docstring_tables(), timeline(make())
     slots = np.array([row for row, cell in enumerate(table["return"]) if cell != "."])
     assert replay.can_sample(np.arange(replay.rows)).nonzero()[0].tolist() == slots.tolist()
     batch = replay.sample(slots)
@@ -87,7 +87,7 @@ def test_the_strip_shows_what_is_sampled() -> None:
         np.testing.assert_allclose(numbers, [float(table[name][slot]) for slot in slots], rtol=1e-6)
 
 
-def test_four_steps_spell_their_rewards() -> None:
+def test_digits_of_four_step_returns() -> None:
     replay = make(n_step=4)
     replay.begin(frames(O0))
     for reward in (5, 6, 7, 8):
@@ -98,19 +98,19 @@ def test_four_steps_spell_their_rewards() -> None:
     np.testing.assert_allclose(batch.discount, [1e-4], rtol=1e-6)
 
 
-def test_every_step_of_an_episode_can_be_sampled_at_once_when_it_terminates() -> None:
+def test_every_step_of_an_episode_can_be_sampled_as_soon_as_it_terminates() -> None:
     replay = make(n_step=3)
     replay.begin(frames(O0))
     step(replay, 0, 1, O1)
     assert len(replay) == 0
-    step(replay, 0, 2, O2, continuation=0, then=P0)
+    step(replay, 0, 2, O2, continuation=0, first_frame=P0)
     batch = replay.sample(np.array([0, 1]))
     np.testing.assert_allclose(batch.reward, [1.2, 2], rtol=1e-6)
     assert batch.discount.tolist() == [0, 0]
     assert len(replay) == 2
 
 
-def test_stacks_of_images_join_along_the_first_axis_oldest_first() -> None:
+def test_stacks_of_images_concatenate_along_the_first_axis_oldest_first() -> None:
     replay = Replay(9, 1, (2, 1, 1), np.uint8, 3, 1, 0.1)
     replay.begin(np.array([1, 2], np.uint8).reshape(1, 2, 1, 1))
     for pair in ([3, 4], [5, 6], [7, 8]):
@@ -123,7 +123,7 @@ def test_stacks_of_images_join_along_the_first_axis_oldest_first() -> None:
     assert batch.next_observation[:, :, 0, 0].tolist() == [[3, 4, 5, 6, 7, 8], [0, 0, 1, 2, 3, 4]]
 
 
-# ---- false-answer twins: what each rule is for -----------------------------------------------------------------------
+# ---- negative controls: what each rule is for ------------------------------------------------------------------------
 
 
 def test_without_ages_a_stack_mixes_two_episodes() -> None:
@@ -134,13 +134,13 @@ def test_without_ages_a_stack_mixes_two_episodes() -> None:
 
 
 def endless_value(truncation_continues: bool) -> float:
-    """What is learned of a world that pays 1 forever, seen in episodes that are truncated after three steps."""
+    """Return the learned value of an endless task with reward 1, in episodes truncated after three steps."""
     replay = make(capacity=30, n_step=1, gamma=0.5)
     replay.begin(frames(O0))
     for t in range(1, 31):
         last = t % 3 == 0
         continuation = 1.0 if truncation_continues or not last else 0.0
-        step(replay, 0, 1, O1, continuation=continuation, then=O0 if last else None)
+        step(replay, 0, 1, O1, continuation=continuation, first_frame=O0 if last else None)
     batch = replay.sample(np.flatnonzero(replay.can_sample(np.arange(replay.rows))))
     value = 0.0
     for _ in range(60):
@@ -163,14 +163,14 @@ def test_without_the_final_row_two_episodes_are_joined() -> None:
     wrong.begin(frames(O0))
     step(wrong, 100, 1, O1)
     step(wrong, 101, 2, O2)
-    step(wrong, 102, 3, P0)  # the first frame of the next episode in place of the final one
+    step(wrong, 102, 3, P0)  # the first frame of the next episode instead of the final one
     step(wrong, 200, 4, P1)
     batch = wrong.sample(np.array([1, 2]))
-    np.testing.assert_allclose(batch.reward, [2.3, 3.4], rtol=1e-6)  # 4 was earned in another episode
+    np.testing.assert_allclose(batch.reward, [2.3, 3.4], rtol=1e-6)  # 4 is a reward of another episode
     assert batch.next_observation.tolist() == [[O2, P0], [P0, P1]]
 
 
-def test_without_an_end_at_the_lost_life_its_chain_goes_on() -> None:
+def test_without_an_end_at_the_lost_life_its_return_continues() -> None:
     right = timeline(make())
     assert right.sample(np.array([4])).reward == pytest.approx(4)
     right.continuation[4] = 1
@@ -180,10 +180,10 @@ def test_without_an_end_at_the_lost_life_its_chain_goes_on() -> None:
     assert batch.discount == pytest.approx(0.01)
 
 
-# ---- the memory as a whole -------------------------------------------------------------------------------------------
+# ---- the replay as a whole -------------------------------------------------------------------------------------------
 
 
-def test_the_newest_capacity_transitions_are_kept() -> None:
+def test_the_newest_capacity_transitions_are_stored() -> None:
     for stack in (1, 2, 4):
         for n_step in (1, 3):
             replay = make(capacity=6, stack=stack, n_step=n_step)
@@ -196,7 +196,7 @@ def test_the_newest_capacity_transitions_are_kept() -> None:
             assert sorted(replay.action[slots]) == list(range(newest - 5, newest + 1))
 
 
-def test_streams_have_cursors_of_their_own() -> None:
+def test_each_stream_has_its_own_cursor() -> None:
     replay = make(num_envs=2, capacity=8, stack=1, n_step=1)
     replay.begin(frames(1, -1))
     extend(replay, [0, 0], [0, 0], [1, 1], frames(2, -2), np.array([False, True]), frames(DISTRACTOR, -3))
@@ -207,10 +207,10 @@ def test_streams_have_cursors_of_their_own() -> None:
     assert np.flatnonzero(replay.can_sample(np.arange(10))).tolist() == [0, 1, 5, 7]
 
 
-def test_a_loaded_replay_is_the_saved_one_and_goes_on_the_same() -> None:
+def test_a_loaded_replay_equals_the_saved_one_also_after_more_steps() -> None:
     saved, loaded = timeline(make()), timeline(make(gamma=0.1))
     for _ in range(9):
-        step(saved, 7, 7, 70, then=80)
+        step(saved, 7, 7, 70, first_frame=80)
     loaded.load({name: np.copy(value) for name, value in saved.state().items()})
     for _ in range(2):
         loaded.check()
@@ -245,7 +245,7 @@ def test_bytes_are_known_before_anything_is_allocated(action_shape: tuple[int, .
     assert replay.nbytes == sum(value.nbytes for name, value in state.items() if name != "written")
 
 
-def test_a_continuous_action_is_kept_whole() -> None:
+def test_a_continuous_action_is_stored_whole() -> None:
     replay = make(action_shape=(2,), action_dtype=np.float32, n_step=1)
     replay.begin(frames(O0))
     step(replay, [0.25, -0.5], 1, O1)
@@ -279,12 +279,12 @@ def test_misuse_is_refused() -> None:
         extend(replay, [0], [0, 0], [1], frames(O1), np.array([False]), frames(O1))
     with pytest.raises(ValueError, match="float64"):
         extend(replay, [0], [0], [1], frames(O1).astype(np.float64), np.array([False]), frames(O1))
-    for slot in (0, 1):  # the open row, and one that was never written
+    for slot in (0, 1):  # the open row and an empty row
         with pytest.raises(ValueError, match=rf"slots \[{slot}\] cannot be sampled"):
             replay.sample(np.array([slot]))
 
 
-def test_the_check_sees_a_broken_ring() -> None:
+def test_check_finds_a_broken_ring() -> None:
     for damage in ("age", "final", "reward", "continuation"):
         replay = timeline(make())
         replay.check()

@@ -1,4 +1,4 @@
-"""The ring against a slow and obvious memory that keeps whole episodes in lists, on random streams."""
+"""The ring against a slow oracle that keeps whole episodes in lists, on random streams."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from q2pi.buffers.replay import Replay
 from q2pi.types import Array
 
 GAMMA = 0.5
-GOES_ON, LIFE_LOST, TERMINATED, TRUNCATED = range(4)
+CONTINUES, LIFE_LOST, TERMINATED, TRUNCATED = range(4)
 
 Transition = tuple[Array, int, float, float, Array]
 """(observation, action, n-step return, discount, next observation)"""
@@ -21,7 +21,7 @@ Transition = tuple[Array, int, float, float, Array]
 @dataclass
 class Episode:
     start: int
-    """The row of its first observation, counted from the stream's beginning."""
+    """Index of its first observation in the stream."""
     frames: list[Array]
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -29,12 +29,12 @@ class Episode:
     over: bool = False
 
     def stack(self, t: int, size: int) -> Array:
-        """The observation at time t: the frames t - size + 1 .. t, zeros before time 0."""
+        """Return the observation at time t: the frames t - size + 1 .. t, zeros before time 0."""
         zero = np.zeros_like(self.frames[0])
         return np.concatenate([self.frames[u] if u >= 0 else zero for u in range(t - size + 1, t + 1)])
 
     def transition(self, t: int, n_step: int, stack: int) -> Transition | None:
-        """The transition from time t by definition, or None while its rewards are not all known."""
+        """Return the transition from time t by definition, or None if a reward of its return is missing."""
         total, discount = 0.0, 1.0
         for u in range(t, t + n_step):
             if u == len(self.rewards):
@@ -50,14 +50,14 @@ class Episode:
 
 
 class Lists:
-    """Every episode of every stream, forever; `expected` says what a ring of `rows` rows still knows of them."""
+    """All episodes of all streams; `expected` returns the transitions that a ring of `rows` rows still has."""
 
     def __init__(self, rows: int, stack: int, n_step: int, firsts: Array) -> None:
         self.rows, self.stack, self.n_step = rows, stack, n_step
         self.streams = [[Episode(0, [first])] for first in firsts]
 
     def extend(self, *columns: Array) -> None:
-        """The arguments of `Replay.extend`."""
+        """Add one step; the arguments are those of `Replay.extend`."""
         for episodes, action, reward, continuation, frame, over, first in zip(self.streams, *columns, strict=True):
             now = episodes[-1]
             now.actions.append(action)
@@ -104,18 +104,18 @@ def agree(replay: Replay, lists: Lists) -> None:
     assert batch.slots is slots
 
 
-def play(capacity: int, num_envs: int, stack: int, n_step: int, endings: Iterable[Any], image: bool) -> None:
-    """Feed the same stream to both, a distinct frame, action and reward everywhere, and compare after each step."""
+def check_stream(capacity: int, num_envs: int, stack: int, n_step: int, endings: Iterable[Any], image: bool) -> None:
+    """Feed a stream of distinct frames, actions and rewards to both, and compare after each step."""
     shape = (2, 3, 1) if image else (2,)
     count = iter(range(1, 1_000_000))
 
-    def fresh() -> Array:
+    def distinct() -> Array:
         return np.array([np.full(shape, next(count)) for _ in range(num_envs)]).astype(
             np.uint16 if image else np.float32
         )
 
-    replay = Replay(capacity, num_envs, shape, fresh().dtype, stack, n_step, GAMMA)
-    firsts = fresh()
+    replay = Replay(capacity, num_envs, shape, distinct().dtype, stack, n_step, GAMMA)
+    firsts = distinct()
     lists = Lists(replay.rows, stack, n_step, firsts)
     replay.begin(firsts)
     agree(replay, lists)
@@ -124,10 +124,10 @@ def play(capacity: int, num_envs: int, stack: int, n_step: int, endings: Iterabl
         step = (
             np.array([next(count) for _ in range(num_envs)]),
             np.array([next(count) % 127 for _ in range(num_envs)], np.float32),
-            np.isin(ending, (GOES_ON, TRUNCATED)).astype(np.float32),
-            fresh(),
+            np.isin(ending, (CONTINUES, TRUNCATED)).astype(np.float32),
+            distinct(),
             np.isin(ending, (TERMINATED, TRUNCATED)),
-            fresh(),
+            distinct(),
         )
         replay.extend(*step)
         lists.extend(*step)
@@ -135,10 +135,10 @@ def play(capacity: int, num_envs: int, stack: int, n_step: int, endings: Iterabl
 
 
 @st.composite
-def plays(draw: st.DrawFn) -> dict[str, Any]:
+def cases(draw: st.DrawFn) -> dict[str, Any]:
     num_envs = draw(st.integers(1, 3))
-    # Mostly going on, so that some episodes outlast the ring.
-    ending = st.sampled_from([GOES_ON] * draw(st.integers(1, 12)) + [LIFE_LOST, TERMINATED, TRUNCATED])
+    # Most steps continue, so that some episodes are longer than the ring.
+    ending = st.sampled_from([CONTINUES] * draw(st.integers(1, 12)) + [LIFE_LOST, TERMINATED, TRUNCATED])
     return {
         "capacity": draw(st.integers(1, 12)),
         "num_envs": num_envs,
@@ -150,9 +150,9 @@ def plays(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(max_examples=80, deadline=None)
-@given(plays())
+@given(cases())
 def test_the_ring_agrees_with_lists_of_episodes(case: dict[str, Any]) -> None:
-    play(**case)
+    check_stream(**case)
 
 
 def test_every_stack_and_n_step_on_long_streams_of_all_endings() -> None:
@@ -160,4 +160,4 @@ def test_every_stack_and_n_step_on_long_streams_of_all_endings() -> None:
     for stack in range(1, 5):
         for n_step in range(1, 5):
             endings = generator.choice(4, p=[0.7, 0.1, 0.1, 0.1], size=(60, 3))
-            play(9, 3, stack, n_step, endings, image=False)
+            check_stream(9, 3, stack, n_step, endings, image=False)

@@ -1,4 +1,4 @@
-"""The two pictures of the module by hand, and why episodes are counted as they are."""
+"""Rollout and Episodes: the docstrings' examples by hand, no preference for short episodes, checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ def append(into: Rollout, value: list[float], final: list[float], ended: list[bo
     )
 
 
-def picture() -> Rollout:
-    """The rollout drawn in the docstring of `Rollout`: values 10, 11 | 20, 21, and 12 and 22 for what follows."""
+def docstring_rollout() -> Rollout:
+    """Return the rollout in the docstring of `Rollout`: values 10, 11 | 20, 21, and final values 12 and 22."""
     filled = rollout()
     append(filled, [10], [0], [False])
     append(filled, [11], [12], [True])
@@ -42,14 +42,14 @@ def picture() -> Rollout:
     return filled
 
 
-def test_what_follows_each_step() -> None:
-    filled = picture()
+def test_next_values_by_hand() -> None:
+    filled = docstring_rollout()
     assert filled.next_value()[:, 0].tolist() == [11, 12, 21, 22]
-    # Shifting the values alone would let the next episode's first state follow the final one.
+    # Negative control: shifted values alone bootstrap from the first state of the next episode.
     assert np.append(filled.value[1:, 0], 22).tolist() == [11, 20, 21, 22]
 
 
-def test_games_do_not_mix() -> None:
+def test_environments_do_not_mix() -> None:
     filled = rollout(steps=2, num_envs=2)
     append(filled, [1, 100], [0, 300], [False, True])
     append(filled, [2, 200], [3, 400], [False, False])
@@ -57,7 +57,7 @@ def test_games_do_not_mix() -> None:
 
 
 def test_a_rollout_is_full_after_its_steps_and_empty_after_clear() -> None:
-    filled = picture()
+    filled = docstring_rollout()
     assert filled.full
     with pytest.raises(AssertionError, match="full"):
         append(filled, [0], [0], [False])
@@ -68,7 +68,7 @@ def test_a_rollout_is_full_after_its_steps_and_empty_after_clear() -> None:
     assert filled.state()["observation"].shape == (0, 1, 2)
 
 
-def test_a_learner_of_values_keeps_no_probabilities() -> None:
+def test_log_probs_are_optional() -> None:
     filled = Rollout(1, 2, (2,), FLOAT, (), INT, log_prob=False)
     row = {name: np.ones(2) for name in ("action", "value", "reward", "discount", "ended", "final_value")}
     filled.append(observation=np.ones((2, 2)), **row)
@@ -78,7 +78,7 @@ def test_a_learner_of_values_keeps_no_probabilities() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_a_half_filled_rollout_survives_a_checkpoint(tmp_path: Path, rows: int) -> None:
-    filled, again = picture(), rollout()
+    filled, again = docstring_rollout(), rollout()
     filled.clear()
     for row in range(rows):
         append(filled, [row + 0.5], [7], [row == 1])
@@ -92,93 +92,96 @@ def test_a_half_filled_rollout_survives_a_checkpoint(tmp_path: Path, rows: int) 
     np.testing.assert_array_equal(again.next_value(), filled.next_value())
 
 
-def test_select_takes_rows_of_every_column() -> None:
+def test_select_indexes_every_column() -> None:
     columns = [torch.arange(4.0) + 10 * number for number in range(6)]
     part = Batch(*columns).select(torch.tensor([3, 1]))
     assert [getattr(part, name).tolist() for name in Batch.__slots__] == [[10 * n + 3, 10 * n + 1] for n in range(6)]
 
 
-def episodes(num_envs: int, share: int) -> Episodes:
-    return Episodes(num_envs, share, {"observation": ((1,), FLOAT), "action": ((), INT)})
+def episodes(num_envs: int, episodes_per_env: int) -> Episodes:
+    return Episodes(num_envs, episodes_per_env, {"observation": ((1,), FLOAT), "action": ((), INT)})
 
 
-def play(into: Episodes, now: int, terminated: list[bool], truncated: list[bool] | None = None) -> None:
-    """One step at time `now`: game n sees 100 n + now, and what follows it is -(100 n + now)."""
-    seen = 100.0 * np.arange(len(terminated)) + now
+def step(into: Episodes, time: int, terminated: list[bool], truncated: list[bool] | None = None) -> None:
+    """Add the step at `time`: environment n observes 100 n + time; its next observation is -(100 n + time)."""
+    observations = 100.0 * np.arange(len(terminated)) + time
     into.append(
-        observation=seen[:, None].astype(np.float32),
-        action=seen.astype(np.int64),
-        reward=seen.astype(np.float32),
+        observation=observations[:, None].astype(np.float32),
+        action=observations.astype(np.int64),
+        reward=observations.astype(np.float32),
         terminated=np.array(terminated),
         truncated=np.zeros(len(terminated), np.bool_) if truncated is None else np.array(truncated),
-        next_observation=-seen[:, None].astype(np.float32),
+        next_observation=-observations[:, None].astype(np.float32),
     )
 
 
-def seen(taken: list[Any]) -> list[list[float]]:
+def observations(taken: list[Any]) -> list[list[float]]:
     return [episode.observation[:, 0].tolist() for episode in taken]
 
 
 def collect(into: Episodes, ends: list[list[int]], until: int, start: int = 0) -> None:
-    """Play the steps start..until - 1; game n's episodes end at the times ends[n]."""
-    for now in range(start, until):
-        play(into, now, [now in times for times in ends])
+    """Add the steps start .. until - 1; the episodes of environment n end at the times ends[n]."""
+    for time in range(start, until):
+        step(into, time, [time in times for times in ends])
 
 
-def test_each_game_plays_its_share_of_whole_episodes_begun_after_the_update() -> None:
-    """Game 0 ends at 1, 5, 8 and 10; game 1 at 3, 7 and 10. Update after 3: game 1's next episode begins there, and
-    game 0 is under way until 5, so its next one is 6 to 8, complete with game 1's 4 to 7."""
+def test_each_environment_contributes_whole_episodes_started_after_the_update() -> None:
+    """Episodes end at 1, 5, 8 and 10 in environment 0, at 3, 7 and 10 in environment 1; the update is after step 3.
+
+    Then environment 1 starts an episode (4 to 7). The current episode of environment 0 started before the update and
+    lasts until 5, so its next one (6 to 8) is recorded.
+    """
     ends = [[1, 5, 8, 10], [3, 7, 10]]
-    kept = episodes(num_envs=2, share=1)
-    collect(kept, ends, until=3)
-    assert not kept.complete
-    collect(kept, ends, start=3, until=4)
-    assert kept.complete
-    assert seen(kept.take()) == [[0, 1], [100, 101, 102, 103]]
-    collect(kept, ends, start=4, until=8)
-    assert not kept.complete  # game 0 has played 2 to 5 whole, but began it before the update
-    collect(kept, ends, start=8, until=9)
-    assert kept.complete
-    assert seen(kept.take()) == [[6, 7, 8], [104, 105, 106, 107]]
+    buffer = episodes(num_envs=2, episodes_per_env=1)
+    collect(buffer, ends, until=3)
+    assert not buffer.complete
+    collect(buffer, ends, start=3, until=4)
+    assert buffer.complete
+    assert observations(buffer.take()) == [[0, 1], [100, 101, 102, 103]]
+    collect(buffer, ends, start=4, until=8)
+    assert not buffer.complete  # environment 0 finished 2 to 5, which started before the update
+    collect(buffer, ends, start=8, until=9)
+    assert buffer.complete
+    assert observations(buffer.take()) == [[6, 7, 8], [104, 105, 106, 107]]
 
 
-def test_several_episodes_of_one_game() -> None:
-    kept = episodes(num_envs=1, share=2)
-    play(kept, 0, [False])
-    play(kept, 1, [False], [True])
-    play(kept, 2, [True])
-    first, second = kept.take()
-    assert seen([first, second]) == [[0, 1], [2]]
+def test_several_episodes_of_one_environment() -> None:
+    buffer = episodes(num_envs=1, episodes_per_env=2)
+    step(buffer, 0, [False])
+    step(buffer, 1, [False], [True])
+    step(buffer, 2, [True])
+    first, second = buffer.take()
+    assert observations([first, second]) == [[0, 1], [2]]
     assert (first.truncated, second.truncated) == (True, False)
     assert (first.final_observation.tolist(), second.final_observation.tolist()) == ([-1], [-2])
     assert first.reward.tolist() == [0, 1]
-    play(kept, 3, [True])
-    assert not kept.complete
+    step(buffer, 3, [True])
+    assert not buffer.complete
 
 
 def test_short_episodes_are_not_preferred() -> None:
-    """Lengths 1 and 9, a coin each: 5 on average. The first two to finish, of whichever game, are shorter."""
+    """Lengths 1 and 9 with equal probability: 5 on average. The first two episodes to finish are shorter on average."""
     coin = np.random.default_rng(5)
     envs = 2
-    kept, lengths, hurried, batch = episodes(envs, share=1), [], [], []
+    buffer, lengths, first_to_finish, batch = episodes(envs, episodes_per_env=1), [], [], []
     left = np.where(coin.random(envs) < 0.5, 1, 9)
-    begun, updated, now = np.zeros(envs), 0.0, 0
+    started, updated, time = np.zeros(envs), 0.0, 0
     while len(lengths) < 1_500:
         left -= 1
         ended = left == 0
-        play(kept, now, list(ended))
-        batch += [now + 1 - begun[game] for game in np.flatnonzero(ended) if begun[game] >= updated]
+        step(buffer, time, list(ended))
+        batch += [time + 1 - started[env_index] for env_index in np.flatnonzero(ended) if started[env_index] >= updated]
         if len(batch) >= envs:
-            hurried += batch[:envs]
-            batch, updated = [], now + 1
-        now += 1
-        begun[ended] = now
+            first_to_finish += batch[:envs]
+            batch, updated = [], time + 1
+        time += 1
+        started[ended] = time
         left = np.where(ended, np.where(coin.random(envs) < 0.5, 1, 9), left)
-        if kept.complete:
-            lengths += [len(episode.reward) for episode in kept.take()]
+        if buffer.complete:
+            lengths += [len(episode.reward) for episode in buffer.take()]
     error = 4 / np.sqrt(len(lengths))
     assert abs(np.mean(lengths) - 5) < 4 * error
-    assert np.mean(hurried) < 5 - 8 * 4 / np.sqrt(len(hurried))
+    assert np.mean(first_to_finish) < 5 - 8 * 4 / np.sqrt(len(first_to_finish))
 
 
 @pytest.mark.parametrize("moment", [0, 1, 4, 6, 7, 10])
@@ -187,17 +190,17 @@ def test_episodes_survive_a_checkpoint_at_any_step(tmp_path: Path, moment: int) 
 
     def run(into: Episodes, start: int, until: int) -> list[list[float]]:
         taken = []
-        for now in range(start, until):
-            collect(into, ends, start=now, until=now + 1)
+        for time in range(start, until):
+            collect(into, ends, start=time, until=time + 1)
             if into.complete:
-                taken += seen(into.take())
+                taken += observations(into.take())
         return taken
 
-    whole, first, second = (episodes(2, 1) for _ in range(3))
-    expected = run(whole, 0, 11)
+    uninterrupted, first, second = (episodes(2, 1) for _ in range(3))
+    expected = run(uninterrupted, 0, 11)
     before = run(first, 0, moment)
     checkpoint.save(tmp_path, 1, {"episodes": first.state()})
     second.load(checkpoint.load_newest(tmp_path)[1]["episodes"])
     assert before + run(second, moment, 11) == expected
-    assert checkpoint.digest(second.state()) == checkpoint.digest(whole.state())
+    assert checkpoint.digest(second.state()) == checkpoint.digest(uninterrupted.state())
     assert len(expected) == 4

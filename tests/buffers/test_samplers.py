@@ -1,4 +1,4 @@
-"""Samplers: uniform draws, and what passes between a sampler and DQN (weights, slots, TD errors)."""
+"""Samplers: uniform sampling, and the data between a sampler and DQN (weights, slots, TD errors)."""
 
 import copy
 from dataclasses import fields, replace
@@ -24,8 +24,8 @@ from q2pi.types import State
 CPU = torch.device("cpu")
 
 
-def draw(replay: Replay, count: int, seed: int) -> Slots:
-    """Return the slots that the uniform sampler draws; their weights are 1."""
+def sampled_slots(replay: Replay, count: int, seed: int) -> Slots:
+    """Return the slots of the uniform sampler; check that the weights are 1."""
     slots, weights = UniformSampler(replay).sample(count, np.random.default_rng(seed))
     assert weights.dtype == np.float32
     assert weights.tolist() == [1.0] * count
@@ -33,7 +33,7 @@ def draw(replay: Replay, count: int, seed: int) -> Slots:
 
 
 def replay_of(steps: int) -> Replay:
-    """Two streams at different rates: the episodes of the second take one step, the first one's never ends."""
+    """Return a replay of two streams: one endless episode, and episodes of one step."""
     replay = Replay(24, 2, (1,), np.float32, 2, 2, 0.9)
     frames, zero = np.zeros((2, 1), np.float32), np.zeros(2)
     replay.begin(frames)
@@ -43,43 +43,43 @@ def replay_of(steps: int) -> Replay:
 
 
 @pytest.mark.parametrize("steps", [7, 50])  # before and after wrapping around
-def test_uniform_over_the_transitions_and_nothing_else(steps: int) -> None:
+def test_uniform_over_all_transitions_that_can_be_sampled(steps: int) -> None:
     replay = replay_of(steps)
     sampleable = np.flatnonzero(replay.can_sample(np.arange(2 * replay.rows)))
     assert 0 < len(sampleable) < replay.filled.sum()
-    slots = draw(replay, 40_000, 3)
+    slots = sampled_slots(replay, 40_000, 3)
     counts = np.bincount(slots, minlength=2 * replay.rows)
     assert counts.sum() == counts[sampleable].sum() == 40_000
     assert chisquare(counts[sampleable]).pvalue > 0.001
-    # The test can tell: a stream drawn with probability 1/2 each, as cheaper samplers do, is not uniform.
+    # Negative control: sampling each stream with probability 1/2 is not uniform over transitions.
     streams = np.bincount(sampleable // replay.rows)
     by_stream = 40_000 / 2 / streams[sampleable // replay.rows]
     assert chisquare(counts[sampleable], by_stream).pvalue < 1e-6
 
 
-def test_a_batch_may_be_larger_than_the_memory() -> None:
+def test_a_batch_may_be_larger_than_the_replay() -> None:
     replay = Replay(24, 1, (1,), np.float32, 2, 1, 0.9)
     frames = np.zeros((1, 1), np.float32)
     replay.begin(frames)
     zero = np.zeros(1)
     replay.extend(zero, zero, zero + 1, frames, np.array([False]), frames)
-    slots = draw(replay, 5, 0)
+    slots = sampled_slots(replay, 5, 0)
     assert slots.tolist() == [0] * 5
     assert slots.dtype == np.int64
 
 
-def test_the_same_generator_draws_the_same() -> None:
+def test_the_same_seed_samples_the_same_slots() -> None:
     replay = replay_of(50)
-    first, again, other = (draw(replay, 32, seed).tolist() for seed in (1, 1, 2))
+    first, again, other = (sampled_slots(replay, 32, seed).tolist() for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_nothing_to_sample_is_said_in_one_line() -> None:
+def test_an_empty_replay_is_an_error_of_one_line() -> None:
     with pytest.raises(UserError, match="no transition") as caught:
-        draw(replay_of(0), 4, 0)
+        sampled_slots(replay_of(0), 4, 0)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="before begin"):
-        draw(Replay(24, 2, (1,), np.float32, 2, 2, 0.9), 4, 0)
+        sampled_slots(Replay(24, 2, (1,), np.float32, 2, 2, 0.9), 4, 0)
 
 
 # ---- batches ------------------------------------------------------------------------------------------------------
@@ -99,8 +99,8 @@ def varied() -> Replay:
     return replay
 
 
-class Halves(UniformSampler):
-    """Uniform draws whose weights differ by row."""
+class RandomWeights(UniformSampler):
+    """Uniform sampling with random weights."""
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32]]:
         slots, _ = super().sample(batch_size, rng)
@@ -108,13 +108,13 @@ class Halves(UniformSampler):
 
 
 @pytest.mark.parametrize("count", [1, 5, 16])
-def test_batches_assembled_together_are_those_assembled_alone(count: int) -> None:
+def test_batches_assembled_together_equal_batches_assembled_alone(count: int) -> None:
     replay = varied()
-    together = batches(replay, Halves(replay), 8, [np.random.default_rng(seed) for seed in range(count)], CPU)
+    together = batches(replay, RandomWeights(replay), 8, [np.random.default_rng(seed) for seed in range(count)], CPU)
     assert len(together) == count
     for seed, batch in enumerate(together):
-        (alone,) = batches(replay, Halves(replay), 8, [np.random.default_rng(seed)], CPU)
-        slots, weights = Halves(replay).sample(8, np.random.default_rng(seed))
+        (alone,) = batches(replay, RandomWeights(replay), 8, [np.random.default_rng(seed)], CPU)
+        slots, weights = RandomWeights(replay).sample(8, np.random.default_rng(seed))
         rows = replay.sample(slots)
         by_hand = Batch(
             *(torch.as_tensor(getattr(rows, entry.name)) for entry in fields(Batch)[:5]),
@@ -129,11 +129,11 @@ def test_batches_assembled_together_are_those_assembled_alone(count: int) -> Non
         assert together[0].indices.tolist() != together[1].indices.tolist(), "each batch has a generator of its own"
 
 
-# ---- what DQN does with its sampler -------------------------------------------------------------------------------
+# ---- how DQN uses its sampler -------------------------------------------------------------------------------------
 
 
-class Notes(UniformSampler):
-    """Uniform draws with a fixed weight; keeps every call."""
+class RecordingSampler(UniformSampler):
+    """Uniform sampling with a constant weight; records every call."""
 
     weight = 1.0
 
@@ -159,26 +159,28 @@ class Notes(UniformSampler):
         return {"calls": len(self.calls)}
 
 
-class OneByOne(Notes):
+class OneByOne(RecordingSampler):
     lookahead = 1
 
 
-class HalfWeights(Notes):
+class HalfWeights(RecordingSampler):
     weight = 0.5
 
 
 class WithoutWeights(dqn.Agent):
-    """The mistake that the weights' test must notice."""
+    """Negative control: a loss that ignores the weights."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         return super().loss(replace(batch, weight=torch.ones_like(batch.weight)))
 
 
-def agent_with(sampler: type[Notes], base: type[dqn.Agent] = dqn.Agent, steps: int = 20, **options: Any) -> Any:
-    """Return an agent with this sampler after steps of 4 CartPoles, before its first update."""
+def agent_with(
+    sampler: type[RecordingSampler], base: type[dqn.Agent] = dqn.Agent, steps: int = 20, **options: Any
+) -> Any:
+    """Return an agent with this sampler after `steps` steps of 4 CartPole environments, before its first update."""
 
     class Agent(base):  # type: ignore[misc, valid-type]
-        def build_sampler(self) -> Notes:
+        def build_sampler(self) -> RecordingSampler:
             return sampler(self.replay)
 
     config = resolve(cartpole(**options))
@@ -201,20 +203,20 @@ def gradient(agent: Any) -> Tensor:
 
 
 def test_weights_scale_the_gradient() -> None:
-    whole, half = gradient(agent_with(Notes)), gradient(agent_with(HalfWeights))
+    whole, half = gradient(agent_with(RecordingSampler)), gradient(agent_with(HalfWeights))
     assert whole.abs().sum() > 0
     assert torch.equal(half, 0.5 * whole)
 
 
-def test_without_weights_in_the_loss_they_would_not() -> None:
-    whole = gradient(agent_with(Notes))
+def test_a_loss_without_weights_does_not_scale_the_gradient() -> None:
+    whole = gradient(agent_with(RecordingSampler))
     assert torch.equal(gradient(agent_with(HalfWeights, WithoutWeights)), whole)
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_td_errors_come_back_with_their_slots(double: bool) -> None:
-    agent = agent_with(Notes, double=double)
-    with torch.no_grad():  # a target network of its own, so that DQN and Double DQN differ
+def test_td_errors_are_returned_with_their_slots(double: bool) -> None:
+    agent = agent_with(RecordingSampler, double=double)
+    with torch.no_grad():  # a target network that differs, so that DQN and Double DQN differ
         for parameter in agent.target.network.parameters():
             parameter.mul_(-0.7)
     online, target = copy.deepcopy(agent.online), agent.target.network
@@ -224,14 +226,14 @@ def test_td_errors_come_back_with_their_slots(double: bool) -> None:
     assert drawn[1] == returned[1]
     rows = agent.replay.sample(np.array(drawn[1]))
     with torch.no_grad():
-        q, ahead, q_next = (
+        q, q_next_online, q_next = (
             online(torch.as_tensor(rows.observation)),
             online(torch.as_tensor(rows.next_observation)),
             target(torch.as_tensor(rows.next_observation)),
         )
     expected = []
     for row in range(len(drawn[1])):
-        best = int((ahead if double else q_next)[row].argmax())
+        best = int((q_next_online if double else q_next)[row].argmax())
         target_value = rows.reward[row] + rows.discount[row] * float(q_next[row, best])
         expected.append(target_value - float(q[row, rows.action[row]]))
     assert td_errors.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
@@ -240,10 +242,10 @@ def test_td_errors_come_back_with_their_slots(double: bool) -> None:
 
 @pytest.mark.parametrize(
     ("sampler", "order"),
-    [(Notes, ["sample"] * 3 + ["update"] * 3), (OneByOne, ["sample", "update"] * 3)],
+    [(RecordingSampler, ["sample"] * 3 + ["update"] * 3), (OneByOne, ["sample", "update"] * 3)],
     ids=["drawn together", "one by one"],
 )
-def test_lookahead_bounds_the_batches_drawn_before_an_update(sampler: type[Notes], order: list[str]) -> None:
+def test_lookahead_bounds_the_batches_drawn_before_an_update(sampler: type[RecordingSampler], order: list[str]) -> None:
     agent = agent_with(sampler)
     agent.learn(76)
     assert [name for name, _ in agent.sampler.calls] == order
@@ -253,7 +255,7 @@ def test_lookahead_bounds_the_batches_drawn_before_an_update(sampler: type[Notes
 
 
 def test_uniform_draws_do_not_depend_on_the_lookahead() -> None:
-    together, alone = agent_with(Notes), agent_with(OneByOne)
+    together, alone = agent_with(RecordingSampler), agent_with(OneByOne)
     together.learn(140), alone.learn(140)
     assert together.updates == 19
     for ours, theirs in zip(together.online.parameters(), alone.online.parameters(), strict=True):
@@ -261,8 +263,8 @@ def test_uniform_draws_do_not_depend_on_the_lookahead() -> None:
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_added_names_the_slots_that_become_sampleable(n_step: int) -> None:
-    agent = agent_with(Notes, n_step=n_step, steps=40)
+def test_added_receives_the_slots_that_become_sampleable(n_step: int) -> None:
+    agent = agent_with(RecordingSampler, n_step=n_step, steps=40)
     replay, known = agent.replay, agent.sampler.known
     assert replay.written.max() < replay.rows, "no row was overwritten"
     assert replay.final.any(), "an episode has ended"
@@ -270,7 +272,7 @@ def test_added_names_the_slots_that_become_sampleable(n_step: int) -> None:
     sampleable = set(slots[replay.can_sample(slots)].tolist())
     assert sampleable <= known
     assert len(known) == 4 * 40
-    # What is not sampleable yet waits for rewards: the newest rows of each stream, and no other.
+    # Only the newest rows of each stream cannot be sampled yet: their n-step returns are incomplete.
     waiting = known - sampleable
     newest = {
         stream * replay.rows + int(replay.written[stream]) - 2 - back
@@ -282,11 +284,11 @@ def test_added_names_the_slots_that_become_sampleable(n_step: int) -> None:
 
 
 def test_a_samplers_state_is_part_of_the_agents() -> None:
-    agent = agent_with(Notes)
+    agent = agent_with(RecordingSampler)
     agent.learn(68)
     assert agent.state()["sampler"] == {"calls": 2}
     loaded: list[Any] = []
-    other = agent_with(Notes)
+    other = agent_with(RecordingSampler)
     other.sampler.load = loaded.append
     other.load(agent.state())
     assert loaded == [{"calls": 2}]
@@ -302,7 +304,7 @@ def test_the_last_row_of_a_full_ring_is_drawn_as_often_as_the_others() -> None:
         if written < replay.rows:
             continue
         open_row = (written - 1) % replay.rows
-        counts = np.bincount(draw(replay, 4_000, written), minlength=replay.rows)
+        counts = np.bincount(sampled_slots(replay, 4_000, written), minlength=replay.rows)
         assert counts[open_row] == 0
         assert chisquare(np.delete(counts, open_row)).pvalue > 1e-4
 
@@ -313,7 +315,7 @@ def test_draws_are_with_replacement_and_in_no_order() -> None:
     count = len(replay)
     left_out = []
     for seed in range(200):
-        slots = draw(replay, count, seed)
+        slots = sampled_slots(replay, count, seed)
         left_out.append(1 - len(set(slots.tolist())) / count)
         assert sorted(slots.tolist()) != slots.tolist()
     expected = (1 - 1 / count) ** count

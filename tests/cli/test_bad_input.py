@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line on standard error that names the value and the flag, and nothing lost on disk."""
+"""Mistakes of users: one line on standard error that names the value and the flag; files on disk stay intact."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def line_of(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Return a function that makes a mistake and returns the one line that answers it."""
+    """Return a function that runs a wrong command and returns its error line."""
 
     def run(*arguments: str) -> str:
         before = contents(tmp_path)
@@ -36,7 +36,7 @@ def line_of(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., 
         assert out == ""
         (line,) = err.splitlines()
         assert line.startswith("q2pi: ")
-        assert contents(tmp_path) == before, "what was on disk is untouched, and nothing was added"
+        assert contents(tmp_path) == before, "files on disk changed"
         return str(line.removeprefix("q2pi: "))
 
     return run
@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    """A finished run of the test's own."""
+    """A copy of a finished run for one test."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
@@ -105,7 +105,7 @@ def test_mistakes_on_the_command_line(
         assert fragment in line
 
 
-def test_device_that_is_not_there(line_of: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device(line_of: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "--device cuda" in line_of(*TRAIN, "--device", "cuda", "--run-dir", str(tmp_path / "new"))
 
@@ -118,7 +118,9 @@ def test_a_run_folder_that_exists(line_of: Callable[..., str], folder: Path) -> 
 
 def test_a_run_folder_below_a_file(line_of: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    assert f"--run-dir {tmp_path}/file/run cannot be made" in line_of(*TRAIN, "--run-dir", str(tmp_path / "file/run"))
+    assert f"--run-dir {tmp_path}/file/run cannot be created" in line_of(
+        *TRAIN, "--run-dir", str(tmp_path / "file/run")
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,13 +132,13 @@ def test_a_run_folder_below_a_file(line_of: Callable[..., str], tmp_path: Path) 
         ('algorithms = ["dqn"]\nenv_ids = ["Pendulum-v1"]\nseeds = 1', "Pendulum-v1/dqn/seed-1: --env-id Pendulum-v1"),
     ],
 )
-def test_a_sweep_that_cannot_be(text: str, fragment: str, line_of: Callable[..., str], tmp_path: Path) -> None:
+def test_invalid_sweeps(text: str, fragment: str, line_of: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "sweep.toml"
     file.write_text(text)
     assert fragment in line_of("sweep", str(file), "--runs", str(tmp_path / "runs"))
 
 
-def test_a_report_on_no_scores(line_of: Callable[..., str], folder: Path, tmp_path: Path) -> None:
+def test_a_report_without_scores(line_of: Callable[..., str], folder: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "report")]
     assert "no run has a score to report" in line_of("report", str(folder), *out)
     (tmp_path / "empty").mkdir()
@@ -144,22 +146,22 @@ def test_a_report_on_no_scores(line_of: Callable[..., str], folder: Path, tmp_pa
     assert "is not a folder" in line_of("report", str(folder), "--out", str(folder / "config.toml"))
 
 
-@pytest.mark.parametrize("verb", ["resume", "evaluate", "digest"])
-def test_a_folder_without_checkpoints(verb: str, line_of: Callable[..., str], folder: Path) -> None:
+@pytest.mark.parametrize("command", ["resume", "evaluate", "digest"])
+def test_a_folder_without_checkpoints(command: str, line_of: Callable[..., str], folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints")
-    assert f"no checkpoint in {folder}/checkpoints" in line_of(verb, str(folder))
+    assert f"no checkpoint in {folder}/checkpoints" in line_of(command, str(folder))
 
 
-@pytest.mark.parametrize("verb", ["resume", "evaluate", "digest"])
-def test_a_folder_whose_checkpoints_are_all_damaged(verb: str, line_of: Callable[..., str], folder: Path) -> None:
+@pytest.mark.parametrize("command", ["resume", "evaluate", "digest"])
+def test_a_folder_whose_checkpoints_are_all_damaged(command: str, line_of: Callable[..., str], folder: Path) -> None:
     for path in (folder / "checkpoints").iterdir():
         (path / "state.json").write_text("{}")
-    assert "2 found, all damaged" in line_of(verb, str(folder))
+    assert "2 found, all damaged" in line_of(command, str(folder))
 
 
-@pytest.mark.parametrize("verb", ["resume", "evaluate", "digest"])
-def test_a_folder_that_is_no_run(verb: str, line_of: Callable[..., str], tmp_path: Path) -> None:
-    assert f"{tmp_path} is not a run folder" in line_of(verb, str(tmp_path))
+@pytest.mark.parametrize("command", ["resume", "evaluate", "digest"])
+def test_a_folder_that_is_not_a_run(command: str, line_of: Callable[..., str], tmp_path: Path) -> None:
+    assert f"{tmp_path} is not a run folder" in line_of(command, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_a_folder_that_is_no_run(verb: str, line_of: Callable[..., str], tmp_pat
     ],
     ids=lambda value: value.strip() if isinstance(value, str) else None,
 )
-def test_a_config_edited_into_nonsense(
+def test_invalid_edits_of_a_config(
     old: str, new: str, fragments: list[str], line_of: Callable[..., str], folder: Path
 ) -> None:
     config = folder / "config.toml"
@@ -192,7 +194,7 @@ def test_a_config_edited_into_nonsense(
         assert fragment in line
 
 
-def test_another_number_of_games_than_was_saved(capfd: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_another_number_of_environments_than_in_the_checkpoint(capfd: pytest.CaptureFixture[str], folder: Path) -> None:
     config = folder / "config.toml"
     text = config.read_text().replace("num_envs = 4", "num_envs = 5")
     config.write_text(text.replace("total_timesteps = 400", "total_timesteps = 800"))
@@ -203,7 +205,10 @@ def test_another_number_of_games_than_was_saved(capfd: pytest.CaptureFixture[str
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(("option", "value"), [("--episodes", "0"), ("--seed", "-1")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--episodes", "0"), ("--seed", "-1"), ("--epsilon", "-0.1"), ("--epsilon", "1.5"), ("--epsilon", "nan")],
+)
 def test_bounds_of_an_evaluation(option: str, value: str, line_of: Callable[..., str], folder: Path) -> None:
     assert f"{option} {value} is out of range" in line_of("evaluate", str(folder), option, value)
 
@@ -211,7 +216,7 @@ def test_bounds_of_an_evaluation(option: str, value: str, line_of: Callable[...,
 def test_a_full_disk(
     capfd: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
 ) -> None:
-    """Two checkpoints are there; the disk is full when the third is written."""
+    """The disk is full while the third checkpoint is written."""
     config = folder / "config.toml"
     config.write_text(config.read_text().replace("total_timesteps = 400", "total_timesteps = 800"))
     before = contents(folder / "checkpoints")
@@ -225,7 +230,7 @@ def test_a_full_disk(
     monkeypatch.setattr(checkpoint, "_write", full)
     assert cli.main(["resume", str(folder)]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line == "q2pi: no space left on device; what was on disk before is intact"
+    assert line == "q2pi: no space left on device; existing files are intact"
     assert contents(folder / "checkpoints") == before
     monkeypatch.setattr(checkpoint, "_write", write)
     assert cli.main(["resume", str(folder)]) == 0
@@ -242,7 +247,7 @@ def test_a_damaged_checkpoint_is_a_warning(capfd: pytest.CaptureFixture[str], fo
     assert f"{newest} is damaged" in line
 
 
-# ---- in processes of their own ---------------------------------------------------------------------------------------
+# ---- in separate processes -------------------------------------------------------------------------------------------
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -257,7 +262,7 @@ def test_a_mistake_ends_the_process_with_status_2() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["--version"], ["trian"]], ids=" ".join)
 def test_help_is_light(arguments: list[str]) -> None:
-    """It answers in 0.3 s, counted in the processor's time, and loads neither torch nor numpy."""
+    """It takes less than 0.3 s of CPU time and imports neither torch nor numpy."""
     code = (
         "import sys, time\n"
         "from q2pi.cli import main\n"
@@ -269,7 +274,7 @@ def test_help_is_light(arguments: list[str]) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_a_reader_that_goes_away_is_no_failure_of_ours() -> None:
+def test_a_closed_pipe_prints_no_traceback() -> None:
     """q2pi algorithms | head -0"""
     command = f"{sys.executable} -m q2pi.cli algorithms | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)

@@ -1,4 +1,4 @@
-"""What `--help` lists, with which defaults, and the forms that booleans take."""
+"""Options and defaults in `--help`, and the forms of boolean options."""
 
 import re
 from collections.abc import Callable
@@ -59,10 +59,10 @@ def test_defaults_are_those_of_the_resolved_environment(help_of: Callable[..., s
         assert (default_of(text, "--grayscale"), default_of(text, "--resize")) == ("True", "84 84")
     assert (default_of(atari, "--stack"), default_of(cartpole, "--stack")) == ("4", "1")
     assert (default_of(atari, "--clip-rewards"), default_of(cartpole, "--clip-rewards")) == ("True", "False")
-    assert default_of(atari, "--crop") == "None", "nothing is cut off"
+    assert default_of(atari, "--crop") == "None", "no crop"
 
 
-def test_an_environment_that_cannot_be_made_has_its_help(
+def test_help_for_an_environment_with_missing_packages(
     help_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(spec: Any) -> Any:
@@ -91,14 +91,14 @@ def test_the_algorithm_is_the_first_argument_only(
         (["--life-loss-discount"], "--life-loss-discount applies to Atari games, not to CartPole-v1"),
     ],
 )
-def test_a_hidden_option_is_answered_with_the_reason(
+def test_a_hidden_option_names_the_reason(
     arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["train", "dqn", "--env-id", "CartPole-v1", *arguments]) == 2
     assert capfd.readouterr().err == f"q2pi: {message}\n"
 
 
-def test_env_options_of_an_atari_game_are_answered_with_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
+def test_env_options_of_an_atari_game_name_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "dqn", "--env-id", "Pong", "--env-options", "x=1"]) == 2
     assert capfd.readouterr().err == "q2pi: --env-options x=1 applies to Gymnasium environments, not to Atari games\n"
 
@@ -112,7 +112,7 @@ class Inner:
     of a thing."""
 
     maybe: bool | None = None
-    """Rule that None leaves
+    """Rule; None leaves it
     (as here) to the thing,
     1 by default."""
 
@@ -158,7 +158,7 @@ def test_words_for_false(name: str, word: str) -> None:
         assert options != start
 
 
-def test_a_boolean_takes_no_other_word_and_other_options_keep_theirs() -> None:
+def test_a_boolean_takes_no_other_word() -> None:
     assert parsed("--plain", "--after", "1", "--words", "no", "yes") == Outer(words=("no", "yes"), after=1)
     assert parsed("--maybe", "None", default=Outer(inner=Inner(maybe=True))).inner.maybe is None
     with pytest.raises(UserError, match=r"^--plain=maybe: the value must be true or false$"):
@@ -182,13 +182,13 @@ def test_line_breaks_of_the_source_are_joined(
     for line in (
         "Plain *boolean*.",
         "Rules of a thing.",
-        "Rule that None leaves (as here) to the thing, 1 by default.",
+        "Rule; None leaves it (as here) to the thing, 1 by default.",
     ):
         assert line in text
     assert "Number. 0 disables it. (default: 0)" in text
 
 
-def test_help_shows_the_values_it_is_given_without_hidden_and_refused_fields(
+def test_help_shows_given_defaults_without_hidden_and_refused_fields(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     resolved = Outer(plain=False, inner=Inner(maybe=True), after=7)

@@ -91,7 +91,7 @@ def test_any_executor_can_run_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "done 2 of 2, failed 0" in capsys.readouterr().out
 
 
-def test_a_run_that_diverges_is_named_and_the_status_is_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_diverged_run_is_named_and_the_status_is_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "wild.toml", 1)
     file.write_text(file.read_text() + "[grid]\nlearning_rate = [1e30, 1e-3]\n")
     assert cli.main(["sweep", str(file), "--runs", str(tmp_path / "runs")]) == 1
@@ -122,7 +122,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(
     assert digest(load_checkpoint(folder)[1]) == digest(load_checkpoint(RunFolder(again.path))[1])
 
 
-def test_a_killed_parent_leaves_no_run_behind_that_goes_on(tmp_path: Path) -> None:
+def test_runs_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
     options = {"total_timesteps": 10_000_000, "learning_starts": 9_000_000, "checkpoint_frequency": 0}
     file, runs = write(tmp_path / "long.toml", 1, **options), tmp_path / "runs"
     command = [sys.executable, "-m", "q2pi.cli", "sweep", str(file), "--runs", str(runs)]

@@ -19,13 +19,13 @@ TRAIN = ["train", "dqn", *flags(CARTPOLE)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with an evaluation at its end, and its learning curve."""
+    """A finished run with an evaluation and a learning curve."""
     path = tmp_path_factory.mktemp("cli") / "run"
     assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
     return path
 
 
-def test_a_run_leaves_what_the_layout_promises(folder: Path) -> None:
+def test_files_of_a_run_folder(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} - {".lock"}
     assert names == {
         *["config.toml", "metrics.jsonl", "tensorboard", "episodes", "evaluation.json"],
@@ -41,7 +41,7 @@ def test_a_run_leaves_what_the_layout_promises(folder: Path) -> None:
     assert len(json.loads(run.evaluation_file.read_text())["scores"]) == 2
 
 
-def test_what_a_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
+def test_output_of_train(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
     path = tmp_path / "run"
     assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
     out, err = capfd.readouterr()
@@ -54,7 +54,7 @@ def test_what_a_run_says(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_f
     ):
         assert text in out
     for share in ("act", "environment", "learn", "evaluate"):
-        assert re.search(rf"│ {share} +│ +\d", out), "a run says where its time went"
+        assert re.search(rf"│ {share} +│ +\d", out), "time of each part"
     assert "95 % interval" in out
     assert f"q2pi evaluate {path}" in out
 
@@ -92,6 +92,29 @@ def test_evaluate_prints_a_table(folder: Path, capfd: pytest.CaptureFixture[str]
     assert "95 % interval" in out
 
 
+def test_evaluate_with_an_exploration_rate(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    reports = {}
+    for epsilon in ("0", "1"):
+        assert cli.main(["evaluate", str(folder), "--episodes", "3", "--json", "--epsilon", epsilon]) == 0
+        reports[epsilon] = json.loads(capfd.readouterr().out)
+    assert reports["0"]["protocol"]["policy"] == "epsilon-greedy, epsilon 0.0"
+    assert reports["1"]["protocol"]["policy"] == "epsilon-greedy, epsilon 1.0"
+    assert reports["0"]["scores"] != reports["1"]["scores"]
+    assert cli.main(["evaluate", str(folder), "--episodes", "3", "--epsilon", "0.25"]) == 0
+    assert "epsilon-greedy, epsilon 0.25" in capfd.readouterr().out
+
+
+def test_evaluate_with_an_exploration_rate_needs_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    RunFolder.create(tmp_path / "run", configure("reinforce", "CartPole-v1")[0])
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--epsilon", "0.1"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("q2pi: --epsilon: reinforce has no exploration rate; ")
+    assert "dqn" in line
+
+
 def test_evaluate_prints_json_and_nothing_else(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(folder), "--episodes", "3", "--json"]) == 0
     out, err = capfd.readouterr()
@@ -101,7 +124,9 @@ def test_evaluate_prints_json_and_nothing_else(folder: Path, capfd: pytest.Captu
     assert report["protocol"]["env"]["env_id"] == "CartPole-v1"
 
 
-def test_nor_does_an_emulator_print_there(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
+def test_the_emulator_does_not_print_into_the_json(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None
+) -> None:
     path = tmp_path / "run"
     short = INVADERS | {"total_timesteps": 150, "max_frames_per_episode": 100}
     assert cli.main(["train", "dqn", *flags(short), "--run-dir", str(path)]) == 0
@@ -133,7 +158,7 @@ def test_help_shows_the_presets_defaults(capfd: pytest.CaptureFixture[str]) -> N
     assert preset in out
 
 
-def test_options_of_the_preset_give_way(tmp_path: Path, no_figures: None) -> None:
+def test_options_override_the_preset(tmp_path: Path, no_figures: None) -> None:
     path = tmp_path / "run"
     arguments = ["--preset", "classic", "--total-timesteps", "200", "--learning-starts", "100", "--no-double"]
     quiet = flags({"evaluation_episodes": 0, "threads": 1, "device": "cpu", "run_dir": path})
@@ -142,7 +167,7 @@ def test_options_of_the_preset_give_way(tmp_path: Path, no_figures: None) -> Non
     assert (config.hyper.double, config.hyper.learning_starts, config.hyper.batch_size) == (False, 100, 64)
 
 
-def test_without_a_run_dir_there_is_a_new_one_under_runs(
+def test_without_run_dir_a_new_folder_in_runs_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""q2pi tune from the command line: a whole small study, continued, and the mistakes one makes."""
+"""q2pi tune from the command line: a small study, its continuation, and mistakes of users."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of three trials whose best was trained on two held-out seeds."""
+    """A study of three trials, whose best trial was trained on two held-out seeds."""
     path = tmp_path_factory.mktemp("tune") / "study"
     final = ["--top", "1", "--held-out-seeds", "2", "--final-episodes", "2", "--export", str(path.parent / "best.toml")]
     assert cli.main([*TUNE, "--study", str(path), "--trials", "3", *final]) == 0
@@ -52,7 +52,7 @@ def test_the_same_command_with_more_trials_continues(study: Path, capfd: pytest.
     before = contents(study / "trials")
     assert cli.main([*TUNE, "--study", str(study), "--trials", "4", "--top", "0"]) == 0
     after = contents(study / "trials")
-    assert {name: after[name] for name in before} == before, "what was done is not done again"
+    assert {name: after[name] for name in before} == before, "finished runs are not trained again"
     assert (study / "trials/0003/seed-1/config.toml").is_file()
     out = capfd.readouterr().out
     assert "trials 3 done, 0 running, 0 pruned, 0 failed, of 4" in out
@@ -61,7 +61,7 @@ def test_the_same_command_with_more_trials_continues(study: Path, capfd: pytest.
 
 @pytest.fixture
 def line_of(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Return a function that makes a mistake and returns the one line that answers it."""
+    """Return a function that runs a wrong command and returns its error line."""
 
     def run(*arguments: str, untouched: Path = tmp_path) -> str:
         before = contents(untouched)
@@ -70,7 +70,7 @@ def line_of(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., 
         out, err = capfd.readouterr()
         assert out == ""
         (line,) = err.splitlines()
-        assert contents(untouched) == before, "what was on disk is untouched, and nothing was added"
+        assert contents(untouched) == before, "files on disk changed"
         return str(line.removeprefix("q2pi: "))
 
     return run
@@ -84,18 +84,18 @@ def line_of(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., 
         (["--objective", "max"], ["--objective", "max"]),
         (["--trials", "0"], ["--trials 0", "at least 1"]),
         (["--workers", "0"], ["--workers 0", "at least 1"]),
-        (["--workers", "4000", "--trials", "4000"], ["--workers 4000 needs up to", "of memory that are free here"]),
+        (["--workers", "4000", "--trials", "4000"], ["--workers 4000 needs up to", "of free memory"]),
         (["--seeds", "2000"], ["--seeds 2000", "at most 1000"]),
         (["--gamma", "1.5"], ["--gamma 1.5", "[0, 1]"]),
         (["--fix", "gamma=1.5"], ["--fix gamma=1.5", "--gamma 1.5", "[0, 1]"]),
         (["--fix", "gama=0.9"], ["'gama'", "did you mean 'gamma'?"]),
         (["--space", "nowhere.toml"], ["--space nowhere.toml", "no such file"]),
-        (["--storage", "nonsense"], ["--storage is no database URL"]),
+        (["--storage", "nonsense"], ["--storage is not a database URL"]),
         (["--storage", "oracel://host/name"], ["--storage", "oracel"]),
         (["--export", "best.json"], ["--export best.json", ".toml"]),
         (["--preset", "nowhere.toml"], ["--preset nowhere.toml"]),
         (["--sampler", "nsga2", "--pruner", "median"], ["--pruner median", "nsga2"]),
-        (["--dashboard"], ["is no study yet"]),
+        (["--dashboard"], ["is not a study"]),
         (["--env-id", "Taxi-v3"], ["--env-id Taxi-v3"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -123,25 +123,25 @@ def test_a_preset_for_another_algorithm(line_of: Callable[..., str], tmp_path: P
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_study_that_was_something_else(
+def test_another_plan_than_the_study_has(
     arguments: list[str], key: str, study: Path, line_of: Callable[..., str]
 ) -> None:
     line = line_of(*TUNE, "--study", str(study), "--trials", "9", *arguments, untouched=study)
     assert f"{study} is a study with {key} = " in line
 
 
-def test_a_space_that_changed(study: Path, line_of: Callable[..., str], tmp_path: Path) -> None:
+def test_another_space_than_the_study_has(study: Path, line_of: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text("learning_rate = [1e-3, 1e-2]")
     line = line_of(*TUNE, "--study", str(study), "--space", str(tmp_path / "space.toml"), untouched=study)
     assert "is a study with space.learning_rate." in line
 
 
-def test_a_folder_that_is_no_study(line_of: Callable[..., str], tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_study(line_of: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    assert f"--study {tmp_path} exists and is no study" in line_of(*TUNE, "--study", str(tmp_path))
+    assert f"--study {tmp_path} exists and is not a study" in line_of(*TUNE, "--study", str(tmp_path))
 
 
-def test_a_database_that_is_not_there(line_of: Callable[..., str], tmp_path: Path) -> None:
+def test_a_database_that_refuses_the_connection(line_of: Callable[..., str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"postgresql://someone:secret@127.0.0.1:{port}/name"
@@ -172,7 +172,7 @@ def test_without_the_dashboard_one_line(
     assert line == "--dashboard needs optuna-dashboard: pip install 'q2pi[dashboard]'"
 
 
-def test_the_dashboard_asks_for_no_option_again(
+def test_the_dashboard_needs_no_other_option(
     study: Path, line_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[Any] = []
@@ -188,7 +188,7 @@ def test_the_dashboard_asks_for_no_option_again(
 
 
 def test_ctrl_c_stops_all_and_the_command_continues(tmp_path: Path) -> None:
-    """Sent to the whole group, as a terminal does."""
+    """The signal goes to the whole process group, as from a terminal."""
     long = [*TUNE, "--total-timesteps", "2000", "--evaluation-frequency", "500", "--study", str(tmp_path / "study")]
     long += ["--checkpoint-frequency", "200"]
     command = [sys.executable, "-m", "q2pi.cli", *long, "--trials", "1", "--top", "0", "--workers", "1"]

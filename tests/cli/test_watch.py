@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from small_runs import write_events
 
 from q2pi import cli
 from q2pi.algorithms.registry import default_config
-from q2pi.commands import runs as runs_verb
+from q2pi.commands import runs as runs_command
 from q2pi.config import RunConfig, to_table
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.recorder import record
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress
 
 CARTPOLE = resolve(EnvSpec("CartPole-v1"))
@@ -28,7 +28,7 @@ def config_of(**changes: Any) -> RunConfig[Any]:
 
 
 def pushed(number: int, seed: int, length: int) -> Episode:
-    """CartPole always pushed to the right; how long it stands is for the caller to know."""
+    """Return an episode of CartPole in which every action pushes to the right; `length` is made up."""
     return Episode(0, number, seed, np.ones(length, np.int64), float(length), length)
 
 
@@ -47,19 +47,18 @@ def events(last: int) -> Iterator[Event]:
 
 def run_of(path: Path, last: int, **changes: Any) -> RunFolder:
     run = RunFolder.create(path, config_of(**changes))
-    for _ in record(events(last), run):
-        pass
+    write_events(run, events(last))
     return run
 
 
 def table(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
-    """The rows that `q2pi runs` printed, by the name of the run's folder."""
+    """Return name of the run folder -> row that `q2pi runs` printed."""
     header, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     rows = [dict(zip(header, line, strict=True)) for line in lines]
     return {Path(row["run"]).name: row for row in rows}
 
 
-def test_runs_tells_how_far_each_run_has_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_shows_the_progress_of_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_of(tmp_path / "group" / "whole", 100, seed=5)
     run_of(tmp_path / "half", 80)
     run_of(tmp_path / "young", 60)
@@ -78,14 +77,14 @@ def test_runs_tells_how_far_each_run_has_come(tmp_path: Path, capsys: pytest.Cap
     assert rows["young"]["evaluation"] == ""
 
 
-def test_runs_tells_that_a_run_is_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_shows_that_a_run_is_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path / "half", 80)
     with run.locked():
         cli.main(["runs", str(tmp_path)])
     assert table(capsys)["half"]["state"] == "training"
 
 
-def test_a_damaged_run_is_a_row_that_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_run_is_a_row_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_of(tmp_path / "good", 100)
     run_of(tmp_path / "metrics", 100).metrics_file.write_text('{"kind": "episode"}\n')
     run_of(tmp_path / "torn", 100).metrics_file.write_bytes(b"\xff\xfe\n")
@@ -103,7 +102,7 @@ def test_runs_draws_a_table_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_of(tmp_path / "whole", 100)
-    monkeypatch.setattr(runs_verb, "Console", lambda: Console(force_terminal=True, width=200))
+    monkeypatch.setattr(runs_command, "Console", lambda: Console(force_terminal=True, width=200))
     cli.main(["runs", str(tmp_path)])
     shown = capsys.readouterr().out
     assert "┏" in shown
@@ -133,13 +132,13 @@ def test_plot_prints_the_path_of_its_picture(
         assert Path(path).read_bytes().startswith(b"\x89PNG")
 
 
-def test_plot_answers_mistakes_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_of_plot_are_errors_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = str(run_of(tmp_path / "good", 60).path)
-    bare = str(RunFolder.create(tmp_path / "bare", config_of(seed=2)).path)
+    empty = str(RunFolder.create(tmp_path / "empty", config_of(seed=2)).path)
     for arguments, message in (
         ([], "at least one run"),
         ([str(tmp_path)], "is not a run folder"),
-        ([good, bare], "bare has nothing to draw yet"),
+        ([good, empty], "empty has nothing to draw"),
         ([good, "--out", "x.jpg"], "--out x.jpg must end in .png"),
         ([good, "--smooth", "-1"], "--smooth -1 is out of range"),
     ):
@@ -149,17 +148,17 @@ def test_plot_answers_mistakes_in_one_line(tmp_path: Path, capsys: pytest.Captur
         assert error.count("\n") == 1
 
 
-def test_record_says_what_the_video_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_refuses_an_episode_that_cannot_be_recreated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path / "run", 100)
     out = tmp_path / "pole.mp4"
     arguments = ["record", str(run.path), "--episode", "newest", "--out", str(out)]
     assert cli.main(arguments) == 2  # the episode was made up
-    assert "does not come out as it was" in capsys.readouterr().err
+    assert "cannot recreate the episode of CartPole-v1" in capsys.readouterr().err
     assert not out.exists()
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--episode", "7"), ("--fps", "0"), ("--out", "x.avi")])
-def test_record_answers_mistakes_in_one_line(
+def test_mistakes_of_record_are_errors_of_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
 ) -> None:
     run = run_of(tmp_path / "run", 100)

@@ -32,8 +32,8 @@ def step(engine: AtariEngine, *actions: int) -> Frames:
     return engine.recv()
 
 
-class SlowGame:
-    """One game of ALE's plain interface under our rules: raw gray frames, max-pooled over the last two of each step."""
+class SlowEmulator:
+    """Slow oracle with one ALE emulator: raw gray frames, max-pooled over the last two of each step."""
 
     def __init__(self, env_id: str, seed: int, frame_skip: int = 4) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -58,12 +58,12 @@ class SlowGame:
 
 
 @pytest.mark.parametrize(("env_id", "frame_skip"), [("Breakout", 4), ("SpaceInvaders", 3), ("Pong", 2)])
-def test_equals_a_slow_emulator(env_id: str, frame_skip: int) -> None:
+def test_equals_the_slow_oracle(env_id: str, frame_skip: int) -> None:
     engine = engine_of(
         1, env_id, protocol="nature", noop_max=0, fire_on_reset=False, frame_skip=frame_skip, crop=EMPTY_CROP,
         resize=raw_screen(env_id),
     )  # fmt: skip
-    slow = SlowGame(env_id, seed=5, frame_skip=frame_skip)
+    slow = SlowEmulator(env_id, seed=5, frame_skip=frame_skip)
     reset_all(engine, 5)
     rewards = 0.0
     for action in np.random.default_rng(0).integers(engine.action_space.n, size=400):
@@ -81,34 +81,34 @@ def test_equals_a_slow_emulator(env_id: str, frame_skip: int) -> None:
 @pytest.mark.parametrize(
     ("env_id", "protocol"), [("Breakout", "nature"), ("Pong", "machado"), ("SpaceInvaders", "machado")]
 )
-def test_a_partial_reset_is_a_fresh_game(env_id: str, protocol: Any) -> None:
-    """Games begun at unlike times, in the middle of others, equal games of the same seeds that began alone."""
+def test_a_partial_reset_starts_a_new_game(env_id: str, protocol: Any) -> None:
+    """Games started at different times equal games with the same seeds that run alone."""
     engine = engine_of(3, env_id, protocol=protocol)
-    begun = {(0, 0): 11, (1, 0): 12, (2, 0): 13, (1, 52): 21, (0, 70): 14, (2, 70): 11}
+    start_seeds = {(0, 0): 11, (1, 0): 12, (2, 0): 13, (1, 52): 21, (0, 70): 14, (2, 70): 11}
     frames = reset_all(engine, 11, 12, 13)
     actions = np.random.default_rng(0).integers(engine.action_space.n, size=(140, 3))
-    seen = {key: [frames.frame[key[0]]] for key in begun if key[1] == 0}
+    frames_seen = {key: [frames.frame[key[0]]] for key in start_seeds if key[1] == 0}
     current = {game: (game, 0) for game in range(3)}
-    rewards: dict[tuple[int, int], list[float]] = {key: [] for key in begun}
-    for moment in range(140):
-        starts = [key for key in begun if key[1] == moment > 0]
+    rewards: dict[tuple[int, int], list[float]] = {key: [] for key in start_seeds}
+    for time in range(140):
+        starts = [key for key in start_seeds if key[1] == time > 0]
         if starts:
             mask, seeds = np.zeros(3, np.bool_), np.zeros(3, np.int64)
             for game, _ in starts:
-                current[game] = (game, moment)
-                mask[game], seeds[game] = True, begun[game, moment]
+                current[game] = (game, time)
+                mask[game], seeds[game] = True, start_seeds[game, time]
             frames = engine.reset(mask, seeds)
             for key in starts:
-                seen[key] = [frames.frame[key[0]]]
-        frames = step(engine, *actions[moment])
+                frames_seen[key] = [frames.frame[key[0]]]
+        frames = step(engine, *actions[time])
         for game, key in current.items():
-            seen[key].append(frames.frame[game])
+            frames_seen[key].append(frames.frame[game])
             rewards[key].append(float(frames.reward[game]))
     engine.close()
     alone = engine_of(1, env_id, protocol=protocol)
-    for (game, start), seed in begun.items():
+    for (game, start), seed in start_seeds.items():
         frames = reset_all(alone, seed)
-        for offset, expected in enumerate(seen[game, start]):
+        for offset, expected in enumerate(frames_seen[game, start]):
             np.testing.assert_array_equal(frames.frame[0], expected)
             if offset < len(rewards[game, start]):
                 frames = step(alone, actions[start + offset, game])
@@ -117,7 +117,7 @@ def test_a_partial_reset_is_a_fresh_game(env_id: str, protocol: Any) -> None:
 
 
 def test_sticky_actions_depend_on_the_seed() -> None:
-    """The negative twin of a partial reset: with another seed, the same actions are another game."""
+    """Negative control of the partial reset: with another seed, the same actions give other frames."""
     engine = engine_of(2, "SpaceInvaders")
     reset_all(engine, 1, 2)
     actions = np.random.default_rng(0).integers(6, size=80)
@@ -170,8 +170,8 @@ def test_a_crop_keeps_the_middle_of_the_raw_frame() -> None:
     reset_all(raw, 3)
     reset_all(cropped, 3)
     for _ in range(5):
-        frame, expected = step(cropped, 1).frame, step(raw, 1).frame[:, :, 22 : 210 - 15, 8 : 160 - 4]
-        np.testing.assert_array_equal(frame, AreaResize((173, 148), (90, 70))(expected))
+        frame, prepared = step(cropped, 1).frame, step(raw, 1).frame[:, :, 22 : 210 - 15, 8 : 160 - 4]
+        np.testing.assert_array_equal(frame, AreaResize((173, 148), (90, 70))(prepared))
     raw.close()
     cropped.close()
 
@@ -179,7 +179,7 @@ def test_a_crop_keeps_the_middle_of_the_raw_frame() -> None:
 def test_channels_are_red_green_and_blue() -> None:
     engine = engine_of(1, "SpaceInvaders", grayscale=False, crop=EMPTY_CROP, resize=(210, 160))
     reset_all(engine, 1)
-    slow = SlowGame("SpaceInvaders", seed=1)
+    slow = SlowEmulator("SpaceInvaders", seed=1)
     frame = step(engine, 0).frame[0]
     slow.step(0)
     ground = np.s_[200:205, 60:80]
@@ -197,14 +197,14 @@ def test_the_bound_counts_emulator_frames(max_frames: int, frame_skip: int, step
         frames = step(engine, 0, 0)
         assert frames.truncated.tolist() == [taken == steps] * 2
         assert not frames.terminated.any()
-    # A game that begins later has all its frames before it.
+    # A game that starts later has the full limit.
     engine.reset(np.array([True, False]), np.array([3, 0]))
     assert step(engine, 0, 0).truncated.tolist() == [steps == 1, True]
     engine.close()
 
 
 def test_the_final_frame_of_a_truncated_episode_is_complete() -> None:
-    """And the negative twin: cut off by the engine's own limit, it is not."""
+    """Negative control: with ALE's own limit the final frame is not complete."""
     actions = [2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]
 
     def final_frame(engine: AtariEngine) -> Array:
@@ -222,7 +222,7 @@ def test_the_final_frame_of_a_truncated_episode_is_complete() -> None:
     assert (received[0] != truth).any()
 
 
-def test_actions_that_a_game_does_not_have_are_refused() -> None:
+def test_actions_outside_the_action_space_are_rejected() -> None:
     engine = engine_of(2, "Breakout")
     reset_all(engine, 1, 2)
     for bad in (4, -1):
@@ -232,7 +232,7 @@ def test_actions_that_a_game_does_not_have_are_refused() -> None:
     engine.close()
 
 
-def test_frames_are_not_written_again() -> None:
+def test_returned_frames_are_never_overwritten() -> None:
     engine = engine_of(2, "SpaceInvaders")
     kept = [reset_all(engine, 1, 2).frame]
     copies = [kept[0].copy()]
@@ -244,7 +244,7 @@ def test_frames_are_not_written_again() -> None:
     engine.close()
 
 
-def test_games_do_not_know_of_each_other() -> None:
+def test_games_are_independent() -> None:
     engine, alone = engine_of(3, "Pong"), engine_of(1, "Pong")
     reset_all(engine, 1, 2, 3)
     reset_all(alone, 2)
@@ -254,13 +254,13 @@ def test_games_do_not_know_of_each_other() -> None:
     alone.close()
 
 
-@pytest.mark.parametrize("expected", [(5, 6), (5, 9), (9, 9), (9, 5)], ids=str)
-def test_an_episode_that_was_expected_is_the_same(expected: tuple[int, int]) -> None:
-    """Game 1 goes on with seed 5, then 6, whichever seeds were expected, and whichever emulator plays."""
+@pytest.mark.parametrize("prepared", [(5, 6), (5, 9), (9, 9), (9, 5)], ids=str)
+def test_a_prepared_reset_does_not_change_the_episode(prepared: tuple[int, int]) -> None:
+    """Game 1 continues with seeds 5 and 6, whichever seeds were prepared and on whichever emulator."""
     engine, alone = engine_of(2, "SpaceInvaders"), engine_of(1, "SpaceInvaders")
     reset_all(engine, 1, 2)
     actions = np.random.default_rng(0).integers(6, size=60)
-    for seed, other in zip((5, 6), expected, strict=True):
+    for seed, other in zip((5, 6), prepared, strict=True):
         engine.prepare_reset(1, other)
         step(engine, 3, 3)
         frames, own = engine.reset(np.array([False, True]), np.array([0, seed])), reset_all(alone, seed)
@@ -272,16 +272,16 @@ def test_an_episode_that_was_expected_is_the_same(expected: tuple[int, int]) -> 
     alone.close()
 
 
-def test_an_expected_episode_begins_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither `prepare_reset` nor the step waits for it, and it starts once; without it, `reset` starts the episode."""
-    begun, go_on = [], threading.Event()
-    begin = atari._reset
+def test_a_reset_is_prepared_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `prepare_reset` nor a step waits for the prepared reset, which runs once; otherwise `reset` resets."""
+    reset_seeds, release = [], threading.Event()
+    reset = atari._reset
 
     def slow(emulator: Any, make: Any, seed: int) -> Any:
-        begun.append(seed)
+        reset_seeds.append(seed)
         if seed == 7:
-            assert go_on.wait(30)
-        return begin(emulator, make, seed)
+            assert release.wait(30)
+        return reset(emulator, make, seed)
 
     monkeypatch.setattr(atari, "_reset", slow)
     engine = engine_of(2, "Pong")
@@ -289,17 +289,17 @@ def test_an_expected_episode_begins_in_the_background(monkeypatch: pytest.Monkey
     for _ in range(2):
         engine.prepare_reset(0, 7)
         step(engine, 2, 2)
-    go_on.set()
+    release.set()
     engine.reset(np.array([True, False]), np.array([7, 0]))
     engine.reset(np.array([True, False]), np.array([8, 0]))
-    assert begun == [1, 2, 7, 8]
+    assert reset_seeds == [1, 2, 7, 8]
     engine.close()
 
 
 @pytest.mark.parametrize(("noop_max", "least", "most"), [(30, 2, 25), (10, 1, 8)])
 def test_an_episode_begins_with_no_ops_up_to_the_bound(noop_max: int, least: int, most: int) -> None:
     """The first frame is that after n no-ops of a plain emulator, n < noop_max; Freeway's frames all differ."""
-    plain = SlowGame("Freeway", seed=1).emulator
+    plain = SlowEmulator("Freeway", seed=1).emulator
     screens = [plain.getScreenGrayscale()]
     for _ in range(40):
         plain.act(0)
@@ -355,7 +355,7 @@ def test_options_of_the_emulator() -> None:
     raw = {"protocol": "nature", "noop_max": 0, "fire_on_reset": False, "crop": EMPTY_CROP}
     raw["resize"] = raw_screen("SpaceInvaders")
     for pooled in (True, False):
-        engine, slow = engine_of(1, "SpaceInvaders", max_pool=pooled, **raw), SlowGame("SpaceInvaders", seed=5)
+        engine, slow = engine_of(1, "SpaceInvaders", max_pool=pooled, **raw), SlowEmulator("SpaceInvaders", seed=5)
         reset_all(engine, 5)
         same = True
         for action in np.random.default_rng(0).integers(engine.action_space.n, size=60):

@@ -13,8 +13,8 @@ from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 
 
-class Shown(gymnasium.Env[Any, Any]):
-    """Shows a given space's samples, and itself goes on for ever."""
+class Random(gymnasium.Env[Any, Any]):
+    """An endless environment whose observations are samples of a given space."""
 
     def __init__(self, space: Any) -> None:
         self.observation_space = space
@@ -29,12 +29,12 @@ class Shown(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), 1.5, False, False, {}
 
 
-def engine_showing(space: Any) -> GymnasiumEngine:
-    gymnasium.register("q2pi-test/Shown-v0", entry_point=lambda **_: Shown(space))
+def engine_with(space: Any) -> GymnasiumEngine:
+    gymnasium.register("q2pi-test/Random-v0", entry_point=lambda **_: Random(space))
     try:
-        return GymnasiumEngine(resolve(EnvSpec("q2pi-test/Shown-v0")), 2)
+        return GymnasiumEngine(resolve(EnvSpec("q2pi-test/Random-v0")), 2)
     finally:
-        del gymnasium.registry["q2pi-test/Shown-v0"]
+        del gymnasium.registry["q2pi-test/Random-v0"]
 
 
 def first_frame(engine: GymnasiumEngine) -> Any:
@@ -48,7 +48,7 @@ def sample(space: Any, seed: int) -> Any:
 
 def test_vectors_are_flattened_to_float32() -> None:
     space = spaces.Box(-1.0, 1.0, (2, 3), np.float64)
-    engine = engine_showing(space)
+    engine = engine_with(space)
     frame = first_frame(engine)
     assert (frame.dtype, frame.shape, engine.frame_space.shape) == (np.float32, (2, 6), (6,))
     np.testing.assert_array_equal(frame[1], sample(space, 4).reshape(-1).astype(np.float32))
@@ -56,7 +56,7 @@ def test_vectors_are_flattened_to_float32() -> None:
 
 def test_images_are_channels_first() -> None:
     space = spaces.Box(0, 255, (5, 4, 3), np.uint8)
-    engine = engine_showing(space)
+    engine = engine_with(space)
     frame = first_frame(engine)
     assert (frame.dtype, frame.shape, engine.frame_space.shape) == (np.uint8, (2, 3, 5, 4), (3, 5, 4))
     np.testing.assert_array_equal(frame[0, 2], sample(space, 3)[:, :, 2])
@@ -64,7 +64,7 @@ def test_images_are_channels_first() -> None:
 
 def test_discrete_observations_count_from_zero() -> None:
     space = spaces.Discrete(6, start=10)
-    engine = engine_showing(space)
+    engine = engine_with(space)
     frame = first_frame(engine)
     assert (frame.dtype, frame.shape, engine.frame_space.high.tolist()) == (np.int64, (2, 1), [5])
     assert frame[:, 0].tolist() == [sample(space, 3) - 10, sample(space, 4) - 10]
@@ -72,32 +72,32 @@ def test_discrete_observations_count_from_zero() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*out of date")
 @pytest.mark.parametrize(("env_id", "count"), [("Taxi-v3", 500), ("FrozenLake", 16), ("CliffWalking", 48)])
-def test_tables_of_the_toy_worlds(env_id: str, count: int) -> None:
+def test_numbers_of_states_of_toy_environments(env_id: str, count: int) -> None:
     engine = GymnasiumEngine(resolve(EnvSpec(env_id)), 2)
     assert first_frame(engine).shape == (2, 1)
     assert engine.frame_space.high.tolist() == [count - 1]
 
 
-def test_blackjack_is_a_table_of_three() -> None:
+def test_blackjack_has_three_components() -> None:
     engine = GymnasiumEngine(resolve(EnvSpec("Blackjack-v1")), 2)
     assert (first_frame(engine).shape, engine.frame_space.high.tolist()) == ((2, 3), [31, 10, 1])
 
 
 def test_images_are_stacked_by_default() -> None:
     image = spaces.Box(0, 255, (5, 4, 3), np.uint8)
-    gymnasium.register("q2pi-test/Shown-v0", entry_point=lambda **_: Shown(image))
+    gymnasium.register("q2pi-test/Random-v0", entry_point=lambda **_: Random(image))
     try:
-        assert resolve(EnvSpec("q2pi-test/Shown-v0")).stack == 4
+        assert resolve(EnvSpec("q2pi-test/Random-v0")).stack == 4
     finally:
-        del gymnasium.registry["q2pi-test/Shown-v0"]
+        del gymnasium.registry["q2pi-test/Random-v0"]
 
 
-def test_other_observations_are_refused() -> None:
-    with pytest.raises(UserError, match="--env-id q2pi-test/Shown-v0 has Dict observations: q2pi needs Box, Discrete"):
-        engine_showing(spaces.Dict({"x": spaces.Discrete(2)}))
+def test_other_observation_spaces_are_rejected() -> None:
+    with pytest.raises(UserError, match="--env-id q2pi-test/Random-v0 has Dict observations: q2pi needs Box, Discrete"):
+        engine_with(spaces.Dict({"x": spaces.Discrete(2)}))
 
 
-def test_box_actions_pass_through() -> None:
+def test_box_actions_are_unchanged() -> None:
     engine = GymnasiumEngine(resolve(EnvSpec("Pendulum-v1")), 2)
     assert engine.action_space == spaces.Box(-2.0, 2.0, (1,), np.float32)
     first = first_frame(engine)
@@ -124,8 +124,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_env_options_reach_the_environment() -> None:
     spec = resolve(EnvSpec("q2pi/AliasedVacuumCells-v0", env_options=("length=9", "dust=6")))
-    world = make(spec).unwrapped
-    assert (world.length, world.dust) == (9, 6)
+    env = make(spec).unwrapped
+    assert (env.length, env.dust) == (9, 6)
     assert GymnasiumEngine(spec, 1).frame_space.high.tolist() == [9]
 
 
@@ -151,7 +151,7 @@ def test_bad_env_options(env_id: str, options: tuple[str, ...], message: str) ->
 
 def test_an_environment_without_a_time_limit_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "DEFAULT_TIME_LIMIT", 3)
-    engine = engine_showing(spaces.Discrete(4))
+    engine = engine_with(spaces.Discrete(4))
     engine.reset(np.ones(2, np.bool_), np.array([3, 4]))
     cut = []
     for _ in range(3):
@@ -160,7 +160,7 @@ def test_an_environment_without_a_time_limit_gets_one(monkeypatch: pytest.Monkey
     assert cut == [[False, False], [False, False], [True, True]]
 
 
-def test_a_time_limit_of_the_environment_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_time_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "DEFAULT_TIME_LIMIT", 3)
     assert make(resolve(EnvSpec("CartPole-v1"))).spec.max_episode_steps == 500
     limited = EnvSpec("CliffWalking-v1", env_options=("max_episode_steps=7",))

@@ -44,7 +44,7 @@ def test_importing_q2pi_and_gymnasium_registers_in_either_order(imports: str) ->
 
 
 def test_without_importing_q2pi_the_id_names_the_module() -> None:
-    """And the twin: an id without the module is unknown, since Gymnasium 1.0 loads no plugins."""
+    """Negative control: an id without the module is unknown, since Gymnasium 1.0 loads no plugins."""
     made = "env = gymnasium.make('q2pi:q2pi/AliasedVacuum-v0'); print(env.unwrapped.length)"
     assert run(f"import gymnasium\n{made}") == "5"
     assert run(f"import q2pi, gymnasium\n{made}") == "5"

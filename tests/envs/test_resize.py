@@ -39,11 +39,11 @@ def test_equals_the_slow_definition(size: tuple[int, int]) -> None:
 
 
 def overlap(pixel: int, new_pixel: int, old: int, new: int) -> float:
-    """Return the length of an old pixel that lies under a new one, along one axis."""
+    """Return the overlap of an old and a new pixel along one axis."""
     scale = old / new
     return max(0.0, min(pixel + 1, (new_pixel + 1) * scale) - max(pixel, new_pixel * scale))
 
 
-def test_frames_too_large_for_exact_sums_are_refused() -> None:
+def test_frames_too_large_for_exact_sums_are_rejected() -> None:
     with pytest.raises(ValueError, match="too large"):
         AreaResize((300, 300), (84, 84))

@@ -41,7 +41,7 @@ def test_nature() -> None:
     assert resolve(EnvSpec(protocol="nature")) == expected
 
 
-def test_an_option_of_ones_own_wins_over_the_protocol() -> None:
+def test_an_explicit_option_overrides_the_protocol() -> None:
     spec = resolve(EnvSpec(protocol="nature", noop_max=0, fire_on_reset=False, frame_skip=3, crop=SPACE_INVADERS_CROP))
     assert (spec.noop_max, spec.fire_on_reset, spec.frame_skip, spec.crop) == (0, False, 3, (22, 15, 0, 0))
     assert (spec.repeat_action_probability, spec.life_loss_discount) == (0.0, True)
@@ -54,7 +54,7 @@ def test_vectors_are_not_stacked_and_not_clipped() -> None:
 
 
 @pytest.mark.parametrize("spec", [EnvSpec(), EnvSpec("Pong", protocol="nature"), EnvSpec("CartPole-v1", stack=2)])
-def test_resolving_twice_is_resolving_once(spec: EnvSpec) -> None:
+def test_resolve_is_idempotent(spec: EnvSpec) -> None:
     assert resolve(resolve(spec)) == resolve(spec)
 
 

@@ -39,7 +39,7 @@ def test_categorical_sample_inverts_the_cumulative_probabilities(uniform: float,
     assert policy.sample(torch.tensor([uniform])).tolist() == [action]
 
 
-def test_categorical_rows_have_noise_of_their_own() -> None:
+def test_categorical_rows_use_separate_noise() -> None:
     policy = Categorical(logits_of(0.25, 0.5, 0.25).expand(3, 3))
     assert policy.sample(torch.tensor([0.9, 0.1, 0.5])).tolist() == [2, 0, 1]
 
@@ -62,7 +62,7 @@ def test_masked_actions_are_never_sampled(uniform: float, dtype: torch.dtype) ->
 
 
 def test_sampling_keeps_its_precision_under_bfloat16() -> None:
-    """1000 equal actions: the middle of each one's share of [0, 1] gives it."""
+    """1000 equally likely actions: the middle of an action's interval in [0, 1] gives this action."""
     policy = Categorical(torch.zeros(1000, 1000, dtype=torch.bfloat16))
     assert policy.sample((torch.arange(1000) + 0.5) / 1000).tolist() == list(range(1000))
 
@@ -85,7 +85,7 @@ def test_categorical_by_hand() -> None:
     assert quarters.entropy().item() == pytest.approx(math.log(4))
     assert half.kl(quarters).item() == pytest.approx(math.log(2))
     assert half.kl(half).item() == 0.0
-    assert quarters.kl(half).item() > 1e300  # true answer: infinite
+    assert quarters.kl(half).item() > 1e300  # the exact value is infinite
 
 
 def test_masked_actions_leave_gradients_finite() -> None:
@@ -95,7 +95,7 @@ def test_masked_actions_leave_gradients_finite() -> None:
         assert torch.isfinite(gradient(output, logits)).all()
     log_probs = logits.log_softmax(dim=1)
     literal_entropy = -(log_probs.exp() * log_probs).sum(dim=1)
-    assert torch.isnan(gradient(literal_entropy, logits)).any()  # the negative twin
+    assert torch.isnan(gradient(literal_entropy, logits)).any()  # negative control
 
 
 def test_categorical_gradients() -> None:
@@ -138,7 +138,7 @@ def test_gaussian_sample_differentiates_by_its_parameters() -> None:
     assert gradient(action, log_std).item() == pytest.approx(6.0)
 
 
-def test_gaussian_refuses_a_shared_log_std_that_was_not_expanded() -> None:
+def test_gaussian_rejects_a_log_std_that_was_not_expanded() -> None:
     with pytest.raises(ValueError, match=r"log_std has shape \(1, 3\), expected \(6, 3\)"):
         DiagonalGaussian(noise(6, 3), noise(1, 3)).log_prob(noise(6, 3))
 
@@ -194,7 +194,7 @@ def test_squashed_by_hand() -> None:
     assert squashed(math.log(3) / 2, 5.0).mode().item() == pytest.approx(2.0)  # 1 + 2 * 1/2
 
 
-def test_both_ways_to_the_log_density_agree() -> None:
+def test_log_prob_agrees_with_sample_with_log_prob() -> None:
     low, high = torch.tensor([-1.0, 0.0, 5.0]).double(), torch.tensor([1.0, 10.0, 6.0]).double()
     policy = SquashedGaussian(noise(50, 3), noise(50, 3, seed=1) - 1, low, high)
     action, log_prob = policy.sample_with_log_prob(noise(50, 3, seed=2))
@@ -213,17 +213,17 @@ def test_actions_far_out_stay_within_bounds_and_finite() -> None:
     assert torch.isfinite(policy.log_prob(action)).all()
     assert torch.isfinite(gradient(log_prob, mean)).all()
     naive = (1 - mean.tanh().square()).log()
-    assert torch.isinf(naive).any()  # the negative twin
+    assert torch.isinf(naive).any()  # negative control
 
 
-def test_rounding_does_not_carry_an_action_out_of_bounds() -> None:
+def test_rounding_keeps_actions_within_the_bounds() -> None:
     low, high = torch.tensor([-1.6]), torch.tensor([0.3])
     assert (low + high) / 2 + (high - low) / 2 > high  # in float32
     policy = SquashedGaussian(torch.full((1, 1), 50.0), torch.zeros(1, 1), low, high)
     assert policy.sample(torch.zeros(1, 1)) == high
 
 
-def test_squashed_divergence_is_that_of_the_densities() -> None:
+def test_squashed_kl_against_integration_of_the_densities() -> None:
     first, second = squashed(0.3, -0.5), squashed(-0.4, 0.2)
 
     def integrand(action: float) -> float:
@@ -247,7 +247,7 @@ def test_squashed_entropy_against_integration(parameters: tuple[float, float]) -
 
     entropy, _ = scipy.integrate.quad(integrand, -9, 9, points=[-mean / math.exp(log_std)], limit=400)
     assert policy.entropy().item() == pytest.approx(entropy, abs=1e-5)
-    assert abs(policy.base.entropy().item() - entropy) > 0.05  # the twin: without the slope
+    assert abs(policy.base.entropy().item() - entropy) > 0.05  # negative control: without the slope
 
 
 def test_squashed_entropy_is_the_mean_of_minus_log_prob_of_each_row() -> None:
@@ -289,3 +289,9 @@ def test_the_same_noise_gives_the_same_action() -> None:
     torch.manual_seed(99)
     assert torch.equal(categorical.sample(uniform), first[0])
     assert torch.equal(gaussian.sample(normal), first[1])
+
+
+def test_a_policy_with_every_action_masked_is_refused() -> None:
+    logits = torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])
+    with pytest.raises(ValueError, match="every action masked"):
+        Categorical(logits).sample(torch.tensor([0.5, 0.5]))

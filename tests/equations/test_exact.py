@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 def random_mdp(seed: int, states: int = 4, actions: int = 3, gamma: float = 0.8) -> MDP:
-    """Return a dense random world in which each step ends it with probability up to 0.3."""
+    """Return a dense random MDP in which each step terminates with probability up to 0.3."""
     generator = stream(seed, "random-mdp")
     survival = generator.uniform(0.7, 1.0, size=(states, actions, 1))
     transition = survival * generator.dirichlet(np.ones(states), size=(states, actions))
@@ -54,19 +54,19 @@ def test_chain_by_hand() -> None:
     assert expected_return(chain(4, gamma=0.1), greedy(q)) == pytest.approx(0.001)
 
 
-def test_short_corridor_with_the_states_told_apart() -> None:
+def test_short_corridor_without_aliasing() -> None:
     value, q = optimal_values(short_corridor()[0])
     np.testing.assert_allclose(value, [-3, -2, -1])
     np.testing.assert_allclose(q, [[-4, -3], [-2, -4], [-3, -1]])
 
 
-def test_aliased_pair_with_the_states_told_apart() -> None:
+def test_aliased_pair_without_aliasing() -> None:
     value, q = optimal_values(aliased_pair(gamma=0.5)[0])
     np.testing.assert_allclose(value, [2, 2])
     np.testing.assert_allclose(q, [[2, 0], [0, 2]])
 
 
-def test_optimum_is_bellmans_fixed_point_and_beats_every_policy() -> None:
+def test_optimum_is_bellmans_fixed_point_and_no_policy_is_better() -> None:
     for seed in range(3):
         mdp = random_mdp(seed)
         value, q = optimal_values(mdp)
@@ -76,7 +76,7 @@ def test_optimum_is_bellmans_fixed_point_and_beats_every_policy() -> None:
         np.testing.assert_allclose(value, every.max(axis=0))
 
 
-def test_policy_iteration_ends_where_all_policies_are_equal() -> None:
+def test_policy_iteration_stops_if_all_policies_are_equal() -> None:
     mdp = random_mdp(0)
     value, _ = optimal_values(MDP(mdp.transition[:, [0, 0, 0]], mdp.reward[:, [0, 0, 0]], mdp.gamma, mdp.start))
     np.testing.assert_allclose(value, policy_value(mdp, np.eye(3)[[0, 0, 0, 0]])[0])
@@ -95,7 +95,7 @@ def test_policy_value_is_the_sum_of_discounted_rewards() -> None:
         assert policy_value(mdp, pi)[0][state] == pytest.approx(total, abs=1e-12)
 
 
-def test_expected_return_against_played_episodes() -> None:
+def test_expected_return_against_sampled_episodes() -> None:
     mdp, pi = random_mdp(2), random_policy(2)
     generator = stream(0, "played-episodes")
     envs = 20_000
@@ -110,11 +110,13 @@ def test_expected_return_against_played_episodes() -> None:
         state = arrival.clip(max=mdp.states - 1)
     error = returns.std() / np.sqrt(envs)
     assert abs(returns.mean() - expected_return(mdp, pi)) < 4 * error
-    assert abs(returns.mean() - optimal_values(mdp)[0] @ mdp.start) > 4 * error  # the test can tell policies apart
+    assert (
+        abs(returns.mean() - optimal_values(mdp)[0] @ mdp.start) > 4 * error
+    )  # negative control: another policy's value differs
 
 
 def test_state_distribution_by_hand() -> None:
-    """Always right in a chain: each state is visited once, discounted by its distance from the start."""
+    """Always action 1 in a chain: each state is visited once, discounted by its distance from the start."""
     np.testing.assert_allclose(state_distribution(chain(4, gamma=0.1), np.eye(2)[[1] * 4]), [1, 0.1, 0.01, 0.001])
 
 
@@ -124,7 +126,7 @@ def test_state_distribution_weighs_rewards_into_the_return() -> None:
     assert (visits[:, None] * pi * mdp.reward).sum() == pytest.approx(expected_return(mdp, pi))
 
 
-def test_visits_sum_to_the_horizon_where_nothing_ends() -> None:
+def test_visits_sum_to_the_horizon_without_termination() -> None:
     assert state_distribution(aliased_pair(gamma=0.9)[0], np.full((2, 2), 0.5)).sum() == pytest.approx(10)
 
 
@@ -135,7 +137,7 @@ def test_short_corridor_under_one_policy_for_all_states(right: float, value: flo
     assert expected_return(mdp, policy_over_states([[1 - right, right]], observation)) == pytest.approx(value)
 
 
-def test_best_policy_of_the_short_corridor_tosses_a_coin() -> None:
+def test_best_policy_of_the_short_corridor_is_stochastic() -> None:
     mdp, observation = short_corridor(gamma=0.999)
     policy, value = best_memoryless_stochastic(mdp, observation)
 
@@ -147,10 +149,12 @@ def test_best_policy_of_the_short_corridor_tosses_a_coin() -> None:
     assert value == pytest.approx(-oracle.fun)
     assert policy[0, 1] == pytest.approx(2 - np.sqrt(2), abs=0.01)  # gamma 1, by hand
     assert value == pytest.approx(-(6 + 4 * np.sqrt(2)), abs=0.2)
-    assert best_memoryless_deterministic(mdp, observation)[1] == pytest.approx(-1000)  # never ends: -1 / (1 - gamma)
+    assert best_memoryless_deterministic(mdp, observation)[1] == pytest.approx(
+        -1000
+    )  # never terminates: -1 / (1 - gamma)
 
 
-def test_gradient_vanishes_at_the_best_coin_of_the_short_corridor() -> None:
+def test_gradient_vanishes_at_the_best_policy_of_the_short_corridor() -> None:
     mdp, observation = short_corridor()
     right = 2 - np.sqrt(2)
     assert expected_return(mdp, policy_over_states([[1 - right, right]], observation)) == pytest.approx(-11.65685424949)
@@ -228,13 +232,13 @@ def test_softmax_policy_survives_large_logits() -> None:
     np.testing.assert_allclose(softmax_policy([[1e4, 1e4, -1e4]]), [[0.5, 0.5, 0]])
 
 
-def test_a_policy_that_never_ends_has_no_undiscounted_value() -> None:
+def test_a_policy_that_never_terminates_has_no_undiscounted_value() -> None:
     mdp, observation = short_corridor()
     with pytest.raises(ValueError, match="may never terminate"):
         expected_return(mdp, policy_over_states([[0, 1]], observation))
 
 
-def test_broken_worlds_are_refused() -> None:
+def test_invalid_mdps_are_rejected() -> None:
     half = np.full((2, 1, 2), 0.5)
     reward, start = np.zeros((2, 1)), np.array([1.0, 0.0])
     with pytest.raises(ValueError, match="shapes do not agree"):
@@ -249,6 +253,6 @@ def test_broken_worlds_are_refused() -> None:
         MDP(half, reward, 1.5, start)
 
 
-def test_too_many_deterministic_policies_are_refused() -> None:
+def test_too_many_deterministic_policies_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"2\^20 deterministic policies"):
         best_memoryless_deterministic(chain(20), np.arange(20))

@@ -1,4 +1,4 @@
-"""Returns against hand numbers, slow oracles and twins that show what each rule is there for."""
+"""Returns against values by hand and slow oracles, with a negative control for each rule."""
 
 from dataclasses import dataclass
 
@@ -36,49 +36,51 @@ def random_rollout(seed: int, length: int = 23, envs: int = 6) -> Rollout:
     discount = torch.where(terminated | life_lost, 0.0, 0.9).to(torch.float64)
     value, final_value = normal(), normal()
     ended = terminated | truncated
-    # Inside an episode the next observation is the one acted on next; elsewhere it has a value of its own.
+    # Within an episode the next observation is that of the next row; elsewhere it has a separate value.
     next_value = torch.where(ended, final_value, torch.cat([value[1:], final_value[-1:]]))
     return Rollout(normal(), discount, value, next_value, ended)
 
 
-def slow_n_step(rollout: Rollout, t: int, game: int, n: int) -> float:
+def slow_n_step(rollout: Rollout, t: int, env_index: int, n: int) -> float:
     """Return the n-step return of one step, forwards, one reward at a time."""
     total, weight = 0.0, 1.0
     for step in range(t, min(t + n, len(rollout.reward))):
-        total += weight * rollout.reward[step, game].item()
-        weight *= rollout.discount[step, game].item()
-        if rollout.ended[step, game]:
+        total += weight * rollout.reward[step, env_index].item()
+        weight *= rollout.discount[step, env_index].item()
+        if rollout.ended[step, env_index]:
             break
-    return total + weight * rollout.next_value[step, game].item()
+    return total + weight * rollout.next_value[step, env_index].item()
 
 
-def slow_lambda(rollout: Rollout, t: int, game: int, lambda_: float) -> float:
+def slow_lambda(rollout: Rollout, t: int, env_index: int, lambda_: float) -> float:
     """Return the lambda-return of one step as the weighted mean of its n-step returns (Sutton and Barto 2018, 12.3)."""
     end = t
-    while end < len(rollout.reward) - 1 and not rollout.ended[end, game]:
+    while end < len(rollout.reward) - 1 and not rollout.ended[end, env_index]:
         end += 1
     longest = end - t + 1
-    mixed = sum((1 - lambda_) * lambda_ ** (n - 1) * slow_n_step(rollout, t, game, n) for n in range(1, longest))
-    return mixed + lambda_ ** (longest - 1) * slow_n_step(rollout, t, game, longest)
+    mixed = sum((1 - lambda_) * lambda_ ** (n - 1) * slow_n_step(rollout, t, env_index, n) for n in range(1, longest))
+    return mixed + lambda_ ** (longest - 1) * slow_n_step(rollout, t, env_index, longest)
 
 
-def slow_advantage(rollout: Rollout, t: int, game: int, lambda_: float) -> float:
+def slow_advantage(rollout: Rollout, t: int, env_index: int, lambda_: float) -> float:
     """Return the sum of discounted one-step errors, forwards, up to the end of the episode or of the rollout."""
     total, weight = 0.0, 1.0
     for step in range(t, len(rollout.reward)):
-        reward, discount = rollout.reward[step, game].item(), rollout.discount[step, game].item()
-        total += weight * (reward + discount * rollout.next_value[step, game].item() - rollout.value[step, game].item())
+        reward, discount = rollout.reward[step, env_index].item(), rollout.discount[step, env_index].item()
+        total += weight * (
+            reward + discount * rollout.next_value[step, env_index].item() - rollout.value[step, env_index].item()
+        )
         weight *= discount * lambda_
-        if rollout.ended[step, game]:
+        if rollout.ended[step, env_index]:
             break
     return total
 
 
 def table(rollout: Rollout, oracle: object, argument: float) -> Tensor:
-    """Return an oracle's answers for every step of every game."""
+    """Return an oracle's values [T, N]."""
     length, envs = rollout.reward.shape
     assert callable(oracle)
-    rows = [[oracle(rollout, t, game, argument) for game in range(envs)] for t in range(length)]
+    rows = [[oracle(rollout, t, env_index, argument) for env_index in range(envs)] for t in range(length)]
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -86,7 +88,7 @@ SEEDS = [0, 1, 2]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_random_rollouts_hold_every_ending(seed: int) -> None:
+def test_random_rollouts_contain_every_ending(seed: int) -> None:
     rollout = random_rollout(seed)
     assert (rollout.ended & (rollout.discount == 0)).any()
     assert (rollout.ended & (rollout.discount > 0)).any()
@@ -145,7 +147,7 @@ NOISE = column(91, 98, 99, 97)
 
 
 def test_digits_of_a_terminated_episode() -> None:
-    """gamma 0.1 writes each reward into a digit of its own; no value may enter, the last one is multiplied by 0."""
+    """With gamma 0.1 each reward is one digit; no value may enter, since the last one is multiplied by 0."""
     returns = discounted_returns(column(5, 6, 7, 8), column(0.1, 0.1, 0.1, 0), NOISE, flags(0, 0, 0, 1))
     torch.testing.assert_close(returns, column(5.678, 6.78, 7.8, 8))
 
@@ -158,25 +160,25 @@ def test_digits_of_a_truncated_episode() -> None:
     torch.testing.assert_close(returns, column(5.6789, 6.789, 7.89, 8.9))
 
 
-def test_digits_of_two_episodes_stay_apart() -> None:
-    """Truncated after 6 with 3 to follow; the next episode terminates after 8."""
+def test_digits_of_two_episodes_do_not_mix() -> None:
+    """Truncated after 6 with final value 3; the next episode terminates after 8."""
     returns = discounted_returns(column(5, 6, 7, 8), column(0.1, 0.1, 0.1, 0), column(91, 3, 99, 97), flags(0, 1, 0, 1))
     torch.testing.assert_close(returns, column(5.63, 6.3, 7.8, 8))
 
 
 def test_digits_of_two_steps() -> None:
-    """n = 2: two rewards, then the value after them; the last row has one reward left, then the value after it."""
+    """n = 2: two rewards, then the next value; the last row has one reward, then the next value."""
     returns = n_step_returns(column(5, 6, 7, 8), column(0.1, 0.1, 0.1, 0.1), column(1, 2, 3, 4), flags(0, 0, 0, 0), n=2)
     torch.testing.assert_close(returns, column(5.62, 6.73, 7.84, 8.4))
 
 
-def test_a_life_lost_ends_the_sum_though_the_episode_goes_on() -> None:
+def test_a_lost_life_ends_the_sum_although_the_episode_continues() -> None:
     returns = discounted_returns(column(5, 6, 7, 8), column(0.1, 0, 0.1, 0), NOISE, flags(0, 0, 0, 1))
     torch.testing.assert_close(returns, column(5.6, 6, 7.8, 8))
 
 
 def test_last_steps_of_a_rollout_are_not_off_by_one() -> None:
-    """Rows T-1 and T-2 by hand, lambda 0.5, gamma 0.5, while the episode goes on beyond the rollout.
+    """Rows T-1 and T-2 by hand, lambda 0.5, gamma 0.5, while the episode continues beyond the rollout.
 
     Row T-1 has next_value 16 and no later row: 4 + 0.5 * 16 = 12, not 4 + 0.5 * (0.5 * 16) = 8.
     Row T-2 mixes next_value 2 and the return 12: 1 + 0.5 * (0.5 * 2 + 0.5 * 12) = 4.5.
@@ -196,10 +198,10 @@ TRUE_VALUE = 10.0
 
 
 def learned_value(*, truncation_bootstraps: bool, true_final_observation: bool = True, lambda_: float = 0.8) -> float:
-    """Return the value that learning settles at in a world that pays 1 forever, cut into episodes of 5 steps.
+    """Return the learned value of an endless task with reward 1, truncated into episodes of 5 steps.
 
-    There are two kinds of observation: ordinary ones, whose value is learned, and the first of an episode, which the
-    learner has been told is worth nothing, so that a bootstrap from the wrong row shows.
+    There are two kinds of observation: the first of an episode has value 0, all others have the learned value, so a
+    bootstrap from the wrong row changes the result.
     """
     length = 40
     ended = (torch.arange(length) % 5 == 4).unsqueeze(1)
@@ -214,20 +216,20 @@ def learned_value(*, truncation_bootstraps: bool, true_final_observation: bool =
     return value
 
 
-def test_reward_one_forever_has_its_true_value() -> None:
+def test_endless_reward_of_one_has_its_true_value() -> None:
     assert learned_value(truncation_bootstraps=True) == pytest.approx(TRUE_VALUE)
 
 
-def test_twin_truncation_taken_for_termination_loses_the_future() -> None:
+def test_control_truncation_as_termination_underestimates() -> None:
     assert learned_value(truncation_bootstraps=False) < 0.5 * TRUE_VALUE
 
 
-def test_twin_bootstrap_from_the_next_episode_is_wrong() -> None:
+def test_control_bootstrap_from_the_next_episode_is_wrong() -> None:
     assert learned_value(truncation_bootstraps=True, true_final_observation=False) < 0.7 * TRUE_VALUE
 
 
-def test_twin_a_sum_not_cut_at_truncation_joins_two_episodes() -> None:
-    """A truncated episode worth 10 per step is followed by one that pays 100: without the cut it leaks backwards."""
+def test_control_a_sum_not_cut_at_truncation_joins_two_episodes() -> None:
+    """Rewards of 100 in the next episode must not enter the returns of a truncated episode."""
     reward, discount = column(1, 1, 100, 100), torch.full((4, 1), GAMMA, dtype=torch.float64)
     next_value = column(10, 10, 1000, 1000)
     cut = discounted_returns(reward, discount, next_value, flags(0, 1, 0, 0))
@@ -243,10 +245,10 @@ def test_true_values_have_no_advantage(lambda_: float) -> None:
     advantages = generalized_advantages(ones, GAMMA * ones, constant, constant, ended, lambda_)
     torch.testing.assert_close(advantages, torch.zeros_like(ones), atol=1e-12, rtol=0)
     terminated = generalized_advantages(ones, GAMMA * ~ended, constant, constant, ended, lambda_)
-    assert terminated[2].item() == pytest.approx(-9)  # the twin: a cut by the clock looks like a blunder
+    assert terminated[2].item() == pytest.approx(-9)  # negative control: truncation treated as termination
 
 
-def test_no_gradient_flows_into_targets() -> None:
+def test_no_gradient_flows_through_targets() -> None:
     rollout = random_rollout(0)
     value = rollout.value.clone().requires_grad_()
     following = rollout.next_value.clone().requires_grad_()
@@ -264,8 +266,8 @@ def test_float32_stays_float32() -> None:
     assert generalized_advantages(reward, discount, value, next_value, ended.bool(), 0.5).dtype == torch.float32
 
 
-def test_a_vector_among_matrices_is_refused() -> None:
-    """A next value [N] would be broadcast over time and be wrong at every row but the last."""
+def test_a_vector_among_matrices_is_rejected() -> None:
+    """A next value [N] would be broadcast over time: wrong in every row but the last."""
     rollout = random_rollout(0)
     reward, discount, next_value, ended = rollout.stream
     for function in (discounted_returns, lambda x, d, v, e: n_step_returns(x, d, v, e, 2)):
@@ -275,6 +277,12 @@ def test_a_vector_among_matrices_is_refused() -> None:
         generalized_advantages(reward, discount, rollout.value[0], next_value, ended, 0.5)
 
 
-def test_zero_steps_are_refused() -> None:
+def test_n_below_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         n_step_returns(*random_rollout(0).stream, n=0)
+
+
+def test_an_infinite_value_after_a_termination_is_not_seen() -> None:
+    reward, discount = torch.ones(2, 1), torch.tensor([[0.5], [0.0]])
+    next_value, ended = torch.tensor([[2.0], [float("inf")]]), torch.tensor([[False], [True]])
+    assert lambda_returns(reward, discount, next_value, ended, 1.0).flatten().tolist() == [1.5, 1.0]

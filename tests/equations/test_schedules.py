@@ -9,7 +9,7 @@ from q2pi.equations.schedules import linear, rectification
     ("step", "value"),
     [(0, 1.0), (25, 0.8), (50, 0.6), (75, 0.4), (100, 0.2), (101, 0.2), (1000, 0.2)],
 )
-def test_value_falls_on_a_line_then_stays(step: int, value: float) -> None:
+def test_value_decreases_linearly_then_is_constant(step: int, value: float) -> None:
     assert linear(1.0, 0.2, fraction=0.1, total=1000, step=step) == pytest.approx(value, abs=1e-15)
 
 
@@ -21,7 +21,7 @@ def test_rising_schedule() -> None:
     assert linear(0.25, 1.0, fraction=1.0, total=3, step=1) == 0.5
 
 
-def test_fraction_zero_is_the_end_value_from_the_start() -> None:
+def test_fraction_zero_is_always_the_end_value() -> None:
     assert linear(1.0, 0.1, fraction=0.0, total=1000, step=0) == 0.1
 
 
@@ -38,8 +38,8 @@ def test_rectification_by_hand() -> None:
     assert rectification(0.9, 500) == pytest.approx(1)
 
 
-def test_rectification_waits_for_a_variance() -> None:
-    """At beta2 = 0.999, rho grows by about one with each update: above 5 from the sixth on."""
+def test_rectification_is_zero_while_the_variance_is_intractable() -> None:
+    """With beta2 = 0.999, rho increases by about 1 per update: above 5 from the sixth update."""
     factors = [rectification(0.999, update) for update in range(1, 50)]
     assert factors[:5] == [0] * 5
     assert factors[5] > 0

@@ -5,7 +5,7 @@ from q2pi.equations.targets import q_target
 
 REWARD = torch.tensor([1.0, 2.0, 3.0])
 DISCOUNT = torch.tensor([0.5, 0.1, 0.0])
-# 99, 98 and 91 stand where Double DQN may not look: they are the target network's largest.
+# 99, 98 and 91 are the target network's largest values, which Double DQN must not use.
 Q_TARGET = torch.tensor([[4.0, 99.0, 7.0], [98.0, 6.0, 5.0], [3.0, 2.0, 91.0]])
 Q_ONLINE = torch.tensor([[8.0, 0.0, 1.0], [0.0, 1.0, 9.0], [5.0, 77.0, 5.0]])
 
@@ -31,7 +31,7 @@ def test_double_dqn_removes_the_bias_of_the_maximum() -> None:
 
 
 @pytest.mark.parametrize("online", [None, Q_ONLINE])
-def test_no_bootstrap_where_the_world_ended(online: torch.Tensor | None) -> None:
+def test_no_bootstrap_after_termination(online: torch.Tensor | None) -> None:
     target = q_target(REWARD, torch.zeros(3), Q_TARGET, online)
     assert target.tolist() == [1.0, 2.0, 3.0]
 
@@ -41,13 +41,19 @@ def test_no_gradient_flows_through_the_target(online: torch.Tensor | None) -> No
     assert not q_target(REWARD, DISCOUNT, Q_TARGET.clone().requires_grad_(), online).requires_grad
 
 
-def test_a_column_of_rewards_is_refused() -> None:
+def test_a_column_of_rewards_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"reward has shape \(3, 1\), expected \(3,\)"):
         q_target(REWARD.unsqueeze(1), DISCOUNT, Q_TARGET, None)
     broadcast = REWARD.unsqueeze(1) + DISCOUNT * Q_TARGET.amax(dim=1)
-    assert broadcast.shape == (3, 3)  # what would have been trained on
+    assert broadcast.shape == (3, 3)  # the wrong targets without the check
 
 
-def test_networks_with_other_actions_are_refused() -> None:
+def test_networks_with_other_actions_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"q_next_online has shape \(3, 2\), expected \(3, 3\)"):
         q_target(REWARD, DISCOUNT, Q_TARGET, Q_ONLINE[:, :2])
+
+
+def test_an_infinite_value_after_a_termination_is_not_seen() -> None:
+    reward, discount = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.5])
+    values = torch.tensor([[float("inf"), 0.0], [2.0, 4.0]])
+    assert q_target(reward, discount, values).tolist() == [1.0, 3.0]

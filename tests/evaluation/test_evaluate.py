@@ -1,6 +1,7 @@
-"""Evaluation: fixed seeds, whole episodes, no favour for short ones, and the protocol beside the score."""
+"""Evaluation: fixed seeds, whole episodes, no bias towards short ones, and the protocol of the scores."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ SEED = 3
 
 
 class Zero:
-    """An agent that always takes action 0 and keeps the noise it is given."""
+    """An agent that always takes action 0 and records the noise."""
 
     evaluation_policy = "always 0"
+    spec = SimpleNamespace(precision="fp32")
 
     def __init__(self) -> None:
         self.noise: list[float] = []
@@ -38,42 +40,42 @@ def evaluation_of(episodes: int, seed: int = SEED, **more: Any) -> Evaluation:
 
 
 def expected_lengths(episodes: int) -> list[int]:
-    """Return the lengths of the episodes that count: the first of each of up to 8 environments, dealt out in turn."""
+    """Return the lengths of the evaluated episodes: the first ones of each of up to 8 environments, in turn."""
     envs = min(8, episodes)
     turns = [divmod(count, envs) for count in range(episodes)]
-    return [length_after(derive(SEED, "evaluation", game, number)) for number, game in turns]
+    return [length_after(derive(SEED, "evaluation", env_index, episode_index)) for episode_index, env_index in turns]
 
 
 @pytest.mark.parametrize("episodes", [1, 3, 8, 12, 30])
-def test_which_episodes_count_is_fixed_beforehand(episodes: int) -> None:
+def test_the_evaluated_episodes_are_fixed_in_advance(episodes: int) -> None:
     assert evaluation_of(episodes).scores == expected_lengths(episodes)
 
 
-def test_the_first_to_finish_would_favour_the_short() -> None:
-    """Of 8 environments side by side, the first 8 episodes to end are mostly short ones."""
+def test_the_first_episodes_to_finish_are_short() -> None:
+    """Negative control: the first 8 episodes to end in 8 environments are mostly short."""
     envs = make_envs(SPEC, 8, SEED, stream="evaluation")
     envs.reset()
     finished: list[Episode] = []
     while len(finished) < 8:
         envs.send(np.zeros(8, np.int64))
         finished += envs.recv().episodes
-    fair = float(np.mean(expected_lengths(8)))
-    assert evaluation_of(8).report()["statistics"]["mean"] == pytest.approx(fair)
-    assert mean_return(finished[:8]) < fair - 3
+    unbiased = float(np.mean(expected_lengths(8)))
+    assert evaluation_of(8).report()["statistics"]["mean"] == pytest.approx(unbiased)
+    assert mean_return(finished[:8]) < unbiased - 3
 
 
-def test_the_same_seed_gives_the_same_episodes_and_another_one_others() -> None:
+def test_episodes_depend_on_the_seed() -> None:
     first = [episode.seed for episode in evaluation_of(12).episodes]
     assert [episode.seed for episode in evaluation_of(12).episodes] == first
     assert not set(first) & {episode.seed for episode in evaluation_of(12, seed=4).episodes}
 
 
-def test_its_episodes_are_not_those_of_training() -> None:
-    training = {derive(SEED, "episode", game, number) for game in range(8) for number in range(100)}
+def test_episodes_differ_from_training_episodes() -> None:
+    training = {derive(SEED, "episode", env_index, index) for env_index in range(8) for index in range(100)}
     assert not training & {episode.seed for episode in evaluation_of(30).episodes}
 
 
-def test_noise_is_the_evaluations_own() -> None:
+def test_noise_comes_from_the_evaluations_stream() -> None:
     agent = Zero()
     evaluate(agent, SPEC, step=0, episodes=2, seed=SEED)  # type: ignore[arg-type]
     assert agent.noise == [stream(SEED, "evaluation-noise", step).random() for step in range(len(agent.noise))]
@@ -85,7 +87,7 @@ def test_progress_is_reported() -> None:
     assert counts == list(range(1, 13))
 
 
-def test_the_report_is_json_and_names_the_protocol() -> None:
+def test_the_report_is_json_able_and_has_the_protocol() -> None:
     report = json.loads(json.dumps(evaluation_of(12).report()))
     scores = expected_lengths(12)
     assert (report["step"], report["scores"], report["lengths"]) == (7, scores, scores)
@@ -101,8 +103,8 @@ def test_the_report_is_json_and_names_the_protocol() -> None:
     assert "human_normalized" not in report["statistics"]
 
 
-def test_an_atari_report_names_its_rules_and_the_human_score() -> None:
-    """Space Invaders: random play scores 148.0, the human tester 1668.7 (Mnih et al. 2015, extended data table 2)."""
+def test_an_atari_report_has_its_rules_and_the_human_normalized_score() -> None:
+    """Space Invaders: random policy 148.0, human tester 1668.7 (Mnih et al. 2015, extended data table 2)."""
     spec = resolve_env(EnvSpec("SpaceInvaders", protocol="nature", resize=(36, 36), max_frames_per_episode=40))
     evaluation = evaluate(Zero(), spec, step=0, episodes=2, seed=SEED)  # type: ignore[arg-type]
     report = evaluation.report()
@@ -133,7 +135,7 @@ def test_it_does_not_depend_on_the_number_of_training_environments(make: Any) ->
     assert reports[0] == reports[1]
 
 
-def test_the_mean_of_nothing_is_not_a_number() -> None:
+def test_the_mean_of_no_episodes_is_nan() -> None:
     assert np.isnan(mean_return([]))
 
 

@@ -1,4 +1,4 @@
-"""A disk that fills up, and one that cannot be written to: a small file system of the test's own."""
+"""A full disk and a read-only disk: a small temporary file system."""
 
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ def mount(*arguments: str) -> bool:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB."""
+    """Return a file system of 16 MB."""
     path = tmp_path / "disk"
     path.mkdir()
     if not mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)):
@@ -34,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def shrink(disk: Path, room: int) -> None:
-    """Leave `room` bytes free."""
+    """Fill the disk up to `room` free bytes."""
     used = int(subprocess.run(["du", "-sk", str(disk)], capture_output=True, text=True, check=True).stdout.split()[0])
     assert mount("-o", f"remount,size={used * 1024 + room}", str(disk))
 
@@ -43,16 +43,16 @@ CONFIG = resolve(cartpole(total_timesteps=1_600, checkpoint_frequency=400))
 
 
 @pytest.fixture(scope="module")
-def whole() -> str:
-    """The digest of the run on a disk with room."""
+def digest_with_space() -> str:
+    """Return the digest of the run on a disk with enough space."""
     return digests(CONFIG)[1_600]
 
 
 @pytest.mark.parametrize("room", [0, 15_000, 30_000, 45_000])
 def test_a_disk_that_fills_up(
-    disk: Path, room: int, whole: str, capfd: pytest.CaptureFixture[str], no_figures: None
+    disk: Path, room: int, digest_with_space: str, capfd: pytest.CaptureFixture[str], no_figures: None
 ) -> None:
-    """Room runs out sooner or later after the first checkpoint, in one line; with room again, the run goes on."""
+    """The disk fills up after the first checkpoint: an error of one line; with free space again, the run resumes."""
     path = disk / "run"
     run = RunFolder(path)
     stopping = iter([False] * 100 + [True])
@@ -68,13 +68,13 @@ def test_a_disk_that_fills_up(
     assert not list(run.checkpoints.glob(".*.partial"))
     assert mount("-o", "remount,size=16m", str(disk))
     assert cli.main(["resume", str(path)]) == 0
-    assert checkpoint.digest(load_checkpoint(run)[1]) == whole
+    assert checkpoint.digest(load_checkpoint(run)[1]) == digest_with_space
     steps = [row["step"] for row in run.rows("episode")]
     assert steps == sorted(steps)
     assert len({(row["env_index"], row["episode_index"]) for row in run.rows("episode")}) == len(steps)
 
 
-def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
+def test_a_read_only_disk(disk: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
     path = disk / "run"
     stopping = iter([False] * 30 + [True])
     execute(resolve(cartpole()), path, stop=lambda: next(stopping))
@@ -87,5 +87,5 @@ def test_a_disk_that_can_only_be_read(disk: Path, capfd: pytest.CaptureFixture[s
     out, err = capfd.readouterr()
     (line,) = err.splitlines()
     assert out == ""
-    assert f"--run-dir {disk}/new cannot be made" in line
+    assert f"--run-dir {disk}/new cannot be created" in line
     assert cli.main(["evaluate", str(path), "--episodes", "2", "--json"]) == 0, "an evaluation only reads"

@@ -1,4 +1,4 @@
-"""Networks: sizes, the division by 255, precision, layout in memory, and seeds."""
+"""Networks: sizes, the division by 255, precision, memory layout, and seeds."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import nn
 
 from q2pi.acceleration.precision import Bf16Copy
-from q2pi.networks.initialisation import seeded
+from q2pi.networks.initialisation import initialise, seeded
 from q2pi.networks.policy import ActorCritic, PolicyNetwork
 from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
 from q2pi.networks.value import QNetwork, ValueNetwork
@@ -44,7 +44,7 @@ def test_for_four_actions() -> None:
     assert parameters(QNetwork((4, 84, 84), 4, (1,))) == 1_686_180
 
 
-def test_an_mlp_has_the_layers_asked_for() -> None:
+def test_an_mlp_has_the_requested_layers() -> None:
     torso = MLPTorso(3, (5, 7))
     assert [tuple(parameter.shape) for parameter in torso.parameters()] == [(5, 3), (5,), (7, 5), (7,)]
     assert torso.features == 7
@@ -61,7 +61,7 @@ def test_layer_normalisation_adds_two_numbers_for_each_channel_and_unit(actions:
     assert parameters(MLPTorso(3, (5, 7), layer_norm=True)) == parameters(MLPTorso(3, (5, 7))) + 2 * (5 + 7)
 
 
-def test_without_layer_normalisation_the_names_of_weights_are_as_they_were() -> None:
+def test_layer_normalisation_does_not_change_the_names_of_other_weights() -> None:
     names = list(ImageTorso(4, 84, 84).state_dict())
     layers = [f"convolutions.{number}" for number in (0, 2, 4)] + ["linear"]
     assert names == [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
@@ -103,18 +103,18 @@ def test_layers_are_normalised_over_channels_before_each_relu() -> None:
     torch.testing.assert_close(mlp(row), torch.relu(normal(row @ linear.weight.T + linear.bias)))
 
 
-def test_each_channel_of_an_image_has_a_scale_and_a_shift_of_its_own() -> None:
+def test_channel_norm_has_a_scale_and_a_shift_per_channel() -> None:
     norm = ChannelNorm(2)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 10.0]))
         norm.bias.copy_(torch.tensor([0.0, 5.0]))
     image = torch.tensor(
         [[[[3.0, 0.0]], [[1.0, 8.0]]]]
-    )  # two places: (3, 1) and (0, 8), normalised to (1, -1), (-1, 1)
+    )  # two pixels: (3, 1) and (0, 8), normalised to (1, -1), (-1, 1)
     torch.testing.assert_close(norm(image), torch.tensor([[[[1.0, -1.0]], [[-5.0, 15.0]]]]), rtol=1e-4, atol=1e-4)
 
 
-def test_observations_are_not_written_to() -> None:
+def test_observations_are_not_modified() -> None:
     observation = images()
     ImageTorso(4, 84, 84)(observation)
     assert torch.equal(observation, images())
@@ -143,7 +143,7 @@ def test_a_network_is_a_pure_function_of_seed_and_name() -> None:
     assert not torch.equal(weights(1, "other"), first)
 
 
-def test_the_global_generator_is_left_as_it_was() -> None:
+def test_the_global_generator_is_unchanged() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -153,7 +153,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("shape", [(4, 36, 36), (5,)])
-def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, ...], layer_norm: bool) -> None:
+def test_bf16_copies_equal_autocast_bit_for_bit(shape: tuple[int, ...], layer_norm: bool) -> None:
     network = QNetwork(shape, 6, (32, 32), layer_norm=layer_norm)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -168,14 +168,36 @@ def test_rounded_weights_give_what_autocast_gives_to_the_bit(shape: tuple[int, .
     assert same()
     with torch.no_grad():
         network.head.weight.mul_(2)
-    assert not same(), "the twin: weights that moved since"
+    assert not same(), "negative control: the original has changed since the cast"
     rounded.refresh()
     assert same()
 
 
-def test_nothing_is_rounded_in_fp32() -> None:
+def test_fp32_makes_no_copy() -> None:
     network = QNetwork((5,), 6, (32,))
     assert Bf16Copy(network, "fp32").network is network
+
+
+@pytest.mark.parametrize(
+    ("weights", "bound"),
+    [("xavier_uniform", (6 / (20 + 30)) ** 0.5), ("variance_scaling", (3 / 3**0.5 / 20) ** 0.5)],
+)
+def test_initial_weights_of_published_agents(weights: Any, bound: float) -> None:
+    """A layer of 20 inputs and 30 outputs: uniform in (-bound, bound), biases 0."""
+    layer = seeded(lambda: torch.nn.Linear(20, 30), 1, "layer")
+    torch.manual_seed(1)
+    initialise(layer, weights)
+    values = layer.weight.detach()
+    assert 0.97 * bound < values.abs().max() < bound
+    assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.06)
+    assert not layer.bias.any()
+
+
+def test_fans_of_a_convolution_count_its_window() -> None:
+    layer = torch.nn.Conv2d(4, 32, 8)
+    initialise(layer, "xavier_uniform")
+    bound = (6 / (4 * 64 + 32 * 64)) ** 0.5
+    assert 0.98 * bound < layer.weight.detach().abs().max() < bound
 
 
 @pytest.mark.parametrize("shape", [(4, 36, 36), (5,)])

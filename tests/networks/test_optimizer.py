@@ -1,4 +1,4 @@
-"""Adam without denormal moments: the weights of torch's, at the cost of its first updates."""
+"""Adam without denormal moments: the same weights as torch's Adam, without the slowdown."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def trained(make: Any, updates: int = UPDATES, *, saved_after: int = 0) -> tuple[nn.Linear, torch.optim.Optimizer]:
-    """Return a layer of 16 inputs, of which all but `ALIVE` are zero after the first update, and its optimizer."""
+    """Return a layer of 16 inputs, and its optimizer; all inputs but `ALIVE` are zero after the first update."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     layer = nn.Linear(16, 3)
@@ -45,16 +45,16 @@ def denormal(optimizer: torch.optim.Optimizer) -> int:
     return sum(int(((moment != 0) & (moment.abs() < TINY)).sum()) for moment in moments)
 
 
-def test_weights_are_those_of_torch_and_no_moment_is_denormal() -> None:
+def test_weights_equal_torchs_and_no_moment_is_denormal() -> None:
     (ours, own), (theirs, other) = trained(adam), trained(lambda rows, lr: torch.optim.Adam(rows, lr=lr, fused=True))
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
-    assert denormal(other) == 3 * (16 - ALIVE), "the twin: a moment of each weight that has no gradient"
+    assert denormal(other) == 3 * (16 - ALIVE), "negative control: a denormal moment for each weight without a gradient"
     assert denormal(own) == 0
 
 
-def test_an_optimizer_that_was_saved_forgets_at_the_same_updates() -> None:
-    """Most moments fall below what is kept after the 512th update, and are forgotten at the 768th: 3 x 256."""
+def test_a_restored_optimizer_flushes_at_the_same_updates() -> None:
+    """Most moments fall below the bounds after update 512 and are flushed at update 768 = 3 x 256."""
 
     def moments(updates: int, saved_after: int = 0) -> Tensor:
         moment: Tensor = trained(adam, updates, saved_after=saved_after)[1].state_dict()["state"][0]["exp_avg"]
@@ -76,7 +76,7 @@ def parameter_with(*values: float) -> nn.Parameter:
 def test_a_gradient_step_by_hand() -> None:
     """Loss 3 a + 4 b: the gradient is (3, 4), its norm 5."""
     row = parameter_with(1.0, 2.0)
-    row.grad = torch.tensor([100.0, 100.0])  # of an earlier loss: must not be added
+    row.grad = torch.tensor([100.0, 100.0])  # gradient of an earlier loss: must not be added
     gradient_step(torch.optim.SGD([row], lr=0.1), (row * torch.tensor([3.0, 4.0])).sum())
     torch.testing.assert_close(row.detach(), torch.tensor([0.7, 1.6]))
 
@@ -93,11 +93,11 @@ def test_a_clipped_gradient_step_by_hand() -> None:
     [
         (0.0, 6.0, [2.0, 3.0]),  # 0 disables it
         (7.0, 6.0, [2.0, 3.0]),  # the norm of (6, 2, 3) is 7
-        (3.5, 3.0, [1.0, 1.5]),  # half of it: all parameters share one norm, over all groups
+        (3.5, 3.0, [1.0, 1.5]),  # half of it: one norm over all parameters of all groups
         (100.0, 6.0, [2.0, 3.0]),
     ],
 )
-def test_the_norm_is_that_of_all_parameters_together(bound: float, first: float, second: list[float]) -> None:
+def test_the_norm_is_over_all_parameters(bound: float, first: float, second: list[float]) -> None:
     one, two = parameter_with(0.0), parameter_with(0.0, 0.0)
     one.grad, two.grad = torch.tensor([6.0]), torch.tensor([2.0, 3.0])
     clip_gradient(torch.optim.SGD([{"params": [one]}, {"params": [two]}], lr=1.0), bound)
@@ -118,6 +118,6 @@ def test_a_polyak_update_by_hand(tau: float, expected: list[float]) -> None:
     assert slow.weight.requires_grad
 
 
-def test_polyak_updates_of_different_networks_are_refused() -> None:
+def test_polyak_updates_of_different_networks_are_rejected() -> None:
     with pytest.raises(ValueError, match="zip"):
         polyak_update(nn.Linear(2, 1, bias=False), nn.Linear(2, 1), 0.5)

@@ -18,10 +18,10 @@ def echo(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
 
 
 def wait(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
-    """Leave a mark at the beginning and one when asked to stop."""
+    """Create a file at the start and another when stopped."""
     folder = Path(arguments["folder"])
-    (folder / f"begun-{os.getpid()}").touch()
-    emit({"begun": os.getpid()})
+    (folder / f"started-{os.getpid()}").touch()
+    emit({"started": os.getpid()})
     while not stop():
         time.sleep(0.02)
     (folder / f"stopped-{os.getpid()}").touch()
@@ -30,14 +30,14 @@ def wait(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
 
 def wait_forever(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
     """Never poll `stop`."""
-    (Path(arguments["folder"]) / f"begun-{os.getpid()}").touch()
-    emit({"begun": os.getpid()})
+    (Path(arguments["folder"]) / f"started-{os.getpid()}").touch()
+    emit({"started": os.getpid()})
     time.sleep(600)
     return {}
 
 
 def die_once(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
-    emit({"state": "begun"})
+    emit({"state": "started"})
     mark = Path(arguments["folder"]) / "died"
     if not mark.exists():
         mark.touch()
@@ -66,7 +66,7 @@ def die(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
 
 def die_when_stopped(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
     (Path(arguments["folder"]) / str(os.getpid())).touch()
-    emit({"begun": os.getpid()})
+    emit({"started": os.getpid()})
     while not stop():
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ from q2pi.parallel.stop import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_interrupts(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_requests_a_stop_and_a_second_interrupts(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     previous = signal.getsignal(number)
     with StopRequest("saving") as stop:
         assert not stop()

@@ -1,4 +1,4 @@
-"""What is drawn, read back from the figures: window means by hand, curves over seeds, labels, protocols."""
+"""Learning curves, read from the figures: window means by hand, curves over seeds, labels, protocols."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports import learning_curves as plots
 from q2pi.reports.learning_curves import learning_curves, published_comparison
-from q2pi.reports.windows import usual_width, window_means
+from q2pi.reports.windows import default_width, window_means
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import read_history
 
@@ -135,9 +135,9 @@ def test_runs_that_differ_only_in_their_seed_are_one_curve_with_an_interval_over
     )
     learning_curves([first, second], tmp_path / "both.png", width=100)
     (figure,) = figures
-    # One seed alone has come to the third window: it is left out.
+    # Only one seed has reached the third window, so the window is not drawn.
     assert curve(figure, 0) == [(50.0, 20.0), (150.0, 30.0)]
-    # Of two seeds, a quarter of the draws are twice the lower one and a quarter twice the higher one.
+    # Of the bootstrap samples of two seeds, a quarter are twice the lower seed and a quarter twice the higher seed.
     (band,) = [artist for artist in figure.axes[0].collections if type(artist).__name__.startswith("FillBetween")]
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}  # type: ignore[union-attr]
     assert corners == {(50.0, 10.0), (50.0, 30.0), (150.0, 20.0), (150.0, 40.0)}
@@ -148,7 +148,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_curve_with_an_interval_over
     assert "single episodes" not in subtitle(figure)
 
 
-def test_runs_that_differ_in_more_are_curves_of_their_own_named_by_the_difference(
+def test_runs_with_different_options_are_curves_labelled_by_the_difference(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     rows = episode(50, 10.0), episode(150, 20.0)
@@ -164,7 +164,7 @@ def test_runs_that_differ_in_more_are_curves_of_their_own_named_by_the_differenc
     ]
 
 
-def test_runs_that_are_evaluated_in_different_ways_name_none(tmp_path: Path, figures: list[Figure]) -> None:
+def test_different_evaluation_policies_are_not_named(tmp_path: Path, figures: list[Figure]) -> None:
     runs = []
     for seed, policy in ((1, "greedy"), (2, "drawn from the policy")):
         run = run_of(tmp_path / str(seed), config_of(seed), episode(50, 10.0), evaluation(200, 1.0, 0.9, 1.1))
@@ -174,9 +174,7 @@ def test_runs_that_are_evaluated_in_different_ways_name_none(tmp_path: Path, fig
     assert "30 whole episodes, 95 %" in subtitle(figures[0])
 
 
-def test_two_environments_are_named_and_their_rules_are_not_claimed_to_be_one(
-    tmp_path: Path, figures: list[Figure]
-) -> None:
+def test_two_environments_are_named_and_their_rules_differ(tmp_path: Path, figures: list[Figure]) -> None:
     pole = run_of(tmp_path / "pole", config_of(), episode(50, 10.0))
     pong = run_of(tmp_path / "pong", config_of(env=MACHADO), episode(50, -21.0))
     learning_curves([pole, pong], tmp_path / "both.png")
@@ -186,10 +184,10 @@ def test_two_environments_are_named_and_their_rules_are_not_claimed_to_be_one(
     assert "differ" in subtitle(figures[0])
 
 
-def test_one_run_twice_is_no_second_seed(tmp_path: Path) -> None:
+def test_a_run_cannot_be_given_twice(tmp_path: Path) -> None:
     rows = episode(50, 10.0), episode(150, 20.0)
     runs = [run_of(tmp_path / name, config_of(3), *rows) for name in ("a", "b")]
-    with pytest.raises(UserError, match=r"a and .*b are one run.* seed 3"):
+    with pytest.raises(UserError, match=r"a and .*b have the same configuration and the same seed 3"):
         learning_curves(runs, tmp_path / "both.png")
 
 
@@ -213,15 +211,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     ("last", "episodes", "width"),
     [(1_000_000, 2_000, 20_000), (1_000_000, 100, 100_000), (10_000, 2_000, 200), (400, 2, 100), (3, 1, 1)],
 )
-def test_the_usual_window_is_round_and_holds_ten_episodes_where_it_can(
+def test_the_default_window_is_round_and_holds_ten_episodes_if_possible(
     tmp_path: Path, last: int, episodes: int, width: int
 ) -> None:
     steps = np.linspace(1, last, episodes).astype(int) if episodes > 1 else [last]
     run = run_of(tmp_path / "run", config_of(), *(episode(int(step), 1.0) for step in steps))
-    assert usual_width([read_history(run)]) == width
+    assert default_width([read_history(run)]) == width
 
 
-def test_a_run_beside_published_points(tmp_path: Path, figures: list[Figure]) -> None:
+def test_a_run_and_published_results(tmp_path: Path, figures: list[Figure]) -> None:
     run = run_of(
         tmp_path / "run",
         config_of(5, env=MACHADO),

@@ -1,4 +1,4 @@
-"""Animations of the network's view: what is drawn comes from the episode and the network, and from nothing else."""
+"""Animations of the network's view: the numbers and frames are those of the network and the episode."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ def ppo(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return trained(PPO, tmp_path_factory.mktemp("ppo") / "run")
 
 
-def test_q_values_are_those_by_which_the_agent_acts(dqn: RunFolder) -> None:
+def test_q_values_are_those_of_the_greedy_action(dqn: RunFolder) -> None:
     agent = load_agent(dqn)[0]
     for observation in np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32):
         names, numbers, kind = action_values(agent, observation)
@@ -43,7 +43,7 @@ def test_q_values_are_those_by_which_the_agent_acts(dqn: RunFolder) -> None:
         assert numbers.argmax() == agent.predict(observation)[0]
 
 
-def test_probabilities_are_those_by_which_the_agent_acts(ppo: RunFolder) -> None:
+def test_probabilities_are_the_frequencies_of_actions(ppo: RunFolder) -> None:
     agent = load_agent(ppo)[0]
     observation = np.array([0.1, 0.2, -0.1, 0.3], np.float32)
     _, numbers, kind = action_values(agent, observation)
@@ -53,7 +53,7 @@ def test_probabilities_are_those_by_which_the_agent_acts(ppo: RunFolder) -> None
     assert drawn.mean() == pytest.approx(numbers[1], abs=0.04)  # 5 standard errors
 
 
-def test_a_table_is_read_like_a_network(tmp_path: Path) -> None:
+def test_a_q_table_works_like_a_network(tmp_path: Path) -> None:
     run = trained(Q_LEARNING, tmp_path / "run")
     agent: Any = load_agent(run)[0]
     _, numbers, kind = action_values(agent, np.array([14]))
@@ -64,18 +64,18 @@ def test_a_table_is_read_like_a_network(tmp_path: Path) -> None:
     assert video.frames == video.entry["length"] + 1
 
 
-def test_an_agent_with_neither_is_refused() -> None:
+def test_an_agent_without_q_values_and_policy_is_refused() -> None:
     nothing: Any = object()
     with pytest.raises(UserError, match="--network-view needs an agent with Q-values or a policy"):
         action_values(nothing, np.zeros(4))
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png"])
-def test_an_animation_has_its_frames_and_its_pace(dqn: RunFolder, tmp_path: Path, suffix: str) -> None:
+def test_frames_and_durations_of_an_animation(dqn: RunFolder, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"cartpole{suffix}"
     assert main(["record", str(dqn.path), "--network-view", "--out", str(path), "--fps", "30", "--seconds", "0.2"]) == 0
     with Image.open(path) as animation:
-        # 6 of 30 steps per second, every second one: 0, 2, 4, at 15 frames per second.
+        # 6 steps at 30 steps per second, every second step drawn: 0, 2, 4, at 15 frames per second.
         assert animation.n_frames == 3
         durations, pictures = [], []
         for index in range(3):
@@ -118,7 +118,7 @@ def test_the_curve_below_the_bars() -> None:
         (["--network-view", "--seconds", "600"], "--seconds 600.0 is out of range"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(
+def test_mistakes_are_errors_of_one_line(
     dqn: RunFolder, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["record", str(dqn.path), *flags]) == 2

@@ -12,14 +12,14 @@ from q2pi.reports.preprocessing import Stages, preprocessing_picture, stages
 
 
 def rebuilt(shown: Stages, crop: tuple[int, int, int, int]) -> np.ndarray:
-    """Return the newest frame, made again from the two raw frames."""
+    """Return the newest frame, recomputed from the two raw frames."""
     pooled = np.maximum(shown.gray[0], shown.gray[1])
     top, bottom, left, right = crop
     kept = pooled[top : 210 - bottom, left : 160 - right]
     return AreaResize((kept.shape[0], kept.shape[1]), (84, 84))(kept)
 
 
-def test_the_picture_shows_what_the_network_sees(tmp_path: Path) -> None:
+def test_the_figure_shows_the_network_input(tmp_path: Path) -> None:
     spec = EnvSpec(crop=SPACE_INVADERS_CROP)
     path = tmp_path / "picture.png"
     shown = preprocessing_picture(spec, path, seed=3, steps=60)
@@ -35,8 +35,8 @@ def test_the_picture_shows_what_the_network_sees(tmp_path: Path) -> None:
     envs.close()
 
 
-def test_slow_motion_is_the_same_episode() -> None:
-    """What is drawn before the stack leads to it: sticky actions, protocol and all."""
+def test_raw_frames_come_from_the_same_episode() -> None:
+    """The earlier stages give the stack, with sticky actions and every rule of the protocol."""
     for spec in (EnvSpec(crop=SPACE_INVADERS_CROP), EnvSpec("Breakout", protocol="nature", crop=(0, 0, 0, 0))):
         shown = stages(spec, seed=1, steps=45)
         np.testing.assert_array_equal(rebuilt(shown, spec.crop or (0, 0, 0, 0)), shown.resized)
@@ -44,7 +44,7 @@ def test_slow_motion_is_the_same_episode() -> None:
         assert (shown.gray[0] != shown.gray[1]).any()
 
 
-def test_an_ended_episode_is_shown_at_its_last_moment() -> None:
+def test_an_ended_episode_is_shown_at_its_last_step() -> None:
     spec = EnvSpec("Breakout", max_frames_per_episode=40, crop=(0, 0, 0, 0))
     short, long = (stages(spec, seed=1, steps=steps) for steps in (9, 30))
     np.testing.assert_array_equal(short.stack, long.stack)

@@ -26,31 +26,31 @@ def agent_on(env_id: str, algorithm: str = "q_learning") -> object:
     return agent
 
 
-def places(grid: Grid) -> dict[int, tuple[int, int]]:
+def cells(grid: Grid) -> dict[int, tuple[int, int]]:
     return {int(grid.row[y, x]): (y, x) for y, x in np.ndindex(grid.row.shape) if grid.row[y, x] >= 0}
 
 
 @pytest.mark.parametrize("env_id", ["q2pi/FrozenLakeNoSlip-v1", "CliffWalking-v1"])
-def test_directions_are_those_in_which_the_world_moves(env_id: str) -> None:
-    grid, world = grid_of(EnvSpec(env_id)), gymnasium.make(env_id).unwrapped
-    place, moves = places(grid), 0
-    for state, (y, x) in place.items():
+def test_directions_are_those_of_the_environment(env_id: str) -> None:
+    grid, env = grid_of(EnvSpec(env_id)), gymnasium.make(env_id).unwrapped
+    cell_of, moves = cells(grid), 0
+    for state, (y, x) in cell_of.items():
         for action, (down, right) in enumerate(grid.directions):
-            _, following, reward, _ = world.P[state][action][0]
+            _, following, reward, _ = env.P[state][action][0]
             target = (y + down, x + right)
-            if following != state and following in place and reward > -100:
-                assert place[following] == target
+            if following != state and following in cell_of and reward > -100:
+                assert cell_of[following] == target
                 moves += 1
     assert moves >= 20
 
 
 @pytest.mark.parametrize("env_id", ["q2pi/AliasedVacuumCells-v0", "q2pi/AliasedVacuumDiscrete-v0"])
-def test_the_corridor_is_drawn_as_it_is(env_id: str) -> None:
-    grid, world = grid_of(EnvSpec(env_id)), AliasedVacuum()
+def test_the_grid_of_the_corridor(env_id: str) -> None:
+    grid, env = grid_of(EnvSpec(env_id)), AliasedVacuum()
     assert grid.kind.tolist() == [[""] * 5, ["hazard", "wall", "goal", "wall", "hazard"]]
     for cell in range(5):
         for action, (down, right) in enumerate(grid.directions):
-            following, below, _ = world.move(cell, action)
+            following, below, _ = env.move(cell, action)
             if below or following != cell:
                 assert (0 + down, cell + right) == (int(below), following)
     rows = grid.row[0].tolist()
@@ -66,7 +66,7 @@ def test_holes_cliff_and_goals_have_no_arrow() -> None:
     assert cliff.row[2, 5] == 2 * 12 + 5
 
 
-def test_an_arrow_points_where_the_table_says(tmp_path: Path) -> None:
+def test_arrows_point_to_the_greedy_action(tmp_path: Path) -> None:
     """The cell with an arrow has ink on the arrow's side, east of its middle for east and west of it for west."""
     grid = Grid(np.array([[0]]), np.array([[""]]), ((-1, 0), (0, 1), (1, 0), (0, -1)))
     ink = {}
@@ -78,7 +78,7 @@ def test_an_arrow_points_where_the_table_says(tmp_path: Path) -> None:
     assert ink["east"] > image.shape[1] / 2 > ink["west"]
 
 
-def test_the_picture_of_an_agent(tmp_path: Path) -> None:
+def test_the_figure_of_an_agent(tmp_path: Path) -> None:
     agent = agent_on("q2pi/FrozenLakeNoSlip-v1")
     path = table_picture(agent, tmp_path / "new" / "lake.png")
     empty = imageio.imread(path)
@@ -87,8 +87,8 @@ def test_the_picture_of_an_agent(tmp_path: Path) -> None:
     assert (imageio.imread(path) != empty).any()
 
 
-def test_a_world_that_is_no_grid_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--env-id Taxi-v3 is no grid of table rows"):
+def test_an_environment_that_is_not_a_grid_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--env-id Taxi-v3 is not a grid"):
         table_picture(agent_on("Taxi-v3"), tmp_path / "taxi.png")
     with pytest.raises(UserError, match="needs an agent of q_learning"):
         table_picture(agent_on("CartPole-v1", "dqn"), tmp_path / "pole.png")

@@ -1,4 +1,4 @@
-"""Videos, read back frame by frame: the stored episode in its colours, or nothing at all."""
+"""Videos, read frame by frame: the stored episode in colour, or an error and no file."""
 
 import dataclasses
 import json
@@ -21,8 +21,8 @@ from q2pi.runs.folder import RunFolder
 Images = list[NDArray[np.uint8]]
 
 
-def play(spec: EnvSpec, seed: int = 7) -> Episode:
-    """Play one episode at random."""
+def random_episode(spec: EnvSpec, seed: int = 7) -> Episode:
+    """Return one episode of random actions."""
     envs = make_envs(spec, 1, seed)
     envs.reset()
     envs.action_space.seed(seed)
@@ -64,7 +64,7 @@ def distance(seen: NDArray[np.uint8], screen: NDArray[np.uint8]) -> float:
 
 
 def first_screen(rom: str) -> NDArray[np.uint8]:
-    """The colours of a game at its reset, from the emulator's plain interface."""
+    """Return the RGB screen of a game after its reset, from the emulator's own interface."""
     ALEInterface.setLoggerMode(LoggerMode.Error)
     emulator = ALEInterface()
     path = roms.get_rom_path(rom)
@@ -79,7 +79,7 @@ SHORT = EnvSpec("SpaceInvaders", crop=(20, 10, 0, 0), max_frames_per_episode=400
 
 @pytest.fixture(scope="module")
 def invaders() -> Episode:
-    return play(SHORT, seed=8)
+    return random_episode(SHORT, seed=8)
 
 
 def test_an_atari_episode_is_shown_in_colour_from_reset_to_end(tmp_path: Path, invaders: Episode) -> None:
@@ -93,7 +93,7 @@ def test_an_atari_episode_is_shown_in_colour_from_reset_to_end(tmp_path: Path, i
     fps, images = read(video.path)
     assert (fps, len(images)) == (15.0, 101)
     assert {image.shape for image in images} == {(630, 480, 3)}
-    # Cropped, gray and 84 x 84 for the learner; whole, coloured and 3 x 210 high for us.
+    # The agent sees cropped gray frames of 84 x 84; the video shows the whole screen in colour, 3 x 210 pixels high.
     expected = first_screen("space_invaders").repeat(3, axis=0).repeat(3, axis=1)
     assert distance(images[0], expected) < 2
     assert distance(images[0], expected[..., [2, 0, 1]]) > 6  # so the channels matter
@@ -103,36 +103,36 @@ def test_an_atari_episode_is_shown_in_colour_from_reset_to_end(tmp_path: Path, i
 
 
 @pytest.mark.parametrize("change", [{"seed": 9}, {"return": 36.0}, {"length": 99}, {"actions": [0] * 100}])
-def test_an_episode_that_comes_out_otherwise_is_refused(invaders: Episode, change: dict[str, Any]) -> None:
-    stage, entry = make_renderer(SHORT), entry_of(invaders)
-    assert len(list(replay(stage, entry, "SpaceInvaders"))) == 101
-    with pytest.raises(UserError, match="SpaceInvaders does not come out as it was"):
-        list(replay(stage, entry | change, "SpaceInvaders"))
+def test_an_episode_that_cannot_be_recreated_is_refused(invaders: Episode, change: dict[str, Any]) -> None:
+    renderer, entry = make_renderer(SHORT), entry_of(invaders)
+    assert len(list(replay(renderer, entry, "SpaceInvaders"))) == 101
+    with pytest.raises(UserError, match="cannot recreate the episode of SpaceInvaders"):
+        list(replay(renderer, entry | change, "SpaceInvaders"))
 
 
-def test_an_episode_with_its_end_cut_off_goes_on(invaders: Episode) -> None:
+def test_an_episode_without_its_end_is_refused(invaders: Episode) -> None:
     cut = entry_of(invaders) | {"actions": invaders.actions[:-1].tolist(), "length": 99}
-    with pytest.raises(UserError, match="in 99 and goes on"):
+    with pytest.raises(UserError, match="in 99 without ending"):
         list(replay(make_renderer(SHORT), cut, "SpaceInvaders"))
 
 
-def test_an_episode_that_is_refused_leaves_no_video(tmp_path: Path) -> None:
+def test_a_refused_episode_writes_no_video(tmp_path: Path) -> None:
     spec = EnvSpec("CartPole-v1")
-    run = run_of(tmp_path / "run", spec, entry_of(play(spec)) | {"return": 1_000.0})
-    with pytest.raises(UserError, match=r"of return 1000 in \d+ steps has \d+ in \d+;"):
+    run = run_of(tmp_path / "run", spec, entry_of(random_episode(spec)) | {"return": 1_000.0})
+    with pytest.raises(UserError, match=r"its return was 1000 in \d+ steps, and is now \d+ in \d+ \(was ALE"):
         record_video(run)
     assert list(run.videos.iterdir()) == []
 
 
-def test_no_ops_fire_and_another_frame_skip_are_played_again_too(tmp_path: Path) -> None:
+def test_no_ops_fire_and_frame_skip_are_recreated(tmp_path: Path) -> None:
     spec = EnvSpec("Breakout", protocol="nature", frame_skip=2, full_action_space=True, max_frames_per_episode=120)
-    video = record_video(run_of(tmp_path / "run", spec, entry_of(play(spec))))
+    video = record_video(run_of(tmp_path / "run", spec, entry_of(random_episode(spec))))
     assert (video.frames, video.fps) == (61, 30.0)
 
 
 def test_a_gymnasium_episode_is_shown_at_its_own_speed(tmp_path: Path) -> None:
     spec = EnvSpec("CartPole-v1")
-    episode = play(spec)
+    episode = random_episode(spec)
     out = tmp_path / "made" / "pole.mp4"
     run = run_of(tmp_path / "run", spec, entry_of(episode))
     assert record_video(run, out).path == out
@@ -143,13 +143,13 @@ def test_a_gymnasium_episode_is_shown_at_its_own_speed(tmp_path: Path) -> None:
     assert record_video(run, out, fps=10).seconds == (episode.length + 1) / 10
 
 
-def test_real_numbered_actions_and_rewards_come_out_to_the_last_bit(tmp_path: Path) -> None:
+def test_continuous_actions_and_rewards_are_recreated_bit_for_bit(tmp_path: Path) -> None:
     spec = EnvSpec("MountainCarContinuous-v0")
     envs = make_envs(spec, 1, 7)
     envs.reset()
     episodes: tuple[Episode, ...] = ()
     speed = 0.0
-    while not episodes:  # pushing the way it rolls climbs the hill
+    while not episodes:  # pushing in the direction of motion climbs the hill
         envs.send(np.array([[0.9 if speed >= 0 else -0.9]]))
         step = envs.recv()
         speed, episodes = step.next_observation[0, 1], step.episodes
@@ -172,9 +172,9 @@ def test_episodes_are_chosen_by_name_or_by_rank(tmp_path: Path) -> None:
             choose(entries, which)
 
 
-def test_a_run_without_episodes_and_a_damaged_file_are_told_apart(tmp_path: Path) -> None:
+def test_errors_distinguish_missing_episodes_from_damaged_files(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", EnvSpec("CartPole-v1"))
-    with pytest.raises(UserError, match="holds no episode yet"):
+    with pytest.raises(UserError, match="has no stored episode yet"):
         record_video(run)
     for text in ("not JSON", '[{"return": 1}]', "[3]"):
         (run.episodes / "best.json").write_text(text)
@@ -188,7 +188,7 @@ def test_only_mp4_is_written(tmp_path: Path) -> None:
         record_video(run, Path("film.gif"))
 
 
-def test_a_world_that_cannot_be_drawn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_cannot_be_rendered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
 
     class Dark(gymnasium.Env[Any, Any]):

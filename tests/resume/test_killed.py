@@ -1,4 +1,4 @@
-"""A run that is killed, again and again, at any moment, ends in the same state as one that never was."""
+"""A run that is killed repeatedly, at any moment, ends in the same state as an uninterrupted one."""
 
 import io
 import itertools
@@ -24,37 +24,37 @@ from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.training.events import Event
 
-# Processes of their own that need not import torch again.
+# The fork server imports torch once for all subprocesses.
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(["q2pi.commands.train", "gymnasium.vector", "ale_py.vector_env"])
 
-Fate = tuple[str, int]
-"""(kind, n): die at the nth flush of a file, or at the nth event, or wait n milliseconds at each file to be killed."""
+Kill = tuple[str, int]
+"""(kind, n): killed at the nth flush of a file or at the nth event, or slowed by n milliseconds per flush."""
 
 
-def carry_on(path: Path) -> int:
-    """Train what is left of the run in folder `path` as the commands do; return the exit status."""
+def resume(path: Path) -> int:
+    """Train the rest of the run in folder `path` as the commands do; return the exit status."""
     config = resolve(read_config(RunFolder.open(path)))
     with TerminalRun(config, path, Console()) as terminal:
         execute.execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
     return terminal.status
 
 
-def live(path: Path, fate: Fate) -> None:
-    """Train in the run folder `path`, from its newest checkpoint if it has one, until fate strikes."""
+def train_until_killed(path: Path, kill: Kill) -> None:
+    """Train in the run folder `path`, from its newest checkpoint if there is one, until killed."""
     sys.stdout = sys.stderr = io.StringIO()
-    kind, number = fate
+    kind, number = kill
     if kind == "flush":
-        os.fsync = dying(os.fsync, number)
+        os.fsync = killing_at(os.fsync, number)
     elif kind == "slow":
         os.fsync = slow(os.fsync, number / 1000)
     else:
         events = execute.run
-        execute.run = lambda *arguments: dying_at(events(*arguments), number, signal.Signals[kind])
-    sys.exit(carry_on(path))
+        execute.run = lambda *arguments: killing_at_event(events(*arguments), number, signal.Signals[kind])
+    sys.exit(resume(path))
 
 
-def dying(call: Any, number: int) -> Any:
+def killing_at(call: Any, number: int) -> Any:
     calls = itertools.count(1)
 
     def counted(*arguments: Any) -> None:
@@ -73,15 +73,15 @@ def slow(call: Any, seconds: float) -> Any:
     return slowed
 
 
-def dying_at(events: Iterator[Event], number: int, by: signal.Signals) -> Iterator[Event]:
+def killing_at_event(events: Iterator[Event], number: int, by: signal.Signals) -> Iterator[Event]:
     for count, event in enumerate(events):
         if count == number:
             os.kill(os.getpid(), by)
         yield event
 
 
-def exit_code_of(path: Path, fate: Fate) -> int | None:
-    process = SPAWN.Process(target=live, args=(path, fate))
+def exit_code_of(path: Path, kill: Kill) -> int | None:
+    process = SPAWN.Process(target=train_until_killed, args=(path, kill))
     process.start()
     process.join(120)
     if process.is_alive():
@@ -94,7 +94,7 @@ def digest_of(path: Path) -> str:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """Return all rows of metrics.jsonl without the readings of the clock."""
+    """Return all rows of metrics.jsonl without times."""
     clock = {"seconds", "wall_seconds", "train_seconds"}
     lines = RunFolder(path).metrics_file.read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in clock} for line in lines]
@@ -105,7 +105,7 @@ def episodes(path: Path) -> list[Any]:
 
 
 def check_intact(path: Path) -> None:
-    """Every checkpoint that has its name is whole, however the process died."""
+    """Check that every checkpoint with its final name is complete."""
     folder = RunFolder.open(path).checkpoints
     for step in manifest.steps(folder):
         assert checkpoint.load(folder / f"{step:012d}")[0]["step"] == step
@@ -114,17 +114,17 @@ def check_intact(path: Path) -> None:
 @pytest.fixture
 def uninterrupted(request: pytest.FixtureRequest, tmp_path: Path, no_figures: None) -> Path:
     path = tmp_path / "uninterrupted"
-    assert carry_on(RunFolder.create(path, request.param).path) == 0
+    assert resume(RunFolder.create(path, request.param).path) == 0
     return path
 
 
 VARIANTS: dict[str, RunConfig[Any]] = {
     "CartPole, 4 environments": cartpole(),
-    "Space Invaders, 1 game": invaders(num_envs=1),
-    "Space Invaders, 3 games": invaders(num_envs=3, protocol="nature"),
+    "Space Invaders, 1 environment": invaders(num_envs=1),
+    "Space Invaders, 3 environments": invaders(num_envs=3, protocol="nature"),
 }
-# A checkpoint takes 10 flushes, or 11 with large frames: 4 of metrics, events and episodes, then those of its folder.
-FATES: list[Fate] = [("flush", 19), ("SIGKILL", 2), ("flush", 2), ("flush", 17)]
+# A checkpoint makes 10 flushes, or 11 with large frames: 4 of metrics, events and episodes, the rest in its folder.
+KILLS: list[Kill] = [("flush", 19), ("SIGKILL", 2), ("flush", 2), ("flush", 17)]
 
 
 @pytest.mark.parametrize("uninterrupted", VARIANTS.values(), ids=VARIANTS.keys(), indirect=True)
@@ -132,8 +132,8 @@ def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.
     path = tmp_path / "killed"
     run = RunFolder.create(path, read_config(RunFolder(uninterrupted)))
     every = read_config(run).checkpoint_frequency
-    for fate, kept, torn in zip(FATES, [1, 1, 1, 2], [2, 2, 2, 3], strict=True):
-        assert exit_code_of(path, fate) == -signal.SIGKILL
+    for kill, kept, torn in zip(KILLS, [1, 1, 1, 2], [2, 2, 2, 3], strict=True):
+        assert exit_code_of(path, kill) == -signal.SIGKILL
         check_intact(path)
         assert manifest.steps(run.checkpoints)[-1] // every == kept
         assert [int(path.name.split(".")[1]) // every for path in run.checkpoints.glob(".*.partial")] == [torn]
@@ -148,12 +148,12 @@ def test_killed_and_resumed(uninterrupted: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("uninterrupted", [cartpole()], indirect=True)
-def test_killed_from_outside_while_a_checkpoint_is_written(uninterrupted: Path, tmp_path: Path) -> None:
+def test_killed_while_a_checkpoint_is_written(uninterrupted: Path, tmp_path: Path) -> None:
     path = tmp_path / "killed"
     run = RunFolder.create(path, cartpole())
     for _ in range(2):
         before = manifest.steps(run.checkpoints)
-        process = SPAWN.Process(target=live, args=(path, ("slow", 30)))
+        process = SPAWN.Process(target=train_until_killed, args=(path, ("slow", 30)))
         process.start()
         deadline = time.monotonic() + 60
         while manifest.steps(run.checkpoints) == before or not list(run.checkpoints.glob(".*.partial")):
@@ -179,7 +179,7 @@ def test_killed_before_the_first_checkpoint(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("uninterrupted", [cartpole()], indirect=True)
-def test_asked_to_stop_it_saves_and_says_how_to_go_on(
+def test_a_stopped_run_saves_and_prints_how_to_resume(
     uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signal_name: str
 ) -> None:
     path = tmp_path / "stopped"
@@ -200,10 +200,10 @@ def test_what_ctrl_c_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = execute.run
-    monkeypatch.setattr(execute, "run", lambda *arguments: dying_at(events(*arguments), 7, signal.SIGINT))
+    monkeypatch.setattr(execute, "run", lambda *arguments: killing_at_event(events(*arguments), 7, signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     run = RunFolder.create(tmp_path / "stopped", cartpole())
-    assert carry_on(run.path) == 130
+    assert resume(run.path) == 130
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1].endswith(f"continue with:  q2pi resume {run.path}")
     assert "saving a checkpoint" in printed.err
@@ -213,11 +213,11 @@ def test_what_ctrl_c_prints(
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = execute.run
 
-    def impatient(*arguments: Any) -> Iterator[Event]:
-        return dying_at(dying_at(events(*arguments), 7, signal.SIGINT), 7, signal.SIGINT)
+    def second_interrupt(*arguments: Any) -> Iterator[Event]:
+        return killing_at_event(killing_at_event(events(*arguments), 7, signal.SIGINT), 7, signal.SIGINT)
 
-    monkeypatch.setattr(execute, "run", impatient)
+    monkeypatch.setattr(execute, "run", second_interrupt)
     run = RunFolder.create(tmp_path / "stopped", cartpole())
     with pytest.raises(KeyboardInterrupt):
-        carry_on(run.path)
+        resume(run.path)
     assert manifest.steps(run.checkpoints) == []

@@ -19,12 +19,12 @@ VARIANTS: dict[str, RunConfig[Any]] = {
     "n_step 3, huber, Double DQN, tau": cartpole(n_step=3, loss="huber", double=True, tau=0.5),
     "bf16, clipped gradients": cartpole(precision="bf16", max_grad_norm=0.5),
     "Atari, 1 game": invaders(num_envs=1),
-    "Atari, 3 games, nature, n_step 3, bf16": invaders(protocol="nature", n_step=3, precision="bf16"),
+    "Atari, 3 environments, nature, n_step 3, bf16": invaders(protocol="nature", n_step=3, precision="bf16"),
 }
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
-def test_resumed_is_uninterrupted(config: RunConfig[Any], tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(config: RunConfig[Any], tmp_path: Path) -> None:
     middle = 2 * config.checkpoint_frequency
     whole = digests(config, keep=(middle, tmp_path))
     _, state, _, _ = checkpoint.load_newest(tmp_path)
@@ -42,13 +42,13 @@ FORGOTTEN = {
 }
 
 
-@pytest.mark.parametrize("forget", FORGOTTEN.values(), ids=FORGOTTEN.keys())
-def test_what_a_checkpoint_without_it_would_do(forget: Any, tmp_path: Path) -> None:
-    """The comparison notices each part of the state that is not restored."""
+@pytest.mark.parametrize("omit", FORGOTTEN.values(), ids=FORGOTTEN.keys())
+def test_control_a_part_that_is_not_restored(omit: Any, tmp_path: Path) -> None:
+    """Negative control: each part of the state that is not restored changes the result."""
     config = cartpole()
     whole = digests(config, keep=(200, tmp_path))
     _, state, _, _ = checkpoint.load_newest(tmp_path)
-    forget(state)
+    omit(state)
     try:
         resumed = digests(config, state)
     except UserError:
@@ -76,7 +76,7 @@ def update(network: QNetwork, optimizer: torch.optim.Adam, number: int) -> None:
 
 
 def continued(load: Any, tmp_path: Path) -> bool:
-    """Return whether a network whose optimizer is restored by `load` takes the same next step as one never saved."""
+    """Return whether a network whose optimizer `load` restored makes the same next step as one that was not saved."""
     whole, whole_optimizer = trained(3)
     saved = {"main": whole.state_dict(), "optimizer": optimizer_state(whole_optimizer)}
     state, _ = checkpoint.load(checkpoint.save(tmp_path, 3, saved))
@@ -89,15 +89,15 @@ def continued(load: Any, tmp_path: Path) -> bool:
 
 
 def load_as_stored(optimizer: torch.optim.Adam, state: checkpoint.State) -> None:
-    """Load moments channels-first, as they are on disk, beside channels-last parameters."""
+    """Load moments channels-first, as stored, for channels-last parameters."""
     current = optimizer.state_dict()
     current["state"] = {int(index): dict(slots) for index, slots in state.items()}
     optimizer.load_state_dict(current)
 
 
-def test_moments_are_laid_out_as_their_parameters(tmp_path: Path) -> None:
+def test_moments_get_the_layout_of_their_parameters(tmp_path: Path) -> None:
     assert continued(load_optimizer, tmp_path)
 
 
-def test_moments_laid_out_as_stored_are_mixed_up_silently(tmp_path: Path) -> None:
+def test_control_moments_in_another_layout_give_wrong_updates(tmp_path: Path) -> None:
     assert not continued(load_as_stored, tmp_path)

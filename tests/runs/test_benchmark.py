@@ -1,4 +1,4 @@
-"""Measures of speed: counts by hand, shares that add up, and what is refused."""
+"""Measurements of speed: FLOP by hand, shares that add up, and errors."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ from q2pi.runs import benchmark as bench
 
 @pytest.mark.parametrize(("double", "passes"), [(True, 5), (False, 4)])
 def test_the_work_of_one_update_by_hand(double: bool, passes: int) -> None:
-    """Multiplications of one forward pass, a sample: the three convolutions, two layers of 512 and 6 units.
+    """Multiplications of one forward pass per sample: three convolutions and two layers of 512 and 6 units.
 
-    Two networks (without Double one) see the next observations and one the observations; backward costs two passes
-    more, without the gradient of the pixels. Two operations a multiplication.
+    Double DQN has two forward passes on the next observations (DQN one) and one on the observations. The backward pass
+    costs two forward passes, minus the gradient of the pixels. A multiplication with its addition is two operations.
     """
     first, second, third = 20 * 20 * 32 * 8 * 8 * 4, 9 * 9 * 64 * 4 * 4 * 32, 7 * 7 * 64 * 3 * 3 * 64
     forward = first + second + third + 3136 * 512 + 512 * 6
@@ -28,7 +28,7 @@ def test_the_work_of_one_update_by_hand(double: bool, passes: int) -> None:
     assert 0 < measures["fraction_of_machine"] < 1.5
 
 
-def test_a_machine_multiplies() -> None:
+def test_matrix_rate() -> None:
     assert bench.matrix_rate("fp32", torch.device("cpu")) > 1e8
 
 
@@ -40,8 +40,8 @@ def test_shares_of_training_add_up() -> None:
     assert 1 < measures["steps_per_second"] < 10_000
 
 
-def test_compressed_frames_take_far_less_than_raw_ones() -> None:
-    raw, compressed = (bench.replay(4_000, codec, draws=5) for codec in ("raw", "zstd"))
+def test_compressed_frames_take_far_less_memory() -> None:
+    raw, compressed = (bench.replay(4_000, codec, batches=5) for codec in ("raw", "zstd"))
     assert 7_000 < raw["bytes_per_transition"] < 8_500
     assert 100 < compressed["bytes_per_transition"] < 1_500
     assert raw["sample_ms"] > 0
@@ -49,17 +49,17 @@ def test_compressed_frames_take_far_less_than_raw_ones() -> None:
     assert 0 < raw["checkpoint_seconds"] < 60
 
 
-def test_a_replay_is_filled_by_the_player_of_its_game() -> None:
+def test_a_replay_is_filled_by_the_given_policy() -> None:
     seen: list[tuple[int, ...]] = []
 
     def fire(observation: Any, generator: np.random.Generator) -> Any:
         seen.append(observation.shape)
         return np.ones(len(observation), np.int64)
 
-    measures = bench.replay(1_000, "raw", draws=1, env=EnvSpec("Pong", protocol="nature"), act=fire)
-    assert (measures["env_id"], measures["play"]) == ("Pong", "trained")
+    measures = bench.replay(1_000, "raw", batches=1, env=EnvSpec("Pong", protocol="nature"), act=fire)
+    assert (measures["env_id"], measures["policy"]) == ("Pong", "trained")
     assert seen == [(8, 4, 84, 84)] * 125
-    assert bench.replay(1_000, "raw", draws=1)["play"] == "random"
+    assert bench.replay(1_000, "raw", batches=1)["policy"] == "random"
 
 
 @pytest.mark.parametrize("rules", [{"resize": (42, 42)}, {"grayscale": False}])
@@ -68,7 +68,7 @@ def test_a_replay_of_other_frames_is_not_measured(rules: dict[str, Any]) -> None
         bench.replay(1_000, "raw", env=EnvSpec("Pong", **rules))
 
 
-def test_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_alone_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "replay", "--transitions", "1000", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["transitions"] > 900
 

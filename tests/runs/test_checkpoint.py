@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, every byte checked, and nothing executed."""
+"""Checkpoints: written atomically, every byte checked, and no code executed."""
 
 import ast
 import errno
@@ -30,12 +30,12 @@ def state_at(step: int) -> State:
     return {
         "step": step,
         "agent": {
-            "main": {"weight": weight.contiguous(memory_format=torch.channels_last), "count": torch.tensor(7.0)},
+            "online": {"weight": weight.contiguous(memory_format=torch.channels_last), "count": torch.tensor(7.0)},
             "names": ["a", "b"],
             "ready": True,
             "nothing": None,
         },
-        "games": {"numbers": np.arange(5), "empty": np.zeros((0, 2), np.float32), "scalar": np.array(2.5)},
+        "envs": {"numbers": np.arange(5), "empty": np.zeros((0, 2), np.float32), "scalar": np.array(2.5)},
         "replay": {"frames": np.full((1100, 31, 31), step % 251, np.uint8)[::-1]},
     }
 
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+def test_a_loaded_state_equals_the_saved_state(tmp_path: Path) -> None:
     path = save(tmp_path, 100, state_at(100), {"seconds": 1.5})
     loaded, info = load(path)
     before, after = leaves(state_at(100)), leaves(loaded)
@@ -74,7 +74,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     assert digest(loaded) == digest(state_at(100))
 
 
-def test_files_are_those_of_the_docstring(folder: Path) -> None:
+def test_files_of_a_checkpoint(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "000000000200").iterdir()) == sorted(FILES)
 
 
@@ -83,13 +83,13 @@ def test_newest_two_are_kept(folder: Path) -> None:
     assert steps(folder) == [200, 300]
 
 
-def test_later_ones_go_when_training_came_back_from_before_them(folder: Path) -> None:
-    """Else the newest two would be damaged ones, and the one just written would be the first to go."""
+def test_checkpoints_of_later_steps_are_removed(folder: Path) -> None:
+    """Otherwise the damaged ones would be the newest two, and the new checkpoint would be removed."""
     save(folder, 50, state_at(50))
     assert steps(folder) == [50]
 
 
-def test_torn_folders_of_a_killed_process_go(folder: Path) -> None:
+def test_partial_folders_of_a_killed_process_are_removed(folder: Path) -> None:
     torn = folder / ".000000000150.partial"
     torn.mkdir()
     (torn / "state.json").write_text("{")
@@ -133,7 +133,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 @pytest.mark.parametrize("file", FILES)
-def test_damage_is_noticed_and_the_one_before_is_used(folder: Path, file: str, damage: Callable[[Path], Any]) -> None:
+def test_damage_is_detected_and_the_previous_is_used(folder: Path, file: str, damage: Callable[[Path], Any]) -> None:
     damage(folder / "000000000200" / file)
     step, state, info, warnings = load_newest(folder)
     assert (step, info) == (100, {"seconds": 10})
@@ -142,7 +142,7 @@ def test_damage_is_noticed_and_the_one_before_is_used(folder: Path, file: str, d
     assert "000000000200 is damaged" in warnings[0]
 
 
-def test_intact_ones_give_no_warning(folder: Path) -> None:
+def test_intact_checkpoints_give_no_warning(folder: Path) -> None:
     step, state, _, warnings = load_newest(folder)
     assert (step, warnings) == (200, [])
     assert digest(state) == digest(state_at(200)) != digest(state_at(100))
@@ -168,13 +168,13 @@ def test_all_damaged(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_none_at_all(tmp_path: Path) -> None:
+def test_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--checkpoint-frequency"):
         load_newest(tmp_path)
 
 
 def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a manifest and make its own checksum agree."""
+    """Change a manifest and update its own checksum."""
     manifest = json.loads((path / "manifest.json").read_text())
     del manifest["sha256"]
     change(manifest)
@@ -222,22 +222,22 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES.values(), ids=CHANGES.keys())
-def test_digest_feels(name: str, value: Any) -> None:
+def test_digest_depends_on(name: str, value: Any) -> None:
     assert digest({"a": LEAF | {name: value}}) != digest({"a": LEAF})
 
 
-def test_digest_feels_names_and_missing_leaves() -> None:
+def test_digest_depends_on_names_and_missing_leaves() -> None:
     renamed = {("other" if name == "count" else name): value for name, value in LEAF.items()}
     missing = {name: value for name, value in LEAF.items() if name != "count"}
     assert len({digest({"a": leaf}) for leaf in (LEAF, renamed, missing)} | {digest({"b": LEAF})}) == 4
 
 
-def test_digest_tells_a_scalar_from_a_vector_of_one() -> None:
+def test_digest_distinguishes_a_scalar_from_a_vector_of_one() -> None:
     assert digest({"x": torch.tensor(1.0)}) != digest({"x": torch.tensor([1.0])})
     assert digest({"x": np.array(1.0)}) != digest({"x": np.array([1.0])})
 
 
-def test_digest_does_not_feel_order_of_names_or_layout_in_memory() -> None:
+def test_digest_does_not_depend_on_order_or_memory_layout() -> None:
     weight = torch.arange(24.0).reshape(1, 2, 3, 4)
     last = weight.contiguous(memory_format=torch.channels_last)
     assert digest({"x": 1, "w": weight}) == digest({"w": last, "x": 1})
@@ -245,10 +245,10 @@ def test_digest_does_not_feel_order_of_names_or_layout_in_memory() -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO], ids=["full", "forbidden", "broken"])
 @pytest.mark.parametrize("moment", range(1, 7))
-def test_a_failing_disk_leaves_what_was_there(
+def test_a_failing_disk_leaves_the_earlier_checkpoints(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int, code: int
 ) -> None:
-    """The disk fails at each of the six flushes before the new checkpoint gets its name."""
+    """The disk fails at each of the six flushes before the new checkpoint is renamed."""
     calls = 0
 
     def fsync(descriptor: int) -> None:
@@ -265,7 +265,7 @@ def test_a_failing_disk_leaves_what_was_there(
 
 
 def test_nothing_is_executed_when_a_checkpoint_is_read(folder: Path, tmp_path: Path) -> None:
-    """A program in place of the weights, with checksums that agree, is refused and not run."""
+    """A pickle in place of the weights, with matching checksums, is refused and not executed."""
     trace = tmp_path / "executed"
 
     class Bomb:
@@ -281,7 +281,7 @@ def test_nothing_is_executed_when_a_checkpoint_is_read(folder: Path, tmp_path: P
         load(path)
     assert not trace.exists()
     pickle.loads(bomb)
-    assert trace.exists(), "the program would have worked"
+    assert trace.exists(), "unpickling it executes code"
 
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -1,4 +1,4 @@
-"""CPU usage of other programs: counters by hand, the rule that calls a timing distorted, and a real busy core."""
+"""CPU usage of other programs: counters by hand, the rule for distorted timings, and busy cores."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def test_usage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (usage.own, usage.other, usage.cores) == (pytest.approx(0.4), pytest.approx(1.0), 2)
 
 
-def test_counters_that_stand_still_leave_the_load_average(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_average_replaces_counters_that_do_not_advance(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Counters(monkeypatch)
     meter = CpuMeter()
     machine.clock += 10
@@ -55,7 +55,7 @@ def test_counters_that_stand_still_leave_the_load_average(monkeypatch: pytest.Mo
     [
         (0.4, 1.6, 2, 2, True),
         (0.7, 1.3, 2, 1, True),  # one thread got 0.7 of its core
-        (1.0, 1.0, 2, 1, False),  # one thread beside one other program
+        (1.0, 1.0, 2, 1, False),  # one thread and one other program
         (1.0, 1.0, 2, 2, True),
         (1.0, 0.4, 2, 2, False),  # 0.6 cores idle: the run did not use its second thread
         (1.6, 0.4, 2, 2, False),  # 20 %
@@ -75,7 +75,7 @@ def burn(seconds: float) -> None:
 
 
 def test_other_programs_on_this_machine_are_seen() -> None:
-    """One program per core beside this one: together they leave nothing idle and take at least a third."""
+    """One busy program per core: no core is idle, and the programs take at least a third of the CPU time."""
     cores = len(cpu_usage._cores())
     loop = [sys.executable, "-c", "while True: pass"]
     others: list[subprocess.Popen[Any]] = [subprocess.Popen(loop) for _ in range(cores)]

@@ -1,4 +1,4 @@
-"""What a run will take: counts by hand, the memory that the replay really has, and refusals."""
+"""Estimates of a run: counts by hand, memory of the real replay, timing runs, and errors."""
 
 import io
 import os
@@ -36,7 +36,7 @@ def test_counts_of_a_run_by_hand() -> None:
     "config",
     [cartpole(), cartpole(num_envs=1, n_step=3), invaders(), invaders(num_envs=1, buffer_size=7, batch_size=2)],
 )
-def test_the_memory_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_storage_is_that_of_the_replay(config: RunConfig[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1_000))
     monkeypatch.setattr(estimate.psutil, "Process", lambda: process)
     monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
@@ -56,7 +56,7 @@ def whole_budget(config: RunConfig[Any]) -> int:
     return estimate.estimate(replace(config, hyper=replace(config.hyper, buffer_size=config.total_timesteps))).storage
 
 
-def test_a_replay_that_the_budget_never_fills_counts_for_what_it_will_hold() -> None:
+def test_storage_counts_only_what_the_budget_fills() -> None:
     full, part = estimate.estimate(cartpole(buffer_size=400)), estimate.estimate(cartpole(buffer_size=100_000))
     assert part.storage == full.storage
 
@@ -72,8 +72,8 @@ print(peak_memory() - before, int(touched.min()))
 """
 
 
-def test_peak_memory_grows_with_what_is_touched() -> None:
-    """50 MB beyond the peak so far, in a process of its own: a peak of other tests would hide them."""
+def test_peak_memory_grows_with_touched_memory() -> None:
+    """50 MB above the peak so far, in a separate process: an earlier peak of other tests would hide them."""
     output = subprocess.run([sys.executable, "-c", TOUCH], check=True, stdout=subprocess.PIPE, text=True).stdout
     grown, touched = map(int, output.split())
     assert 45 << 20 < grown < 60 << 20
@@ -81,7 +81,7 @@ def test_peak_memory_grows_with_what_is_touched() -> None:
 
 
 def test_a_million_atari_frames_take_seven_gigabytes() -> None:
-    """84 * 84 = 7056 bytes a frame, and 21 beside it: action 8, reward 4, continuation 4, age 4, final 1."""
+    """84 * 84 = 7056 bytes a frame, and 21 more: action 8, reward 4, continuation 4, age 4, final 1."""
     config = resolve(invaders(resize=(84, 84), num_envs=8))
     envs = make_envs(config.env, 1, 1)
     spec = replace(agent_spec(config, envs), num_envs=8)
@@ -100,7 +100,7 @@ def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
         estimate.estimate(resolve(invaders()))
 
 
-def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() -> None:
+def test_rollouts_that_do_not_fit_are_refused_with_their_options() -> None:
     config = override(
         default_config("pqn_laptop"), {"env_id": "SpaceInvaders", "num_envs": 8, "recent_rollouts": 10**6}
     )
@@ -111,7 +111,7 @@ def test_rollouts_that_do_not_fit_are_refused_with_the_sizes_that_make_them() ->
 @pytest.mark.parametrize(
     "config",
     [cartpole(), cartpole(num_envs=400), cartpole(total_timesteps=5, num_envs=1, learning_starts=0)],
-    ids=["usual", "one step of all games", "five steps"],
+    ids=["usual", "one vector step", "five steps"],
 )
 def test_a_timing_run_gives_a_time(config: RunConfig[Any]) -> None:
     assert 0 < estimate.time_run(resolve(config)).seconds < 60
@@ -131,8 +131,8 @@ print(expected, estimate.peak_memory())
 """
 
 
-def test_the_peak_of_a_run_is_the_estimated_one(tmp_path: Path) -> None:
-    """In a process of its own. To write 2.3 million weights and their moments takes 70 MB more than to hold them."""
+def test_the_peak_of_a_run_equals_its_estimate(tmp_path: Path) -> None:
+    """In a separate process. Writing 2.3 million weights and their moments takes 70 MB more than holding them."""
     command = [sys.executable, "-c", PEAK, str(tmp_path / "run")]
     search_path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": search_path}
@@ -164,7 +164,7 @@ def explained(config: RunConfig[Any], brief: bool) -> str:
     return text.getvalue()
 
 
-def test_it_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuMeter, "read", lambda self: CpuUsage(own=1.0, other=0.0, cores=2))
     full, brief = explained(cartpole(), False), explained(cartpole(), True)
     for line in ("classic", "400 (4 parallel environments)", "84", "about"):
@@ -173,19 +173,19 @@ def test_it_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "target_network_frequency" not in brief
 
 
-def test_a_timing_run_that_diverges_is_no_failure() -> None:
+def test_a_timing_run_may_diverge() -> None:
     assert "unknown: the timing run diverged or made no update" in explained(cartpole(learning_rate=1e30), True)
 
 
-@pytest.mark.parametrize(("other", "said"), [(1.6, True), (0.1, False)])
-def test_a_busy_machine_is_named_instead_of_a_time(other: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("other", "is_distorted"), [(1.6, True), (0.1, False)])
+def test_a_distorted_timing_gives_no_time(other: float, is_distorted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuMeter, "read", lambda self: CpuUsage(own=0.4, other=other, cores=2))
     text = explained(cartpole(), True)
-    assert ("unknown: other programs used 1.6 of 2 cores during the timing run" in text) is said
-    assert ("of training on this machine" in text) is not said
+    assert ("unknown: other programs used 1.6 of 2 cores during the timing run" in text) is is_distorted
+    assert ("of training on this machine" in text) is not is_distorted
 
 
-def test_bytes_for_people() -> None:
+def test_bytes_as_text() -> None:
     assert estimate.gigabytes(7_056_000_000) == "7.06 GB"
     assert estimate.gigabytes(1_500_000) == "1.5 MB"
 
@@ -200,13 +200,13 @@ def test_bytes_for_people() -> None:
         ({"buffer_size": 500, "replay_codec": "zstd"}, 22 * 10**9, "zstd"),
     ],
 )
-def test_frames_are_compressed_where_raw_ones_take_over_a_third_of_the_memory(
+def test_frames_are_compressed_if_raw_frames_take_over_a_third_of_the_memory(
     changes: dict[str, Any], memory: int, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("q2pi.buffers.frames.virtual_memory", lambda: SimpleNamespace(total=memory))
     assert resolve(invaders(resize=(84, 84), **changes)).hyper.replay_codec == codec
 
 
-def test_vectors_are_kept_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_are_not_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("q2pi.buffers.frames.virtual_memory", lambda: SimpleNamespace(total=1_000))
     assert resolve(cartpole()).hyper.replay_codec == "raw"

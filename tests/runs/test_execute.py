@@ -1,4 +1,4 @@
-"""Executing a run again and again, whatever was left in its folder."""
+"""Executing a run repeatedly, in every state of its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def digest_of(run: Path) -> str:
     return digest(load_checkpoint(RunFolder.open(run))[1])
 
 
-def test_a_run_cut_short_goes_on_to_the_same_end_and_is_then_skipped(tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_bit_for_bit_and_is_then_skipped(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     execute(small(), whole)
     assert execute(small(), cut, stop=lambda: True) == Interrupted(4)
@@ -63,14 +63,14 @@ def test_a_run_cut_short_goes_on_to_the_same_end_and_is_then_skipped(tmp_path: P
     assert digest_of(cut) == digest_of(whole)
 
 
-def test_a_folder_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_starts_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the sink fails"):
         execute(small(), tmp_path / "run", sinks=[Steps(fails_at=Started)])
     assert manifest.steps(RunFolder(tmp_path / "run").checkpoints) == []
     assert isinstance(execute(small(), tmp_path / "run"), Finished)
 
 
-def test_a_torn_config_is_no_run(tmp_path: Path) -> None:
+def test_a_partial_config_is_not_a_run(tmp_path: Path) -> None:
     (tmp_path / ".config.toml.partial").write_text("algori")
     assert not is_finished(tmp_path)
     assert isinstance(execute(small(), tmp_path), Finished)
@@ -112,7 +112,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
 
 
 def test_environments_are_closed_before_a_sinks_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The traceback keeps the loop's generator alive, so nothing but `execute` closes the environments in time."""
+    """The traceback keeps the loop's generator alive, so `execute` must close the environments."""
     closed = []
     monkeypatch.setattr(VectorEnv, "close", lambda self: closed.append(self))
     with pytest.raises(RuntimeError) as caught:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Atomic writes of files."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from q2pi.runs.files import write_atomically
 
 
-def test_text_and_bytes_replace_what_was_there(tmp_path: Path) -> None:
+def test_text_and_bytes_replace_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "small.json"
     write_atomically(path, "\u03c0")
     assert path.read_bytes() == b"\xcf\x80"
@@ -27,7 +27,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_flushed_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "small.json"
     order: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: order.append(f"fsync, exists {path.exists()}"))

@@ -1,4 +1,4 @@
-"""One holder at a time; a lock dies with its holder."""
+"""Locks: one holder at a time, released when the holder dies."""
 
 import subprocess
 import sys
@@ -19,9 +19,9 @@ time.sleep(60)
 
 
 def test_a_lock_is_taken_once(tmp_path: Path) -> None:
-    path = tmp_path / "made" / "lock"
+    path = tmp_path / "new" / "lock"
     assert not is_held(path)
-    assert not path.exists(), "asking creates nothing"
+    assert not path.exists(), "is_held creates no file"
     first = take(path)
     assert first is not None
     assert take(path) is None
@@ -33,7 +33,7 @@ def test_a_lock_is_taken_once(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+def test_hold_blocks_until_the_lock_is_free(tmp_path: Path) -> None:
     path, entered = tmp_path / "lock", threading.Event()
 
     def enter() -> None:

@@ -1,4 +1,4 @@
-"""Seconds as a clock shows them."""
+"""Seconds as hours, minutes and seconds."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reading side of a run imports nothing heavy, and `q2pi runs` answers at once."""
+"""Reading a run imports no heavy package, and `q2pi runs` is fast."""
 
 import resource
 import shutil
@@ -31,18 +31,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "module", ["runs.folder", "runs.history", "runs.find", "runs.manifest", "runs.files", "runs.locks", "config"]
 )
-def test_the_reading_side_imports_nothing_heavy(module: str) -> None:
+def test_reading_imports_no_heavy_package(module: str) -> None:
     assert run_python(f"import sys, q2pi.{module}; {SHOW_HEAVY}").stderr == "\n"
 
 
-def test_runs_lists_a_folder_without_anything_heavy(runs: Path) -> None:
+def test_runs_imports_no_heavy_package(runs: Path) -> None:
     source = f"import sys; from q2pi.commands.runs import main; main(sys.argv[1:]); {SHOW_HEAVY}"
     result = run_python(source, str(runs))
     assert result.stderr == "\n"
     assert result.stdout.count("CartPole-v1") == 20
 
 
-def test_a_history_and_an_environment_are_read_without_anything_heavy(runs: Path) -> None:
+def test_reading_a_history_imports_no_heavy_package(runs: Path) -> None:
     source = f"""
 import sys
 from q2pi.runs.find import find_runs
@@ -70,8 +70,8 @@ print(*sorted({"torch", "gymnasium"} & set(sys.modules)), file=sys.stderr)
     assert path.is_file()
 
 
-def test_runs_answers_at_once(runs: Path) -> None:
-    """Seconds of the processor, best of five: other processes on a busy machine do not count."""
+def test_runs_is_fast(runs: Path) -> None:
+    """CPU seconds, best of five: other processes on a busy machine do not count."""
     took = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""Runs as jobs: the task of a worker process, and whole runs in processes of their own."""
+"""Runs as jobs: the task of a worker process, and whole runs in worker processes."""
 
 import dataclasses
 import time
@@ -29,7 +29,7 @@ def digest_of(path: Path) -> str:
     return digest(load_checkpoint(RunFolder(path))[1])
 
 
-def test_a_failure_is_named_and_the_other_runs_go_on(tmp_path: Path) -> None:
+def test_a_failure_is_named_and_the_other_runs_finish(tmp_path: Path) -> None:
     execute(resolve(cartpole(seed=5)), tmp_path / "other")
     execute(resolve(cartpole()), tmp_path / "damaged", stop=lambda: True)
     with RunFolder(tmp_path / "damaged").metrics_file.open("a") as file:
@@ -47,7 +47,7 @@ def test_a_failure_is_named_and_the_other_runs_go_on(tmp_path: Path) -> None:
     assert digest_of(tmp_path / "good") == digest_of(tmp_path / "here")
 
 
-def test_a_killed_process_is_a_failure_of_its_run_alone(tmp_path: Path) -> None:
+def test_a_killed_process_fails_only_its_run(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "killed", **LONG), job(tmp_path, "good")]
     last: dict[str, JobStatus] = {}
     for status in LocalProcesses(1).run(jobs):
@@ -77,7 +77,7 @@ def worker() -> psutil.Process:
     return found
 
 
-def test_running_runs_are_saved_when_stopped_and_no_other_begins(tmp_path: Path) -> None:
+def test_stopped_runs_are_saved_and_no_other_starts(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "first", **LONG), job(tmp_path, "second", **LONG)]
     statuses: list[JobStatus] = []
     for status in LocalProcesses(1).run(jobs, stop=lambda: any(status.message.get("step") for status in statuses)):

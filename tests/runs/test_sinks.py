@@ -1,4 +1,4 @@
-"""Sinks: a logger of ten lines receives every event of a run in order and is closed however the run ends."""
+"""Sinks: a logger of ten lines receives every event of a run in order and is always closed."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Event, Fini
 
 
 class Logger:
-    """What a user writes for another service."""
+    """A logger that a user might write."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -51,7 +51,7 @@ def small(**changes: Any) -> ResolvedConfig[Any]:
 
 
 def lines_of_the_loop(**changes: Any) -> list[str]:
-    """Return what a logger must receive: the loop's own events, with a flush before each that must be durable."""
+    """Return what a logger must receive: the events of the loop, with a flush before each Checkpoint and Finished."""
     lines = []
     for event in loop.run(small(**changes)):
         lines += ["flush"] if isinstance(event, Checkpoint | Finished) else []
@@ -83,7 +83,7 @@ def test_train_takes_loggers(recorded: bool, tmp_path: Path) -> None:
     assert (tmp_path / "run").exists() == recorded
 
 
-def test_a_logger_of_a_resumed_run_starts_where_it_was_stopped(tmp_path: Path) -> None:
+def test_a_logger_of_a_resumed_run_starts_at_its_checkpoint(tmp_path: Path) -> None:
     logger, resumed = Logger(), Logger()
     stop = iter([False] * 60 + [True]).__next__
     assert execute(small(), tmp_path / "run", sinks=[logger], stop=stop) == Interrupted(244)
@@ -106,7 +106,7 @@ def test_every_sink_is_closed_if_one_of_them_raises(kind: type, tmp_path: Path) 
     if kind is Finished:
         assert last is None, "its last checkpoint was saved before"
     else:
-        assert isinstance(last, Finished), "the folder is free and the run goes on"
+        assert isinstance(last, Finished), "the folder is free and the run continues"
 
 
 def test_a_sink_that_fails_to_close_does_not_keep_the_others_open(tmp_path: Path) -> None:

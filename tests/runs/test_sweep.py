@@ -158,7 +158,7 @@ def test_parts_that_are_no_parts_or_the_same(tmp_path: Path) -> None:
         ('["CartPole-v1"]', "[]", "env_ids = []"),
         ('["CartPole-v1"]', '["CartPoll-v1"]', "did you mean 'CartPole-v1'"),
         ('["CartPole-v1"]', '["Pong", "ALE/Pong-v5"]', "Pong/dqn/seed-1 is listed twice"),
-        ("[options]", "[options]\nseed = 3", "[options] seed: a sweep takes it from seeds"),
+        ("[options]", "[options]\nseed = 3", "[options] seed: a sweep sets it from seeds"),
         ("[options]", "[options]\ngama = 0.9", "unknown option 'gama' of dqn (did you mean 'gamma'?)"),
         ("[options]", "[options]\nbuffer_size = 5_000", "belong in [algorithm.dqn]"),
         ("[options]", "[options]\ngamma = [0.9]", "[options] gamma = [0.9]: a list of values belongs in [grid]"),
@@ -169,7 +169,7 @@ def test_parts_that_are_no_parts_or_the_same(tmp_path: Path) -> None:
         ("[options]", "[grid]\ngamma = 0.9\n[options]", "[grid] gamma = 0.9: it must be a list of values"),
         ("[options]", "[grid]\ntotal_timesteps = [9]\n[options]", "total_timesteps is in both [options] and"),
         ("[options]", "[grid]\ngamma = [0.9, 0.90]\n[options]", "listed twice"),
-        ("[options]", "[grid]\ngamma = [1, 1.0]\n[options]", "they have the same configuration"),
+        ("[options]", "[grid]\ngamma = [1, 1.0]\n[options]", " have the same configuration"),
         ("[options]", "[algorithm.dqn]\npreset = 'natur'\n[options]", "--preset natur: dqn has"),
         ("[options]", "[algorithm.dqn]\npreset = 3\n[options]", "preset = 3: it must be a name or a path"),
         ("[options]", "[algorithm.pqo]\ngamma = 1\n[options]", "[algorithm.pqo]: pqo is not among algorithms"),
@@ -187,7 +187,7 @@ def test_a_mistake_in_the_file_is_named(old: str, new: str, message: str, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.toml cannot be read: no such file"):
         read_sweep(tmp_path / "none.toml", tmp_path)
 

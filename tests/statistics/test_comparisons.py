@@ -1,4 +1,4 @@
-"""Statistics over runs and tasks: worked examples, slow oracles, scipy, and intervals that hold what they say."""
+"""Statistics over runs and tasks: examples by hand, slow oracles, scipy, and the coverage of intervals."""
 
 import itertools
 
@@ -21,7 +21,7 @@ from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean,
 
 def test_the_interquartile_mean_is_over_all_runs_of_all_tasks_together() -> None:
     assert aggregate_iqm([[1000, 1, 4, 3], [2, 5, 6, -500]]) == 3.5  # 2, 3, 4, 5 are left
-    # The wrong answer: the mean of the tasks' own interquartile means, (3.5 + 3.5) / 2 by chance, differs in general.
+    # The mean of the tasks' interquartile means, a wrong definition, agrees here only by chance: (3.5 + 3.5) / 2.
     tasks = [[0, 0, 0, 8], [4, 4, 4, 100]]
     assert aggregate_iqm(tasks) == 3.0  # 0, 4, 4, 4
     assert np.mean([interquartile_mean(scores) for scores in tasks]) == 2.0
@@ -54,7 +54,7 @@ def test_intervals_of_an_array_are_those_of_its_elements() -> None:
 
 
 @pytest.mark.parametrize("strata", [[], [[1.0], []]])
-def test_nothing_has_no_interval(strata: list[list[float]]) -> None:
+def test_empty_strata_are_rejected(strata: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="no scores"):
         stratified_intervals(strata, lambda values: 0.0)
 
@@ -74,8 +74,8 @@ def test_a_profile_against_its_slow_definition() -> None:
     assert np.isnan(performance_profile([[float("nan"), 1.0]], [0.0])).all()
 
 
-def test_a_profiles_band_by_hand() -> None:
-    """Of two runs, 0 and 2: a resample has both above 1, one or none with probabilities 1/4, 1/2, 1/4."""
+def test_a_profiles_interval_by_hand() -> None:
+    """Of two runs, 0 and 2, a resample has two, one or no scores above 1 with probabilities 1/4, 1/2, 1/4."""
     low, high = performance_profile_intervals([[0.0, 2.0]], [-1.0, 1.0, 2.0])
     np.testing.assert_array_equal([low, high], [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
 
@@ -83,7 +83,7 @@ def test_a_profiles_band_by_hand() -> None:
 def test_probability_of_improvement_by_hand() -> None:
     assert probability_of_improvement([[3.0, 1.0]], [[2.0, 0.0]]) == 0.75  # 3 > 2, 3 > 0, 1 < 2, 1 > 0
     assert probability_of_improvement([[1.0, 1.0]], [[1.0]]) == 0.5
-    # On the first task always, on the second never: how far apart the scores are does not matter.
+    # Probability 1 on the first task, 0 on the second: the size of differences does not matter.
     assert probability_of_improvement([[1e9], [0.0]], [[0.0], [1e-9]]) == 0.5
     # Tasks weigh the same, however many runs they have: (1 + 1/4) / 2.
     assert probability_of_improvement([[5.0] * 9, [1.0, 9.0]], [[4.0], [8.0, 9.5]]) == (1 + 1 / 4) / 2
@@ -116,8 +116,8 @@ def test_the_interval_of_an_improvement_against_all_resamples() -> None:
     assert probability_of_improvement_interval([first], [second], resamples=20_000) == pytest.approx(expected, abs=0.02)
 
 
-def test_both_methods_are_drawn_anew() -> None:
-    """Were the second one held, ten runs around its one middle would leave the interval half as wide."""
+def test_both_methods_are_resampled() -> None:
+    """If only the first method were resampled, the interval would be half as wide."""
     generator = np.random.default_rng(4)
     x, y = generator.normal(size=10), generator.normal(size=10)
     low, high = probability_of_improvement_interval([x], [y])
@@ -126,8 +126,8 @@ def test_both_methods_are_drawn_anew() -> None:
 
 
 @pytest.mark.parametrize("statistic", ["iqm", "improvement"])
-def test_intervals_hold_the_truth_as_often_as_they_say(statistic: str) -> None:
-    """95 % intervals over 3 tasks of 10 runs, 200 times; the bootstrap of so few runs is a little narrow."""
+def test_intervals_have_their_nominal_coverage(statistic: str) -> None:
+    """200 intervals of 95 % over 3 tasks of 10 runs; with so few runs the bootstrap interval is a little too narrow."""
     generator = np.random.default_rng(5)
     covered = 0
     for seed in range(200):
@@ -141,17 +141,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say(statistic: str) -> None:
     assert 0.88 <= covered / 200 <= 0.99  # standard error 0.016
 
 
-@pytest.mark.parametrize(("seeds", "share"), [(2, 0.50), (3, 0.75), (5, 0.84), (10, 0.90)])
-def test_how_much_too_narrow_intervals_over_few_seeds_are(seeds: int, share: float) -> None:
-    """The shares that reports quote. For 2 and 3 seeds the ends are the lowest and the highest: 1/2 and 3/4 exactly."""
+@pytest.mark.parametrize(("seeds", "coverage"), [(2, 0.50), (3, 0.75), (5, 0.84), (10, 0.90)])
+def test_coverage_with_few_seeds(seeds: int, coverage: float) -> None:
+    """The coverages in reports. For 2 and 3 seeds the ends are the minimum and the maximum: exactly 1/2 and 3/4."""
     generator = np.random.default_rng(6)
-    # One bootstrap of 1000 samples at a time: the same seeds are drawn of each.
+    # All 1000 samples use the same resamples, in one bootstrap.
     covered = []
     for seed in range(10):
         scores = generator.normal(size=(seeds, 1000))
         low, high = stratified_intervals([scores], lambda strata: strata[0].mean(axis=0), resamples=1000, seed=seed)
         covered.append(np.mean((low <= 0) & (high >= 0)))
-    assert np.mean(covered) == pytest.approx(share, abs=0.02)
+    assert np.mean(covered) == pytest.approx(coverage, abs=0.02)
 
 
 def test_a_curve_over_runs_by_hand() -> None:
@@ -163,7 +163,7 @@ def test_a_curve_over_runs_by_hand() -> None:
     assert mean_curve([[1.0, 2.0]])[1:] == (None, None)
 
 
-def test_one_run_anywhere_leaves_no_interval() -> None:
+def test_a_task_with_one_run_has_no_interval() -> None:
     assert has_interval([[1.0, 2.0], [1.0, 3.0]])
     assert not has_interval([[1.0, 2.0], [1.0]])
     assert not has_interval([[1.0, 2.0]], [[1.0]])

@@ -11,7 +11,6 @@ from q2pi.statistics.scores import (
     interquartile_mean,
     mean,
     median,
-    paired_bootstrap_interval,
     std,
     stratified_bootstrap_interval,
     summary,
@@ -23,24 +22,6 @@ def test_simple_statistics_by_hand() -> None:
     assert mean(scores) == 5.0
     assert std(scores) == 2.0  # sqrt(32 / 8); with n - 1 it would be sqrt(32 / 7)
     assert median(scores) == 4.5
-
-
-def test_pairs_are_drawn_together() -> None:
-    """What both of a pair share cancels; drawn apart it would drown the difference."""
-    shared = np.array([0.0, 100.0, 200.0, 300.0, 400.0, 500.0])
-    ours = shared + np.array([1, 2, 1, 2, 1, 2])
-    low, high = paired_bootstrap_interval(ours, shared, mean)
-    assert 1 <= low < 1.5 < high <= 2
-    apart = bootstrap_interval(ours, mean)[0] - bootstrap_interval(shared, mean)[1]
-    assert apart < -100
-    assert paired_bootstrap_interval(shared, shared, mean) == (0.0, 0.0)
-
-
-def test_a_pair_may_hold_many_scores() -> None:
-    first, second = [[5.0, 7.0], [5.0, 7.0]], [[1.0, 1.0], [1.0, 1.0]]
-    assert paired_bootstrap_interval(first, second, mean) == (5.0, 5.0)
-    with pytest.raises(ValueError, match="2 scores cannot be paired with 3"):
-        paired_bootstrap_interval([1, 2], [1, 2, 3], mean)
 
 
 def test_interquartile_mean_drops_a_quarter_at_each_end() -> None:
@@ -84,7 +65,7 @@ def test_interval_agrees_with_scipy() -> None:
     assert bootstrap_interval(scores, mean, resamples=9999) == pytest.approx(tuple(theirs), abs=0.03)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_has_its_nominal_coverage() -> None:
     """80 % intervals of the mean of 50 normal scores: 400 of them miss the truth about 80 times."""
     generator = np.random.default_rng(2)
     covered = 0
@@ -114,10 +95,10 @@ def test_stratified_interval_does_not_mix_tasks() -> None:
     scores = np.tile([0.0, 100.0], (5, 1))
     assert stratified_bootstrap_interval(scores, mean) == (50.0, 50.0)
     pooled_low, pooled_high = bootstrap_interval(scores.ravel(), mean)
-    assert (pooled_low, pooled_high) != (50.0, 50.0)  # the wrong answer: the tasks' difference taken for uncertainty
+    assert (pooled_low, pooled_high) != (50.0, 50.0)  # negative control: the tasks' difference treated as uncertainty
 
 
-def test_stratified_interval_draws_runs_of_each_task_independently() -> None:
+def test_stratified_interval_resamples_each_task_independently() -> None:
     """Two tasks whose noise cancels run by run: drawing whole runs would hide all uncertainty."""
     noise = np.array([-1.0, 1.0, -1.0, 1.0])
     low, high = stratified_bootstrap_interval(np.stack([noise, -noise], axis=1), mean)
@@ -131,7 +112,7 @@ def test_human_normalized_by_hand() -> None:
     np.testing.assert_array_equal(human_normalized(np.array([0.0, 15.0]), 5.0, 10.0), [-1.0, 2.0])
 
 
-def test_human_normalized_refuses_equal_references() -> None:
+def test_human_normalized_rejects_equal_references() -> None:
     with pytest.raises(ValueError, match=r"both 3\.0"):
         human_normalized(1.0, 3.0, 3.0)
 
@@ -162,7 +143,7 @@ def test_summary_of_one_score_has_no_width() -> None:
     assert (result["mean_interval"], result["iqm_interval"], result["std"]) == ([21.0, 21.0], [21.0, 21.0], 0.0)
 
 
-def test_wrong_shapes_and_no_scores_are_refused() -> None:
+def test_wrong_shapes_and_no_scores_are_rejected() -> None:
     with pytest.raises(ValueError, match="no scores"):
         summary([])
     with pytest.raises(ValueError, match="one dimension"):

@@ -1,4 +1,4 @@
-"""The loop: what it calls and when, what it yields and when, with an agent that only records its calls."""
+"""The loop: the order of its calls and events, with an agent that only records its calls."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -25,16 +25,16 @@ class Hyper(AlgorithmConfig):
     overlap: bool = True
     loss: float = 2.0
     weight: float = 1.0
-    """Becomes the weight of the network in the first update."""
+    """Weight of the network after the first update."""
 
 
-class Notes:
-    """An agent that writes down its calls and learns nothing."""
+class RecordingAgent:
+    """An agent that records its calls and does not learn."""
 
     evaluation_policy = "the first action"
 
     def __init__(self, hyper: Hyper, spec: Any) -> None:
-        self.hyper, self.overlap = hyper, hyper.overlap
+        self.hyper, self.overlap, self.spec = hyper, hyper.overlap, spec
         self.calls: list[Any] = []
         self.network = torch.nn.Linear(1, 1)
 
@@ -70,8 +70,8 @@ class Notes:
 
 @pytest.fixture(autouse=True)
 def notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make "notes" the name of an algorithm."""
-    module = SimpleNamespace(Agent=Notes)
+    """Register an algorithm named "notes"."""
+    module = SimpleNamespace(Agent=RecordingAgent)
     monkeypatch.setattr(registry, "find", lambda name: module)
 
 
@@ -92,10 +92,10 @@ def config(**changes: Any) -> ResolvedConfig[Any]:
     return resolve(replace(base, **changes))
 
 
-def agent_after(config: ResolvedConfig[Any], state: Any = None) -> Notes:
+def agent_after(config: ResolvedConfig[Any], state: Any = None) -> RecordingAgent:
     first, *_ = list(run(config, state))
     assert isinstance(first, Started)
-    assert isinstance(first.agent, Notes)
+    assert isinstance(first.agent, RecordingAgent)
     return first.agent
 
 
@@ -110,7 +110,7 @@ def test_learning_overlaps_with_the_environments_and_catches_up_at_the_end() -> 
     ]
 
 
-def test_without_overlap_learning_follows_observe() -> None:
+def test_without_overlap_learn_follows_observe() -> None:
     assert agent_after(config(total_timesteps=4, overlap=False)).calls == [
         *["begin", ("act", 0), "observe", ("learn", 2)],
         *[("act", 2), "observe", ("learn", 4)],
@@ -137,9 +137,15 @@ def test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed(
 
 
 def test_evaluations_are_due_and_there_is_one_at_the_end() -> None:
-    assert steps_of(Evaluated, config(evaluation_frequency=5, evaluation_episodes=2)) == [6, 10, 12]
+    often = {"evaluation_frequency": 5, "evaluation_episodes": 2}
+    assert steps_of(Evaluated, config(overlap=False, **often)) == [6, 10, 12]
     assert steps_of(Evaluated, config(evaluation_episodes=2)) == [12]
     assert steps_of(Evaluated, config(evaluation_frequency=5)) == []
+
+
+def test_an_evaluation_names_the_step_of_its_weights() -> None:
+    """With overlap, the updates due after steps 6 and 10 are made during the steps that follow; none are left at 12."""
+    assert steps_of(Evaluated, config(evaluation_frequency=5, evaluation_episodes=2)) == [4, 8, 12]
 
 
 def test_metrics_are_due_by_frequency_and_before_every_checkpoint() -> None:
@@ -164,7 +170,7 @@ def test_a_step_without_updates_has_only_their_count() -> None:
     assert (first.step, first.metrics) == (2, {"updates": 0})
 
 
-def test_asked_to_stop_it_offers_a_checkpoint_and_ends() -> None:
+def test_a_stopped_run_ends_with_a_checkpoint() -> None:
     answers = iter([False, True])
     events = list(run(config(), stop=lambda: next(answers)))
     assert [type(event) for event in events[-3:]] == [Progress, Checkpoint, Interrupted]
@@ -172,12 +178,12 @@ def test_asked_to_stop_it_offers_a_checkpoint_and_ends() -> None:
     assert not any(isinstance(event, Finished) for event in events)
 
 
-def test_asked_to_stop_at_the_last_step_it_is_finished() -> None:
+def test_a_run_stopped_at_its_last_step_is_finished() -> None:
     events = list(run(config(total_timesteps=2), stop=lambda: True))
     assert isinstance(events[-1], Finished)
 
 
-def test_it_goes_on_from_a_state() -> None:
+def test_it_continues_from_a_state() -> None:
     state = next(event.state for event in run(config(checkpoint_frequency=4)) if isinstance(event, Checkpoint))
     assert state["step"] == 4
     saved = {"step": 4, "envs": state["envs"], "agent": {"calls": 99}}
@@ -191,8 +197,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(loss: float) -> None:
         list(run(config(loss=loss)))
 
 
-def test_a_broken_network_is_never_offered_as_a_checkpoint() -> None:
-    """The loss is still finite: only the next update would show it."""
+def test_a_network_that_is_not_finite_is_never_saved() -> None:
+    """The loss is finite: only the next update's loss would not be."""
     broken = config(weight=float("nan"), checkpoint_frequency=2)
     with pytest.raises(Diverged, match="a weight of network 'main' is not finite after 4 agent steps"):
         list(run(broken))
@@ -218,7 +224,7 @@ def test_environments_are_closed_however_the_run_ends(monkeypatch: pytest.Monkey
     assert len(closed) == 3
 
 
-def test_seconds_add_up_and_name_their_part() -> None:
+def test_seconds_by_part_add_up() -> None:
     clock = Clock()
     with clock.part("act"):
         pass
@@ -245,7 +251,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device_of("auto") == torch.device("cuda")
 
 
-def test_threads_are_those_asked_for() -> None:
+def test_the_number_of_threads_is_set() -> None:
     before = torch.get_num_threads()
     try:
         list(run(config(threads=2)))
@@ -258,18 +264,18 @@ def test_the_agent_is_given_the_first_observation_of_a_new_episode(monkeypatch: 
     """And `observe` both: the final observation of the old one, and the first of the new one."""
     given: list[Any] = []
     followed: list[Any] = []
-    act, observe = Notes.act, Notes.observe
+    act, observe = RecordingAgent.act, RecordingAgent.observe
 
-    def acting(self: Notes, observation: Any, step: int) -> Any:
+    def acting(self: RecordingAgent, observation: Any, step: int) -> Any:
         given.append(observation.copy())
         return act(self, observation, step)
 
-    def observing(self: Notes, action: Any, result: Any) -> None:
+    def observing(self: RecordingAgent, action: Any, result: Any) -> None:
         followed.append(result)
         observe(self, action, result)
 
-    monkeypatch.setattr(Notes, "act", acting)
-    monkeypatch.setattr(Notes, "observe", observing)
+    monkeypatch.setattr(RecordingAgent, "act", acting)
+    monkeypatch.setattr(RecordingAgent, "observe", observing)
     list(run(config(env=EnvSpec("CartPole-v1"), total_timesteps=400)))
     ends = 0
     for result, observation in zip(followed, given[1:], strict=False):

@@ -1,4 +1,4 @@
-"""Presets: all of them can run, the right one is the default, and mistakes are answered."""
+"""Presets: all are valid, the default depends on the environment, and mistakes are errors of one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ ALL = [(algorithm, preset) for algorithm in registry.names() for preset in names
 
 
 @pytest.mark.parametrize(("algorithm", "preset"), ALL)
-def test_every_preset_can_run(algorithm: str, preset: str) -> None:
+def test_every_preset_is_valid(algorithm: str, preset: str) -> None:
     config, used = configure(algorithm, "CartPole-v1" if preset == "classic" else None, preset)
     assert used == preset
     assert resolve(config).algorithm == algorithm
@@ -33,11 +33,11 @@ def test_every_preset_can_run(algorithm: str, preset: str) -> None:
         ("Acrobot", "classic"),
     ],
 )
-def test_the_default_suits_the_environment(env_id: str | None, expected: str) -> None:
+def test_the_default_depends_on_the_environment(env_id: str | None, expected: str) -> None:
     assert configure("dqn", env_id)[1] == expected
 
 
-def test_a_preset_for_the_environment_goes_first() -> None:
+def test_a_preset_of_the_environment_has_priority() -> None:
     (pong, own), (general, name) = (configure("pqn_laptop", env_id) for env_id in ("Pong", "SpaceInvaders"))
     assert (own, name) == ("Pong", "quick")
     assert (pong.env.env_id, general.env.env_id) == ("Pong", "SpaceInvaders")
@@ -45,13 +45,13 @@ def test_a_preset_for_the_environment_goes_first() -> None:
     assert configure("dqn", "CartPole-v1", "short")[1] == "CartPole-v1-short"
 
 
-def test_the_quick_preset_is_what_the_readme_says_of_it() -> None:
+def test_the_quick_preset_agrees_with_the_readme() -> None:
     config, _ = configure("dqn", "space_invaders")
     assert config.env.env_id == "SpaceInvaders"
     assert (config.total_timesteps, config.hyper.buffer_size, config.precision) == (200_000, 100_000, "auto")
 
 
-def test_the_environment_asked_for_wins(tmp_path: Path) -> None:
+def test_an_explicit_environment_has_priority(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('seed = 7\n[env]\nenv_id = "Pong"\n[hyper]\nbatch_size = 16\n')
     config, used = configure("dqn", None, str(path))
@@ -84,7 +84,7 @@ def test_unknown_presets(preset: str, fragment: str) -> None:
     ],
     ids=["torn", "binary", "another algorithm", "unknown option", "wrong type"],
 )
-def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str) -> None:
+def test_files_that_are_not_presets(tmp_path: Path, content: bytes, fragment: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
@@ -95,7 +95,7 @@ def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str)
 
 
 @pytest.mark.parametrize(
-    ("env_id", "options", "pays", "found"),
+    ("env_id", "options", "fast", "found"),
     [
         ("Pong", {}, {"nature"}, "bf16"),
         ("Pong", {}, {"nips"}, "fp32"),
@@ -104,9 +104,9 @@ def test_files_that_are_no_preset(tmp_path: Path, content: bytes, fragment: str)
     ],
 )
 def test_auto_precision_is_resolved_before_the_run(
-    monkeypatch: pytest.MonkeyPatch, env_id: str, options: dict[str, str], pays: set[str], found: str
+    monkeypatch: pytest.MonkeyPatch, env_id: str, options: dict[str, str], fast: set[str], found: str
 ) -> None:
-    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "bf16" if network in pays else "fp32")
+    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "bf16" if network in fast else "fp32")
     config, _ = configure("dqn", env_id)
     config = resolve(override(replace(config, precision="auto"), options))
     assert config.precision == found

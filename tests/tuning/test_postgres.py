@@ -1,4 +1,4 @@
-"""A study on a real PostgreSQL, which the test starts itself on a loopback port in a temporary folder."""
+"""A study on a real PostgreSQL server, which the test starts on a loopback port in a temporary folder."""
 
 import os
 import pwd
@@ -20,13 +20,13 @@ PASSWORD = "not-to-be-seen"
 
 
 def program(name: str) -> str | None:
-    """Return the path of one of PostgreSQL's programs, the newest of Debian's where none is on the PATH."""
+    """Return the path of a PostgreSQL program: from the PATH, else the newest of Debian's packages."""
     packaged = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(packaged[-1]) if packaged else None)
 
 
 def unprivileged() -> list[str]:
-    """Return how to start a program that refuses to run as root."""
+    """Return a command prefix that starts a program as another user if this process is root."""
     if os.geteuid() != 0:
         return []
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -60,7 +60,7 @@ def url() -> Iterator[str]:
         yield address
     finally:
         pid = int((data / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, 3)  # SIGQUIT: at once
+        os.kill(pid, 3)  # SIGQUIT: immediate shutdown
         server.wait(20)
         log.close()
         shutil.rmtree(folder)

@@ -1,13 +1,15 @@
-"""The final runs, by numbers worked out by hand, and what is written of them."""
+"""The final evaluation: numbers by hand, the report and the preset."""
 
 import dataclasses
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_studies import TINY, begun, plan
 
@@ -19,13 +21,14 @@ from q2pi.runs.manifest import steps
 from q2pi.training.presets import configure
 from q2pi.tuning import final
 from q2pi.tuning.export import write_preset
-from q2pi.tuning.final import BETTER, WORSE, Candidate, candidates, evaluate_candidates, final_job, results
+from q2pi.tuning.final import Candidate, candidates, evaluate_candidates, final_job, results
 from q2pi.tuning.jobs import Outcome
-from q2pi.tuning.objective import Point, area, value
-from q2pi.tuning.plan import StudyFolder
-from q2pi.tuning.report import write_report
-from q2pi.tuning.space import suggest
+from q2pi.tuning.objective import Point, area, read_curve, value
+from q2pi.tuning.plan import Objective, StudyFolder
+from q2pi.tuning.report import _final_table, write_report
+from q2pi.tuning.space import sample_options
 from q2pi.tuning.trial import repaired
+from q2pi.tuning.verdict import BETTER, WORSE, selection_bias
 
 SEEDS = list(range(1001, 1011))
 
@@ -46,7 +49,7 @@ def test_an_area_is_weighted_by_agent_steps() -> None:
 
 
 def write_evaluations(folder: StudyFolder, label: str, means: list[float | None]) -> None:
-    """Write final evaluations of two episodes, one above and one below each mean; None is a run that diverged."""
+    """Write final evaluations of two episodes, one above and one below each mean; None is a diverged run."""
     for seed, mean in zip(SEEDS, means, strict=False):
         run = folder.final / label / f"seed-{seed}"
         run.mkdir(parents=True)
@@ -55,31 +58,31 @@ def write_evaluations(folder: StudyFolder, label: str, means: list[float | None]
         (run / "final_evaluation.json").write_text(json.dumps(report))
 
 
-def outcome(tmp_path: Path, count: int = 10, **means: list[float | None]) -> Any:
+def outcome(tmp_path: Path, count: int = 10, objective: Objective = "mean", **means: list[float | None]) -> Any:
     folder = StudyFolder(tmp_path)
     chosen = [Candidate(label, index, plan().base) for index, label in enumerate(means)]
-    for label, some in means.items():
-        write_evaluations(folder, label, some)
-    return results(folder, plan(), chosen, SEEDS[:count], 2)
+    for label, by_seed in means.items():
+        write_evaluations(folder, label, by_seed)
+    return results(folder, dataclasses.replace(plan(), objective=objective), chosen, SEEDS[:count], 2)
 
 
 SPREAD: list[float | None] = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0]
 
 
-def test_a_difference_seed_by_seed_is_seen_through_the_spread_between_seeds(tmp_path: Path) -> None:
+def test_a_paired_difference_is_significant_despite_the_spread_between_seeds(tmp_path: Path) -> None:
     better: list[float | None] = [score + 3 + index % 2 for index, score in enumerate(SPREAD) if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=better)
     defaults, tuned = result["candidates"]
     assert (defaults["estimate"], tuned["estimate"]) == (55.0, 58.5)
     assert defaults["interval"][1] > tuned["interval"][0], "the intervals of the two overlap"
     assert tuned["difference"] == 3.5
-    assert 3 < tuned["difference_interval"][0] < 3.5 < tuned["difference_interval"][1] < 4
+    assert 3 <= tuned["difference_interval"][0] < 3.5 < tuned["difference_interval"][1] <= 4
     assert tuned["verdict"] == BETTER == "significantly better (family-wise 95 %)"
     assert result["winner"] == "tuned"
     assert result["statement"].endswith("significantly better (family-wise 95 %)")
 
 
-def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
+def test_a_difference_that_may_be_chance(tmp_path: Path) -> None:
     shuffled: list[float | None] = [*SPREAD[5:], *SPREAD[1:5], 11.0]
     result = outcome(tmp_path, defaults=SPREAD, tuned=shuffled)
     assert result["candidates"][1]["difference"] == pytest.approx(0.1)
@@ -87,12 +90,14 @@ def test_a_difference_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
     assert "may be chance" in result["statement"]
 
 
-def test_where_no_trial_beats_the_defaults_they_win(tmp_path: Path) -> None:
+def test_the_defaults_win_if_no_trial_beats_them(tmp_path: Path) -> None:
     worse: list[float | None] = [score - 5 for score in SPREAD if score is not None]
     result = outcome(tmp_path, defaults=SPREAD, tuned=worse)
     assert result["winner"] == "defaults"
     assert result["candidates"][1]["verdict"] == WORSE
-    assert result["statement"] == "no trial beats the defaults (55.0) on 10 held-out seeds"
+    assert result["statement"] == (
+        "no trial beats the defaults on 10 held-out seeds: the defaults reach 55.0 (corrected for the choice among 2)"
+    )
 
 
 def test_few_seeds_show_no_significance(tmp_path: Path) -> None:
@@ -104,7 +109,8 @@ def test_few_seeds_show_no_significance(tmp_path: Path) -> None:
 
 
 def test_several_candidates_widen_the_intervals(tmp_path: Path) -> None:
-    noisy: list[float | None] = [score + 10 * (-1) ** index for index, score in enumerate(SPREAD) if score is not None]
+    noise = np.random.default_rng(0).normal(0, 10, size=10)
+    noisy: list[float | None] = [score + noise[index] for index, score in enumerate(SPREAD) if score is not None]
     alone = outcome(tmp_path / "1", defaults=SPREAD, a=noisy)
     three = outcome(tmp_path / "3", defaults=SPREAD, a=noisy, b=noisy, c=noisy)
     assert three["difference_confidence"] == pytest.approx(1 - 0.05 / 3)
@@ -118,11 +124,86 @@ def test_a_candidate_that_diverged_once_cannot_win(tmp_path: Path) -> None:
     assert result["candidates"][1]["verdict"] == "a run diverged"
 
 
-def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: Path) -> None:
+def test_defaults_that_diverged_once_cannot_win(tmp_path: Path) -> None:
+    result = outcome(tmp_path, defaults=[1e6] * 9 + [None], tuned=SPREAD)
+    assert result["winner"] == "tuned"
+    assert result["statement"] == "tuned reaches 55.0 on 10 held-out seeds, but the defaults diverge"
+
+
+def test_if_all_diverged_nothing_is_quoted(tmp_path: Path) -> None:
+    result = outcome(tmp_path, defaults=[1.0] * 9 + [None], tuned=[None] * 10)
+    assert result["statement"] == "every candidate diverged on at least one of 10 held-out seeds"
+    assert result["winner_estimate"] is None
+
+
+def test_one_seed_has_no_unbiased_estimate(tmp_path: Path) -> None:
+    result = outcome(tmp_path, 1, defaults=SPREAD, tuned=[50.0])
+    assert result["winner_estimate"] is None
+    assert "tuned reaches 50.0 (biased upwards: the one seed also made the choice)" in result["statement"]
+
+
+def test_the_selection_bias_by_hand(tmp_path: Path) -> None:
+    """Means 5 and 4. Without seed 3 the other candidate wins, with 0 on that seed; without 1 or 2 the first wins."""
+    first, second = np.array([[0.0], [0.0], [15.0]]), np.array([[6.0], [6.0], [0.0]])
+    by_hand = 5 - (0 + 0 + 0) / 3
+    assert selection_bias([first, second], lambda scores: float(scores.mean())) == by_hand
+    assert selection_bias([first], lambda scores: float(scores.mean())) == 0
+    result = outcome(tmp_path, 3, defaults=[6.0, 6.0, 0.0], tuned=[0.0, 0.0, 15.0])
+    assert (result["winner"], result["winner_estimate"], result["candidates"][1]["estimate"]) == ("tuned", 0.0, 5.0)
+    assert "tuned reaches 0.0 (corrected for the choice among 2)" in result["statement"]
+
+
+@pytest.mark.parametrize("kind", ["normal", "cartpole"])
+def test_the_quoted_estimate_of_the_best_of_equals_is_unbiased(kind: str) -> None:
+    """Four equal candidates, 10 seeds: the highest estimate is a third of a standard deviation too high."""
+    generator, shape = np.random.default_rng(4), (800, 4, 10, 1)
+    studies = generator.normal(size=shape)
+    if kind == "cartpole":
+        studies = np.where(generator.random(shape) < 0.8, 500.0, generator.uniform(20, 300, shape))
+    truth, deviation = (432.0, 147.1) if kind == "cartpole" else (0.0, 1.0)
+    highest = studies.mean(axis=(2, 3)).max(axis=1)
+    corrected = highest - [selection_bias(list(scores), lambda sample: float(sample.mean())) for scores in studies]
+    assert (highest.mean() - truth) / deviation == pytest.approx(0.3, abs=0.05)
+    assert abs(corrected.mean() - truth) < 3.5 * corrected.std() / np.sqrt(len(studies)) < 0.06 * deviation
+
+
+def test_the_seeds_own_statistics_are_paired(tmp_path: Path) -> None:
+    """mean-std: the spread between seeds is in the estimate, but not in the differences seed by seed."""
+    better: list[float | None] = [score + 3 for score in SPREAD if score is not None]
+    result = outcome(tmp_path, objective="mean-std", defaults=SPREAD, tuned=better)
+    defaults, tuned = result["candidates"]
+    assert defaults["estimate"] == pytest.approx(55 - math.sqrt(825 + 1))
+    assert defaults["by_seed"] == [score - 1 for score in SPREAD if score is not None]
+    assert (tuned["difference"], tuned["difference_interval"], tuned["verdict"]) == (3.0, [3.0, 3.0], BETTER)
+
+
+def test_final_runs_use_the_held_out_seeds_and_areas_are_of_their_evaluations(tmp_path: Path) -> None:
+    """An area needs evaluations during training, which play the search's episodes; the result must say so."""
+    folder, auc = StudyFolder(tmp_path), dataclasses.replace(plan(), objective="auc")
+    chosen = [Candidate("defaults", 0, plan().base), Candidate("trial-1", 1, plan().base)]
+    assert evaluate_candidates(folder, chosen, [1001, 1002], 3, Recorded(task=final.work), never).state == "done"
+    for run in final.runs(folder, chosen[1], [1001, 1002]):
+        assert tomllib.loads((run / "config.toml").read_text())["seed"] == int(run.name.removeprefix("seed-"))
+    result = results(folder, auc, chosen, [1001, 1002], 3)
+    defaults = final.runs(folder, chosen[0], [1001, 1002])
+    assert result["candidates"][0]["by_seed"] == [area(read_curve(run)) for run in defaults]
+    scores = [json.loads((run / "final_evaluation.json").read_text())["scores"] for run in defaults]
+    assert result["candidates"][0]["episode_mean"] == pytest.approx(np.mean(scores))
+    assert f"(episode seed {EVALUATION_SEED}), the same episodes as in the search" in result["objective_episodes"]
+    assert result["objective_episodes"] in unescape("".join(_final_table(result)))
+    assert result["statement"].endswith("areas are of the search's evaluation episodes")
+    result = results(folder, plan(), chosen, [1001, 1002], 3)
+    assert (
+        f"held-out episodes after training (episode seed {final.FINAL_EVALUATION_SEED})"
+        in (result["objective_episodes"])
+    )
+
+
+def test_candidates_are_the_defaults_and_the_best_other_trials(tmp_path: Path) -> None:
     folder, study = begun(tmp_path / "study", plan())
     for score in (50.0, 10.0, 40.0, 30.0, 20.0):
         trial = study.ask()
-        config = repaired(plan(), suggest(trial, plan().space))
+        config = repaired(plan(), sample_options(trial, plan().space))
         trial.set_user_attr("config", to_table(config))
         study.tell(trial, score)
     chosen = candidates(plan(), study, 2)
@@ -137,10 +218,11 @@ def test_the_top_are_those_of_the_highest_return_without_the_defaults(tmp_path: 
 
 
 def work(run: Path, episodes: int, emit: Any = lambda message: None, stop: Any = lambda: False) -> Any:
-    return final.work(final_job("defaults on seed 1", run, plan().base, episodes).arguments, emit, stop)
+    config = dataclasses.replace(plan().base, seed=1001)
+    return final.work(final_job("defaults on seed 1001", run, config, episodes).arguments, emit, stop)
 
 
-def test_final_runs_are_evaluated_on_episodes_of_their_own(tmp_path: Path) -> None:
+def test_final_runs_are_evaluated_on_held_out_episodes(tmp_path: Path) -> None:
     assert not work(tmp_path / "run", 3)["stopped"]
     report = json.loads((tmp_path / "run/final_evaluation.json").read_text())
     assert report["protocol"]["seed"] == final.FINAL_EVALUATION_SEED != EVALUATION_SEED
@@ -160,9 +242,7 @@ def test_a_stopped_final_run_is_not_evaluated_and_continues(tmp_path: Path) -> N
     assert final.is_evaluated(tmp_path / "run", 3)
 
 
-def test_only_missing_evaluations_are_made_and_the_first_seed_of_all_comes_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_missing_runs_are_trained_in_order_of_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, made = StudyFolder(tmp_path), plan()
     chosen = [Candidate(label, index, made.base) for index, label in enumerate(("defaults", "trial-1"))]
     write_evaluations(folder, "trial-1", [10.0])
@@ -173,7 +253,7 @@ def test_only_missing_evaluations_are_made_and_the_first_seed_of_all_comes_first
         *("defaults on seed 1001", "defaults on seed 1002", "trial-1 on seed 1002"),
     ]
     assert [job.arguments["config"]["seed"] for job in executor.jobs] == [1001, 1002, 1002]
-    assert "held-out seeds: 4 of 4 runs, the last trial-1 on seed 1002; left 00:00" in capsys.readouterr().out
+    assert "held-out seeds: 4 of 4 runs, last trial-1 on seed 1002; left 00:00" in capsys.readouterr().out
 
 
 def test_a_final_run_that_fails_stops_all(tmp_path: Path) -> None:
@@ -185,9 +265,10 @@ def test_a_final_run_that_fails_stops_all(tmp_path: Path) -> None:
 
 
 class Recorded:
-    """An executor that runs nothing: every job ends in the same state."""
+    """An executor that calls `task`, by default nothing, for each job: every job ends in the same state."""
 
-    def __init__(self, end: JobStatus | None = None) -> None:
+    def __init__(self, end: JobStatus | None = None, task: Callable[..., Any] = lambda *_: None) -> None:
+        self.task = task
         self.end = end or JobStatus(Job("", "", {}), "finished")
         self.jobs: list[Job] = []
 
@@ -197,10 +278,11 @@ class Recorded:
                 return
             self.jobs.append(job)
             yield JobStatus(job, "running")
+            self.task(job.arguments, lambda message: None, stop)
             yield dataclasses.replace(self.end, job=job)
 
 
-def test_the_winner_is_a_preset_that_gives_the_same_run(tmp_path: Path) -> None:
+def test_the_preset_of_the_winner_gives_the_same_run(tmp_path: Path) -> None:
     winner = repaired(plan({"seed": 7}), {"learning_rate": 0.0123, "gamma": 0.95, "episodes_per_update": 4})
     write_preset(tmp_path / "best.toml", winner, "Found: it is better.")
     text = (tmp_path / "best.toml").read_text()

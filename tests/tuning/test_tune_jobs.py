@@ -1,4 +1,4 @@
-"""A group of jobs that ends as a whole, and a search whose workers are killed."""
+"""A group of jobs that stops at the first failure, and a search whose workers are killed."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ JOBS = [Job(name, "", {}) for name in ("a", "b", "c")]
 
 
 class Scripted:
-    """An executor whose jobs run one after the other and end as a script says."""
+    """An executor whose jobs end with given statuses, one after the other."""
 
     def __init__(self, *ends: JobStatus) -> None:
         self.ends, self.started = ends, list[str]()
@@ -55,7 +55,7 @@ def test_the_first_failure_stops_the_others(
     assert capsys.readouterr().err == end.traceback
 
 
-def test_a_line_that_on_status_returns_is_a_failure() -> None:
+def test_a_reason_from_on_status_is_a_failure() -> None:
     executor = Scripted(FINE, FINE, FINE)
     seen: list[JobStatus] = []
 
@@ -67,7 +67,7 @@ def test_a_line_that_on_status_returns_is_a_failure() -> None:
     assert executor.started == ["a", "b"]
 
 
-def test_a_stop_is_no_failure() -> None:
+def test_a_stop_is_not_a_failure() -> None:
     executor = Scripted(FINE, FINE, FINE)
     assert run_all(JOBS, executor, lambda: bool(executor.started), lambda status: None) == Outcome("stopped", "", 130)
     assert executor.started == ["a"]
@@ -85,7 +85,7 @@ def test_three_failed_trials_in_a_row_end_the_search(tmp_path: Path) -> None:
     assert [show(state) for state in states] == [None] * 5 + ["3 trials in a row failed, the last with a defect"]
 
 
-def test_a_search_prints_a_line_when_it_is_quiet(
+def test_a_search_prints_progress_while_no_trial_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0

@@ -1,4 +1,4 @@
-"""Workers that are killed at any moment: no trial is lost or counted twice, and none is worth anything else."""
+"""Workers that are killed at random times: no trial is lost, counted twice, or changes its value."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_a_journal_survives_twenty_kills(tmp_path: Path) -> None:
     assert endings(folder.journal) == dict.fromkeys(range(10), 1)
 
 
-def test_a_torn_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:
+def test_an_incomplete_line_of_the_journal_is_removed(tmp_path: Path) -> None:
     folder, study = begun(tmp_path / "study", plan())
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole + b'{"op_code": 4, "wor')

@@ -1,4 +1,4 @@
-"""Ranges, what they are drawn as, and what a user narrows."""
+"""Ranges, their encoding for Optuna, and a user's narrower spaces."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ BASE = resolve(
 )
 
 
-def test_values_are_those_of_the_option() -> None:
+def test_decoded_values_are_those_of_the_option() -> None:
     assert decode(PowerOfTwo(16, 256), 5) == 32
     assert decode(OneMinus(0.9, 0.999), 0.0123456) == 0.98765  # four digits of the distance to 1
     assert decode(OneMinus(0.9, 0.999), 0.001) == 0.999
@@ -34,7 +34,7 @@ def test_values_are_those_of_the_option() -> None:
     assert decode(Choice(False, True), False) is False
 
 
-def test_the_nearest_point_stands_for_a_value_outside() -> None:
+def test_a_value_outside_is_encoded_as_the_nearest_point() -> None:
     assert encode(PowerOfTwo(16, 256), 10_000) == 8
     assert encode(PowerOfTwo(16, 256), 100) == 7  # 128
     assert encode(OneMinus(0.9, 0.99), 1.0) == pytest.approx(0.01)
@@ -48,22 +48,22 @@ def test_the_nearest_point_stands_for_a_value_outside() -> None:
     [Float(1e-4, 1e-1, log=True), Int(1, 100, log=True), PowerOfTwo(1, 64), OneMinus(0.9, 0.999), Choice((1,), (2, 3))],
     ids=repr,
 )
-def test_what_is_drawn_lies_in_the_range_and_is_encoded_back(
+def test_sampled_values_are_in_the_range_and_are_encoded_back(
     values: Float | Int | PowerOfTwo | OneMinus | Choice,
 ) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(50):
-        drawn = study.ask({"x": distribution(values)}).params["x"]
-        value = decode(values, drawn)
+        parameter = study.ask({"x": distribution(values)}).params["x"]
+        value = decode(values, parameter)
         if isinstance(values, Choice):
             assert value in values.options
-            assert encode(values, value) == drawn
+            assert encode(values, value) == parameter
         else:
             assert values.low <= value <= values.high
-            assert encode(values, value) == pytest.approx(drawn, rel=1e-3)
+            assert encode(values, value) == pytest.approx(parameter, rel=1e-3)
 
 
-def test_a_power_of_two_is_one() -> None:
+def test_the_ends_of_a_range_of_powers_of_two() -> None:
     with pytest.raises(ValueError, match="100 is not a power of two"):
         PowerOfTwo(16, 100)
 
@@ -81,10 +81,10 @@ def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
     assert space["hidden"] == Choice((8,), (8, 8))
     assert fixed == {"gamma": 0.9, "adam_eps": 1e-5, "n_step": 2, "max_grad_norm": 1.0}
     assert not fixed.keys() & space.keys()
-    assert "end_e" in space, "what is not named stays"
+    assert "end_e" in space, "other options keep their ranges"
 
 
-def test_one_tuple_is_a_value(tmp_path: Path) -> None:
+def test_a_single_tuple_is_a_value(tmp_path: Path) -> None:
     space, fixed = narrow(BASE, None, ["hidden=[32, 32]", "loss=huber"])
     assert fixed == {"hidden": [32, 32], "loss": "huber"}
     assert "hidden" not in space
@@ -111,7 +111,7 @@ def test_one_tuple_is_a_value(tmp_path: Path) -> None:
         ("learning_rate = ", ["not valid TOML"]),
     ],
 )
-def test_what_cannot_be_searched_is_refused(line: str, fragments: list[str], tmp_path: Path) -> None:
+def test_mistakes_in_a_space(line: str, fragments: list[str], tmp_path: Path) -> None:
     file = tmp_path / "space.toml"
     file.write_text(line)
     with pytest.raises(UserError) as caught:
@@ -123,17 +123,17 @@ def test_what_cannot_be_searched_is_refused(line: str, fragments: list[str], tmp
 @pytest.mark.parametrize(
     ("word", "fragment"), [("gamma", "name=value"), ("gamma=", "name=value"), ("gamma=2", "[0, 1]")]
 )
-def test_what_cannot_be_fixed_is_refused(word: str, fragment: str) -> None:
+def test_mistakes_in_fixed_options(word: str, fragment: str) -> None:
     with pytest.raises(UserError, match=f"--fix {word}") as caught:
         narrow(BASE, None, [word])
     assert fragment in str(caught.value)
 
 
-def test_a_plan_survives_its_file_and_every_change_is_seen(tmp_path: Path) -> None:
+def test_a_plan_is_stored_and_every_change_is_refused(tmp_path: Path) -> None:
     folder, _ = begun(tmp_path / "study", plan(fixed={"hidden": [16]}))
     assert folder.read().table() == plan(fixed={"hidden": [16]}).table()
     assert folder.read().space == plan().space
-    check_same(folder, folder.read(), plan(fixed={"hidden": [16]}, name="another name is no other study"))
+    check_same(folder, folder.read(), plan(fixed={"hidden": [16]}, name="another name"))
     changes = {
         "fixed.hidden": plan(),
         "space.learning_rate.high": plan(

@@ -1,4 +1,4 @@
-"""One trial after the other in this process, with runs that end as the test says."""
+"""Trials in this process, with scripted scores in place of training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from q2pi.runs.sinks import Sink
 from q2pi.training.events import Diverged, Evaluated, Finished, Interrupted, Started
 from q2pi.tuning import trial as trials
 from q2pi.tuning.plan import Plan
-from q2pi.tuning.space import suggest
-from q2pi.tuning.trial import Claim, Outcome, claim, largest, work_on
+from q2pi.tuning.space import sample_options
+from q2pi.tuning.trial import Claim, Outcome, claim, largest, run_trial
 
 
 def never() -> bool:
@@ -28,7 +28,7 @@ def never() -> bool:
 
 
 def scored(score: Callable[[RunConfig[Any], int], float], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Let evaluations return `score(config, step)` without training; return the list of (folder, step) in order."""
+    """Replace training by evaluations with `score(config, step)`; return the list of (folder, step) in order."""
     seen: list[tuple[str, int]] = []
     rows: dict[Path, list[Any]] = {}
 
@@ -41,9 +41,9 @@ def scored(score: Callable[[RunConfig[Any], int], float], monkeypatch: pytest.Mo
             if stop():
                 return Interrupted(step)
             seen.append((f"{folder.parent.name}/{folder.name}", step))
-            worth = score(config, step)
-            rows[folder].append(trials.Point(step, (worth, worth)))
-            sink.write(Evaluated(step, SimpleNamespace(scores=[worth, worth])))  # type: ignore[arg-type]
+            value = score(config, step)
+            rows[folder].append(trials.Point(step, (value, value)))
+            sink.write(Evaluated(step, SimpleNamespace(scores=[value, value])))  # type: ignore[arg-type]
         return Finished(300, {})
 
     monkeypatch.setattr(trials, "execute", execute)
@@ -54,11 +54,11 @@ def scored(score: Callable[[RunConfig[Any], int], float], monkeypatch: pytest.Mo
 def run_all(tmp_path: Path, made: Plan, wanted: int) -> Any:
     folder, study = begun(tmp_path / "study", made)
     while (claimed := claim(folder, made, study, wanted)) is not None:
-        work_on(folder, made, study, claimed, never)
+        run_trial(folder, made, study, claimed, never)
     return study
 
 
-def test_the_first_trial_is_the_defaults_and_the_others_are_drawn(
+def test_the_first_trial_is_the_defaults_and_the_others_are_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored(lambda config, step: config.hyper.learning_rate, monkeypatch)
@@ -69,12 +69,12 @@ def test_the_first_trial_is_the_defaults_and_the_others_are_drawn(
     assert first.value == made.base.hyper.learning_rate
     assert first.params == {"learning_rate": 1e-3, "1 - gamma": pytest.approx(0.01), "log2 episodes_per_update": 1}
     for other in others:
-        assert other.user_attrs["config"]["hyper"]["hidden"] == [16], "what is fixed is fixed but for the defaults"
+        assert other.user_attrs["config"]["hyper"]["hidden"] == [16], "fixed in every trial except the defaults"
         assert other.value == other.user_attrs["config"]["hyper"]["learning_rate"]
     assert len({other.value for other in others}) == 3
 
 
-def test_the_largest_run_has_the_upper_ends_of_what_is_counted() -> None:
+def test_the_largest_run_has_the_upper_ends_of_integers() -> None:
     space: Space = {"num_envs": PowerOfTwo(1, 8), "learning_rate": Float(1e-3, 1e-2)}
     made = plan({"num_envs": 2}, space=space, fixed={"hidden": [16]})
     run = largest(made)
@@ -83,18 +83,18 @@ def test_the_largest_run_has_the_upper_ends_of_what_is_counted() -> None:
     assert run.hyper.learning_rate == made.base.hyper.learning_rate
 
 
-def test_defaults_outside_the_space_are_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_outside_the_space_are_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(lambda config, step: config.hyper.learning_rate, monkeypatch)
     made = plan({"learning_rate": 0.5})
     (first,) = run_all(tmp_path, made, 1).get_trials()
     assert first.value == 0.5
-    assert first.params["learning_rate"] == 0.1, "samplers see the nearest point of the space"
+    assert first.params["learning_rate"] == 0.1, "samplers get the nearest point of the space"
 
 
 def test_a_trial_is_the_statistic_over_its_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(lambda config, step: {1: 10.0, 2: 40.0}[config.seed] + (step < 300) * 1000, monkeypatch)
     (first,) = run_all(tmp_path, plan(), 1).get_trials()
-    assert first.value == 25.0  # of the last evaluations alone
+    assert first.value == 25.0  # of the last evaluations only
     assert first.intermediate_values == {1: 1010.0, 2: 1010.0, 3: 10.0, 4: 525.0, 5: 525.0, 6: 25.0}
 
 
@@ -123,20 +123,20 @@ def test_pruning_ends_the_run_with_a_checkpoint(tmp_path: Path, monkeypatch: pyt
     claimed = claim(folder, made, study, 1)
     assert claimed is not None
     evaluated: list[int] = []
-    assert work_on(folder, made, study, claimed, never, evaluated.append) == Outcome("pruned")
+    assert run_trial(folder, made, study, claimed, never, evaluated.append) == Outcome("pruned")
     assert evaluated == [100, 200]
     saved = steps(RunFolder(folder.trial(0) / "seed-1").checkpoints)
     assert 200 <= max(saved) < 300
     assert not (folder.trial(0) / "seed-2").exists()
 
 
-def test_without_a_pruner_all_are_measured_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_pruner_every_trial_completes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scored(lambda config, step: 5.0 if seen[-1][0].startswith("0007") else 10.0, monkeypatch)
     study = run_all(tmp_path, plan(), 8)
     assert study.get_trials()[7].state == TrialState.COMPLETE
 
 
-def test_divergence_is_a_bad_trial_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_trial_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def score(config: RunConfig[Any], step: int) -> float:
         if step == 200:
             raise Diverged("loss is nan after 200 agent steps")
@@ -168,7 +168,7 @@ def test_a_users_error_fails_its_trial_in_one_line(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "study/trials/0000/error.txt").exists()
 
 
-def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_fail_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def score(config: RunConfig[Any], step: int) -> float:
         raise OSError(28, "No space left on device")
 
@@ -180,7 +180,7 @@ def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest
     assert (first.state, first.value) == (TrialState.COMPLETE, 1.0)
 
 
-def test_an_interrupted_trial_goes_on_under_its_number_and_is_never_given_up(
+def test_an_interrupted_trial_keeps_its_number_and_always_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored(lambda config, step: 1.0, monkeypatch)
@@ -189,19 +189,19 @@ def test_an_interrupted_trial_goes_on_under_its_number_and_is_never_given_up(
         claimed = claim(folder, plan(), study, 1)
         assert claimed is not None
         assert claimed.number == 0
-        assert work_on(folder, plan(), study, claimed, lambda: True) == Outcome("interrupted")
+        assert run_trial(folder, plan(), study, claimed, lambda: True) == Outcome("interrupted")
     (first,) = run_all(tmp_path, plan(), 1).get_trials()
     assert first.state == TrialState.COMPLETE
 
 
 def dead(claimed: Claim | None) -> Claim:
-    """Let the owner of a claim die, as the kernel would."""
+    """Release the lock of a claim, as the kernel does when its owner dies."""
     assert claimed is not None
     claimed.owner.close()
     return claimed
 
 
-def test_a_trial_whose_owner_died_is_retried_only_so_often_without_a_checkpoint(
+def test_a_trial_without_a_new_checkpoint_is_retried_a_limited_number_of_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored(lambda config, step: 1.0, monkeypatch)
@@ -211,10 +211,10 @@ def test_a_trial_whose_owner_died_is_retried_only_so_often_without_a_checkpoint(
         assert (claimed.number, claimed.is_lost) == (0, False)
     (first,) = run_all(tmp_path, plan(), 1).get_trials()
     assert first.state == TrialState.FAIL
-    assert first.user_attrs["note"] == "4 processes died in it before its next checkpoint"
+    assert first.user_attrs["note"] == "4 processes died before its next checkpoint"
 
 
-def test_one_that_gets_on_between_deaths_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_saves_between_deaths_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(lambda config, step: 1.0, monkeypatch)
     folder, study = begun(tmp_path / "study", plan())
     for progress in (0, 0, 50, 50, 50, 100, 150):
@@ -224,7 +224,7 @@ def test_one_that_gets_on_between_deaths_is_not_given_up(tmp_path: Path, monkeyp
     assert first.state == TrialState.COMPLETE
 
 
-def test_a_trial_with_a_living_owner_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_with_a_live_owner_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, study = begun(tmp_path / "study", plan())
     mine = claim(folder, plan(), study, 2)
     other = claim(folder, plan(), study, 2)
@@ -237,27 +237,27 @@ def test_a_trial_with_a_living_owner_is_left_to_it(tmp_path: Path, monkeypatch: 
     assert again.number == 0
 
 
-@pytest.mark.parametrize("drawn", [0, 1, 3])
-def test_a_death_in_the_middle_of_drawing_leaves_a_trial_that_is_drawn_to_the_end(drawn: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampled", [0, 1, 3])
+def test_a_trial_whose_owner_died_while_sampling_keeps_its_values(sampled: int, tmp_path: Path) -> None:
     folder, study = begun(tmp_path / "study", plan())
     dead(claim(folder, plan(), study, 2))
-    some = dict(list(SPACE.items())[:drawn])
+    some = dict(list(SPACE.items())[:sampled])
     half = study.ask()
-    half_drawn = half.number
+    half_number = half.number
     while half.number == 0:  # the defaults wait to be trial 0
         half = study.ask()
-    values = suggest(half, some)
+    values = sample_options(half, some)
     study.tell(0, 1.0)
-    claimed = claim(folder, plan(), study, half_drawn + 1)
+    claimed = claim(folder, plan(), study, half_number + 1)
     assert claimed is not None
-    assert claimed.number == half_drawn
+    assert claimed.number == half_number
     for name, value in values.items():
         assert getattr(claimed.config.hyper, name) == value
     assert Trial(study, half._trial_id).user_attrs["config"] == to_table(claimed.config)
 
 
-def test_an_end_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that slept through its trial's end by another hand changes nothing."""
+def test_a_result_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late report of a trial that another process has finished changes nothing."""
     scored(lambda config, step: 1.0, monkeypatch)
     folder, study = begun(tmp_path / "study", plan())
     late = dead(claim(folder, plan(), study, 1))
@@ -281,11 +281,11 @@ def test_every_sampler_searches(sampler: Any, tmp_path: Path, monkeypatch: pytes
     if sampler == "nsga2":
         assert {trial.values[1] for trial in done} == {2.0}
     journal = (tmp_path / "study/journal.log").read_text()
-    assert "optimizer" not in journal, "no pickled state is kept"
+    assert "optimizer" not in journal, "no pickled state is stored"
 
 
-def test_cma_es_draws_near_its_best_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its later generations lie closer to the best; drawn at random they would not."""
+def test_cma_es_samples_near_its_best_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its later generations are closer to the optimum than random samples."""
     scored(lambda config, step: -abs(config.hyper.gamma - 0.985), monkeypatch)
 
     def late(sampler: Any) -> float:
@@ -296,7 +296,7 @@ def test_cma_es_draws_near_its_best_trials(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "halving", "none"])
-def test_every_pruner_lets_the_best_through(pruner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pruner_prunes_the_best(pruner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(lambda config, step: config.hyper.learning_rate, monkeypatch)
     study = run_all(tmp_path, plan(pruner=pruner), 20)
     pruned = [trial for trial in study.get_trials() if trial.state == TrialState.PRUNED]

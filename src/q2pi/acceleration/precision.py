@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from q2pi.networks.initialisation import seeded
+from q2pi.networks.output import OutputLayer
 from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
 
@@ -99,8 +100,8 @@ def _write_cache(cache: dict[str, Any]) -> None:
 class Bf16Copy:
     """Inference-only copy whose weights are cast to bf16 once instead of in every forward pass.
 
-    Under autocast the outputs of `network` equal those of the original bit for bit. Call `refresh` after each update of
-    the original. With fp32 `network` is the original itself.
+    Under autocast the outputs of `network` equal those of the original bit for bit; output layers stay in fp32. Call
+    `refresh` after each update of the original. With fp32 `network` is the original itself.
     """
 
     def __init__(self, original: nn.Module, precision: str) -> None:
@@ -108,7 +109,7 @@ class Bf16Copy:
         if precision == "bf16":
             self.network = copy.deepcopy(original).requires_grad_(False)
             for layer in self.network.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
+                if isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(layer, OutputLayer):
                     layer.to(torch.bfloat16)
 
     def refresh(self) -> None:

@@ -44,7 +44,8 @@ from q2pi.types import Array, Metrics, State
 
 @dataclass(frozen=True, kw_only=True)
 class Config(PolicyConfig):
-    """Hyperparameters, beside those of a policy; the defaults are the paper's and Stable-Baselines3's."""
+    """Hyperparameters, in addition to those of a policy; the defaults are Stable-Baselines3's, with the
+    paper's decay of the learning rate and its entropy bonus."""
 
     learning_rate: float = 7e-4
     """Learning rate of the optimizer."""

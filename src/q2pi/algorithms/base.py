@@ -73,7 +73,7 @@ class AgentSpec:
         return stream(self.seed, name, *counters)
 
     def build(self, build: Callable[[], Module], name: str) -> Module:
-        """Return `build()` on the device, its initial weights drawn from the run's stream `name`."""
+        """Return `build()` on the device, with initial weights from the run's random stream `name`."""
         return seeded(build, self.seed, name).to(self.device)
 
     def linear(self, start: float, end: float, fraction: float, step: int) -> float:
@@ -81,18 +81,18 @@ class AgentSpec:
         return linear(start, end, fraction, self.total_timesteps, step)
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which networks compute: bf16 autocast if the run asks for it."""
+        """Return the context in which networks compute: bf16 autocast if the run's precision is bf16."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """Hyperparameters, and the answers that generic code asks of an algorithm; a subclass overrides what differs."""
+    """Hyperparameters, and the methods through which generic code uses them; subclasses override the defaults."""
 
     OBSERVATIONS: ClassVar[str] = "images, vectors"
-    """Observations that the algorithm takes, in words."""
+    """Supported observations, in words."""
     ACTIONS: ClassVar[str] = "Discrete"
-    """Action spaces that the algorithm takes, in words."""
+    """Supported action spaces, in words."""
     SPACE: ClassVar[Space] = {}
     """Option -> range that `q2pi tune` searches; an option is a field, or `num_envs`."""
     AT_LEAST: ClassVar[Mapping[str, float]] = {}
@@ -110,15 +110,15 @@ class AlgorithmConfig:
             within(self, low, high, name)
 
     def repaired(self, run: RunConfig[Any]) -> RunConfig[Any]:
-        """Return the nearest run whose options fit each other; a tuner draws each of them by itself."""
+        """Return the nearest run whose options are compatible; a tuner samples each option independently."""
         return run
 
     def resolved(self: Own, run: RunConfig[Any]) -> Own:
-        """Return the hyperparameters with nothing left to `auto`, for this machine."""
+        """Return the hyperparameters with `auto` values resolved for this machine."""
         return self
 
     def check_spaces(self, spec: AgentSpec) -> None:
-        """Raise a UserError if the algorithm cannot serve the environment's spaces."""
+        """Raise a UserError if the algorithm does not support the environment's spaces."""
         env_id, name = spec.env.env_id, self.algorithm
         kind = type(spec.action_space).__name__
         if kind != "Discrete" and ("Box" not in self.ACTIONS or not serves(spec.action_space)):
@@ -161,7 +161,7 @@ class AlgorithmConfig:
 
     @classmethod
     def _bounds(cls, name: str) -> dict[str, Any]:
-        """Return a table of bounds with those of the base classes."""
+        """Return a table of bounds merged with the tables of the base classes."""
         bounds: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             bounds |= vars(base).get(name, {})
@@ -171,16 +171,17 @@ class AlgorithmConfig:
 class Agent(Protocol):
     """A learner with two phases, sampling and training.
 
-    For each step of N environments the loop calls `act`, then `learn` and `observe` in the order that `overlap` says:
+    For each step of N environments the loop calls `act`, then `learn` and `observe` in the order given by `overlap`:
 
         overlap = True    act, send, learn (while the emulators step), recv, observe
         overlap = False   act, send, recv, observe, learn
 
-    What `learn` reads depends on counters alone, never on how fast an emulator was. `state` may be called before any
+    The data of `learn` depends only on counters, never on the speed of an emulator. `state` may be called before any
     `act`, so checkpoints need no alignment with rollouts or updates.
     """
 
     overlap: bool
+    spec: AgentSpec
 
     @property
     def evaluation_policy(self) -> str:
@@ -213,7 +214,7 @@ class Agent(Protocol):
         """Return everything that training has changed, as nested dicts of tensors, arrays and numbers."""
 
     def load(self, state: State) -> None:
-        """Continue from what `state` returned; without its "replay" the agent can act, not learn."""
+        """Restore what `state` returned; without its "replay" the agent can act, not learn."""
 
 
 def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:

@@ -28,14 +28,14 @@ from q2pi.algorithms.common.target_network import TargetNetwork
 from q2pi.buffers.samplers import Batch
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, targets
-from q2pi.networks import optimizer
+from q2pi.networks import initialisation, optimizer
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics, State
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ReplayConfig):
-    """Hyperparameters, beside those of `ReplayConfig`; the defaults are CleanRL's for Atari."""
+    """Hyperparameters, in addition to those of `ReplayConfig`; the defaults are CleanRL's for Atari."""
 
     double: bool = False
     """Double DQN: the online network selects the next action, the target network evaluates it."""
@@ -55,6 +55,9 @@ class Config(ReplayConfig):
     """Bound on the gradient's norm; 0 disables it."""
     layer_norm: bool = False
     """Layer normalisation before each ReLU, as in PQN (Gallici et al. 2025)."""
+    initial_weights: initialisation.InitialWeights = "torch"
+    """Distribution of initial weights: torch's default (CleanRL), xavier_uniform (Dopamine's DQN), or variance_scaling
+    (Dopamine's Rainbow)."""
 
     AT_LEAST: ClassVar[Mapping[str, float]] = {
         **dict.fromkeys(("learning_rate", "adam_eps", "max_grad_norm"), 0),
@@ -105,7 +108,9 @@ class Agent(ReplayAgent):
     def build_network(self) -> QNetwork:
         """Return a Q-network with fresh weights; override it for another head."""
         config, shape = self.config, self.spec.observation_shape
-        return QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=config.layer_norm)
+        network = QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=config.layer_norm)
+        initialisation.initialise(network, config.initial_weights)
+        return network
 
     def observe(self, action: Array, step: Step) -> None:
         added = self.replay.extend(

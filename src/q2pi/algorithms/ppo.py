@@ -44,7 +44,7 @@ from q2pi.types import Metrics
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MinibatchConfig, a2c.Config):
-    """Hyperparameters, beside those of A2C; the defaults are Huang et al.'s for Atari."""
+    """Hyperparameters, in addition to those of A2C; the defaults are Huang et al.'s for Atari."""
 
     learning_rate: float = 2.5e-4
     """Learning rate of the optimizer."""
@@ -62,6 +62,8 @@ class Config(MinibatchConfig, a2c.Config):
     """Linear decay of the clip coefficient to 0 over the budget."""
     clip_value_loss: bool = True
     """Clipping of the value's change by the clip coefficient."""
+    value_coefficient: float = 0.25
+    """Weight of the value's mean squared error; the published 0.5 multiplies half of it."""
     target_kl: float = 0.0
     """Mean KL divergence of an epoch above which a rollout's further epochs are skipped; 0 disables it."""
     gae_lambda: float = 0.95
@@ -121,7 +123,7 @@ class Agent(a2c.Agent):
         return self.finish_rollout(scalars)
 
     def minibatches(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the rows of each minibatch: parts of a permutation of the rollout, drawn anew for each epoch."""
+        """Yield the rows of each minibatch: parts of a permutation of the rollout, a new one per epoch."""
         order = self.spec.rng("minibatches", self.rollouts, epoch).permutation(self.rollout.rows)
         for part in np.split(order, self.config.num_minibatches):
             yield torch.from_numpy(part).to(self.spec.device)

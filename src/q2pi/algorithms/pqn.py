@@ -51,7 +51,8 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MinibatchConfig, QNetworkConfig):
-    """Hyperparameters; the defaults are the paper's for Atari, but 8 minibatches (the paper has 128 environments)."""
+    """Hyperparameters; the defaults are the paper's for Atari, but 8 minibatches (the paper has 128 environments)
+    and an evaluation that is not greedy."""
 
     learning_rate: float = 2.5e-4
     """Learning rate of RAdam."""

@@ -2,11 +2,11 @@
 
 Built on `pqn`, whose many parallel environments a laptop does not have. Three things differ:
 
-- Minibatches are drawn from the newest `recent_rollouts` rollouts, with the targets that were computed when each was
+- Minibatches are drawn from the newest `recent_rollouts` rollouts, with the targets computed when each rollout was
   collected: a short replay. 1 is on-policy, as in the paper.
 - An exponential moving average of the weights (Polyak and Juditsky 1992) acts and bootstraps: many small updates move
   the newest weights more than the policy should move.
-- Each environment has an exploration rate of its own, as in Ape-X (Paper: Horgan et al. 2018, "Distributed Prioritized
+- Each environment has its own exploration rate, as in Ape-X (Paper: Horgan et al. 2018, "Distributed Prioritized
   Experience Replay", section 4): environment i of N explores with epsilon^(1 + alpha * i / (N - 1)).
 
 Differences from PQN's paper: these three, which make it neither on-policy nor free of replay; see `pqn` for the others.
@@ -33,7 +33,7 @@ from q2pi.types import Array, State
 
 @dataclass(frozen=True, kw_only=True)
 class Config(pqn.Config):
-    """Hyperparameters, beside those of PQN."""
+    """Hyperparameters, in addition to those of PQN."""
 
     recent_rollouts: int = 8
     """Number of recent rollouts to draw minibatches from; 1 is on-policy. Targets are not recomputed."""
@@ -90,12 +90,12 @@ class Agent(pqn.Agent):
         config, rollout = self.config, self.rollout
         columns = (torch.from_numpy(rollout.observation), torch.from_numpy(rollout.action), self.targets())
         self.recent.add(self.rollouts, *(column.flatten(0, 1) for column in columns))
-        wanted, rows = config.update_epochs * rollout.rows, self.recent.filled(self.rollouts + 1)
+        total, rows = config.update_epochs * rollout.rows, self.recent.filled(self.rollouts + 1)
         orders = [
-            self.spec.rng("minibatches", self.rollouts, number).permutation(rows)
-            for number in range(-(-wanted // rows))
+            self.spec.rng("minibatches", self.rollouts, pass_index).permutation(rows)
+            for pass_index in range(-(-total // rows))
         ]
-        for part in np.split(np.concatenate(orders)[:wanted], config.update_epochs * config.num_minibatches):
+        for part in np.split(np.concatenate(orders)[:total], config.update_epochs * config.num_minibatches):
             yield pqn.Minibatch(*self.recent.take(torch.from_numpy(part).to(self.spec.device)))
 
     def update(self, batch: pqn.Minibatch) -> dict[str, Tensor]:

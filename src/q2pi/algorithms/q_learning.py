@@ -142,7 +142,7 @@ class Agent:
     @property
     def evaluation_policy(self) -> str:
         epsilon = self.config.eval_epsilon
-        return f"epsilon-greedy, epsilon {epsilon}" if epsilon else "greedy, ties to the lowest action"
+        return f"epsilon-greedy, epsilon {epsilon}" if epsilon else "greedy, ties broken at random"
 
     @property
     def table(self) -> Array:
@@ -198,14 +198,12 @@ class Agent:
         return metrics
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        if self.config.eval_epsilon:
-            return self._explore(observation, self.config.eval_epsilon, noise)
-        return self._greedy(observation)
+        return self._explore(observation, self.config.eval_epsilon, noise)
 
     def predict(
         self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Array, None]:
-        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `end_e`.
+        """Return (greedy actions, None), ties to the lowest; without `deterministic`, epsilon-greedy ones at `end_e`.
 
         A Discrete observation is a number; several of them may come as [B] or as [B, 1].
         """
@@ -214,7 +212,7 @@ class Agent:
             array = array[..., None]
         batch, single = as_batch(array, self.spec.observation_shape)
         if deterministic:
-            actions = self._greedy(batch)
+            actions = self.q_values(batch).argmax(axis=1)
         else:
             actions = self._explore(batch, self.config.end_e, np.random.default_rng())
         return (actions[0] if single else actions), None
@@ -235,7 +233,7 @@ class Agent:
         """
         if state["q"].shape != self.q.shape:
             raise UserError(
-                f"the checkpoint's tables have shape {state['q'].shape}, those of config.toml {self.q.shape}: "
+                f"the checkpoint's tables have shape {state['q'].shape}, config.toml needs {self.q.shape}: "
                 "--env-id and --target must be those of the saved run"
             )
         self.q = np.array(state["q"])
@@ -256,12 +254,8 @@ class Agent:
         values: Array = self.q[:, self._rows(observation)].mean(axis=0)
         return values
 
-    def _greedy(self, observation: Array) -> Array:
-        best: Array = self.q_values(observation).argmax(axis=1)
-        return best
-
     def _explore(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [N] sampled from the epsilon-greedy policy: each environment has a coin of its own."""
+        """Return actions [N] sampled from the epsilon-greedy policy: each environment explores independently."""
         thresholds = epsilon_greedy(self.q_values(observation), epsilon).cumsum(axis=1)
         coins = noise.random((len(observation), 1))
         drawn: Array = np.minimum((coins >= thresholds).sum(axis=1), self.actions - 1)

@@ -11,8 +11,8 @@ weight:
     return_kind "to_go"     G_t = sum_{k >= t} gamma^(k-t) r_k, without rewards that the action cannot change
     discount_states         times gamma^t (to_go), as the theorem has it; most code omits it, and so does the default,
                             because late steps would hardly count (Nota and Thomas 2020)
-    baseline "batch_mean"   minus the mean over the *other* episodes of the batch: of those with a step t (to_go), or of
-                            all (whole). With the episode itself included, the gradient would be too small
+    baseline "batch_mean"   minus the mean over the *other* episodes of the batch: episodes with a step t (to_go) or all
+                            (whole). With the episode itself included, the gradient would be too small
     baseline "value"        minus V(s_t) (to_go) or V(s_0) (whole), of a network trained on the returns afterwards
     normalize_returns       the weights of a batch normalised to mean 0 and standard deviation 1
 
@@ -28,7 +28,7 @@ Time limits: a truncated episode bootstraps from the value of its final observat
 a value the return ends there, and the time limit is part of the task. A lost life never ends the return.
 
 Differences from the paper: Adam instead of plain gradient ascent; an optional entropy bonus; batches of episodes.
-Statistics of observations, if asked for, are fixed between updates, so that all rows of a batch mean the same.
+Statistics of observations are fixed between updates, so that all steps of a batch are normalised in the same way.
 """
 
 import math
@@ -55,14 +55,14 @@ from q2pi.networks.value import ValueNetwork
 from q2pi.types import Array, Metrics, State
 
 EXPECTED_LENGTH = 200
-"""Steps of an episode, for estimates before the first is played."""
+"""Assumed steps per episode, for estimates before the run."""
 MAX_ROWS = 2_048
 """Number of steps per forward pass; a batch of episodes may be longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(PolicyConfig):
-    """Hyperparameters, beside those of a policy."""
+    """Hyperparameters, in addition to those of a policy."""
 
     learning_rate: float = 1e-3
     """Learning rate of Adam for the policy."""
@@ -147,7 +147,7 @@ class Config(PolicyConfig):
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """M episodes as columns; those shorter than T are padded at their end."""
+    """M episodes as columns; episodes shorter than T are padded at their end."""
 
     returns: Tensor
     """[T, M] G_t, the discounted return from step t on."""

@@ -19,7 +19,7 @@ Assembled when sampling, with stack 2, n_step 2, gamma 0.1 (`-` is a frame of ze
     next            o1,o2   o2,o3   o2,o3   .       p0,p1   .       .
 
 - A `final` row keeps the last observation of an episode. No action follows it, so it is never sampled as a state; it is
-  what a truncated episode bootstraps from.
+  the observation that a truncated episode bootstraps from.
 - The `open` row is the newest: its action is not known yet. Row 5 cannot be sampled before its chain of two rewards is
   complete; row 4 can, because a lost life ends its chain.
 - `age` counts the observations since the episode's first: a stack reaches back no further than that.
@@ -99,7 +99,7 @@ def _row_dtype(action_shape: tuple[int, ...], action_dtype: DTypeLike) -> np.dty
 
 
 class Replay:
-    """N streams of observations, each a ring of `rows` rows with a cursor of its own; slot = stream * rows + row.
+    """N streams of observations, each a ring of `rows` rows with its own cursor; slot = stream * rows + row.
 
     The newest `capacity` rows with a complete n-step return can be sampled, except final rows: an episode of T steps
     takes T + 1 rows, so each episode reduces the number of transitions below `capacity` by one.
@@ -174,7 +174,7 @@ class Replay:
             continuation: [N] 0 if terminated or if a lost life stops bootstrapping, else 1 (also if truncated).
             next_frame: [N, *frame_shape] results of the actions: the final observation if the episode ended.
             ended: [N] bool, the episode ended, by termination or truncation.
-            first_frame: [N, *frame_shape] first observations of new episodes; read only where `ended`.
+            first_frame: [N, *frame_shape] first observations of new episodes; read only if `ended`.
         """
         if not self.written.all():
             raise ValueError("extend before begin: the replay has no open rows")

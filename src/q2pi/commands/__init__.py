@@ -1,1 +1,1 @@
-"""The verbs of the command line, one module each, with a `main(arguments) -> exit status`."""
+"""The commands of the command line, one module each, with a `main(arguments) -> exit status`."""

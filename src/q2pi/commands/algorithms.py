@@ -1,4 +1,4 @@
-"""q2pi algorithms: which algorithm serves which spaces, and the presets that come with it."""
+"""q2pi algorithms: list the algorithms, their observation and action spaces and their presets."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,13 @@ from q2pi.training.presets import names
 
 @dataclass(frozen=True)
 class Options:
-    """There are none."""
+    """No options."""
 
 
 def main(arguments: list[str]) -> int:
-    parse(Options, "algorithms", "List the algorithms, the spaces they serve, and their presets.", arguments)
+    parse(
+        Options, "algorithms", "List the algorithms, their observation and action spaces and their presets.", arguments
+    )
     for name in registry.names():
         module = registry.find(name)
         first_line = (module.__doc__ or "").splitlines()[0].rstrip(".")

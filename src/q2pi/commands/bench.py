@@ -1,4 +1,4 @@
-"""q2pi bench: how fast this machine trains, as a whole and by part."""
+"""q2pi bench: measure the speed of training on this machine, as a whole and by part."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,35 +15,36 @@ from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
 
 DESCRIPTION = """Measure DQN on Space Invaders on this machine: train (the whole loop), update (one gradient update), or
-replay (memory and sampling). Nothing is written; quit what else is running first."""
+replay (memory and sampling). Nothing is written. Quit other programs first: they slow down what is measured."""
 
 
 @dataclass(frozen=True)
 class Options:
-    what: Annotated[Literal["train", "update", "replay"], tyro.conf.Positional]
-    """What to measure."""
+    part: Annotated[Literal["train", "update", "replay"], tyro.conf.Positional]
+    """Part to measure."""
     steps: int = 2_000
-    """train: agent steps to time."""
+    """train: number of agent steps to time."""
     repetitions: int = 100
-    """update: updates to time."""
+    """update: number of gradient updates to time."""
     transitions: int = 20_000
-    """replay: real transitions to keep, at least 1000."""
+    """replay: capacity in transitions, at least 1000."""
     replay_codec: Literal["raw", "zstd"] = "zstd"
-    """replay: how frames are kept."""
-    acting_network: str | None = None
-    """replay: folder of a run whose agent and game are played; by default Space Invaders at random."""
+    """replay: storage of frames, zstd (compressed) or raw."""
+    run: str | None = None
+    """replay: folder of a run whose agent and environment give the transitions; by default random actions in Space
+    Invaders."""
     double: bool = True
-    """train, update: Double DQN; --no-double is the plain DQN that peers have, with one forward pass less."""
+    """train, update: Double DQN; --no-double is plain DQN, with one forward pass less per update."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """train, update: arithmetic of the networks."""
+    """train, update: arithmetic of the networks, see q2pi train --help."""
     num_envs: int = 8
-    """train, update: games played side by side."""
+    """train, update: number of environments that are stepped together."""
     threads: int = 0
-    """train, update: threads of the arithmetic on the CPU; 0 is one per core."""
+    """train, update: number of CPU threads of torch; 0 uses one per core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """train, update: where the networks live."""
+    """train, update: torch device; auto uses CUDA if available."""
     json: bool = False
-    """Print the numbers as JSON on standard output, and nothing else there."""
+    """Print only the numbers, as JSON."""
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps(measures, indent=1))
         return 0
-    table = Table(title=f"bench {options.what}", title_justify="left", show_header=False)
+    table = Table(title=f"bench {options.part}", title_justify="left", show_header=False)
     for name, value in measures.items():
         if isinstance(value, dict):
             for part, share in value.items():
@@ -66,18 +67,18 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Return the numbers that were asked for."""
-    if options.what == "replay":
-        return bench.replay(options.transitions, options.replay_codec, **_player(options.acting_network))
+    """Return the measurements of the part that the options name."""
+    if options.part == "replay":
+        return bench.replay(options.transitions, options.replay_codec, **_agent_of(options.run))
     shared = {name: asdict(options)[name] for name in ("precision", "num_envs", "threads", "device")}
     config = bench.base_config(shared, options.double)
     return (
-        bench.training(config, options.steps) if options.what == "train" else bench.update(config, options.repetitions)
+        bench.training(config, options.steps) if options.part == "train" else bench.update(config, options.repetitions)
     )
 
 
-def _player(run_dir: str | None) -> dict[str, Any]:
-    """Return who plays what for the replay."""
+def _agent_of(run_dir: str | None) -> dict[str, Any]:
+    """Return the arguments of `benchmark.replay` for the agent and environment of a run; none for random actions."""
     if run_dir is None:
         return {}
     agent, config, _, _ = load_agent(RunFolder.open(run_dir))

@@ -19,7 +19,9 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(Options, "digest", "Print one SHA-256 over a run's newest training state.", arguments)
+    options = parse(
+        Options, "digest", "Print one SHA-256 over the complete training state of a run's newest checkpoint.", arguments
+    )
     _, state, _, warnings = load_checkpoint(RunFolder.open(options.run))
     for warning in warnings:
         print(f"q2pi: {warning}", file=sys.stderr)

@@ -1,19 +1,24 @@
-"""q2pi evaluate: judge a run's newest checkpoint on whole episodes with fixed seeds."""
+"""q2pi evaluate: evaluate a run's newest checkpoint on whole episodes with fixed seeds."""
 
 import json
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
+from q2pi.algorithms import registry
 from q2pi.commands.options import parse
 from q2pi.commands.terminal import evaluation_table
-from q2pi.config import at_least
+from q2pi.config import at_least, within
+from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_agent
+from q2pi.runs.load import load_agent, read_config
+
+DESCRIPTION = """Evaluate a run's newest checkpoint on whole episodes with fixed seeds and raw scores. The environments
+are separate from the training environments, and nothing is written."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +26,21 @@ class Options:
     run: Annotated[str, tyro.conf.Positional]
     """Folder of the run."""
     episodes: int = 30
-    """Whole episodes to play."""
+    """Number of whole episodes."""
     seed: int = EVALUATION_SEED
-    """Seed of the evaluation's episodes and of its exploration."""
+    """Seed of the episodes and of the exploration."""
+    epsilon: float | None = None
+    """Exploration rate, in [0, 1]; by default the run's eval_epsilon."""
     json: bool = False
-    """Print the report as JSON on standard output, and nothing else there."""
+    """Print only the report, as JSON."""
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(Options, "evaluate", "Judge a run's newest checkpoint, apart from its training.", arguments)
+    options = parse(Options, "evaluate", DESCRIPTION, arguments)
     at_least(options, 1, "episodes")
     at_least(options, 0, "seed")
-    agent, config, step, warnings = load_agent(RunFolder.open(options.run))
+    run = RunFolder.open(options.run)
+    agent, config, step, warnings = load_agent(run, _overrides(run, options))
     for warning in warnings:
         print(f"q2pi: {warning}", file=sys.stderr)
     report = evaluate(agent, config.env, step=step, episodes=options.episodes, seed=options.seed).report()
@@ -41,3 +49,19 @@ def main(arguments: list[str]) -> int:
     else:
         Console().print(evaluation_table(report))
     return 0
+
+
+def _overrides(run: RunFolder, options: Options) -> dict[str, Any]:
+    """Return the options of the run that the evaluation replaces.
+
+    Raises:
+        UserError: an epsilon outside [0, 1], or for an algorithm without exploration rate.
+    """
+    if options.epsilon is None:
+        return {}
+    within(options, 0, 1, "epsilon")
+    algorithm = read_config(run).algorithm
+    others = [name for name in registry.names() if hasattr(registry.default_config(name).hyper, "eval_epsilon")]
+    if algorithm not in others:
+        raise UserError(f"--epsilon: {algorithm} has no exploration rate; {', '.join(others)} have one")
+    return {"eval_epsilon": options.epsilon}

@@ -1,7 +1,6 @@
-"""`--help` of a command: a copy of its options' dataclass made for display, printed by tyro.
+"""`--help` of a command: tyro prints a copy of the options' dataclass that is made for display.
 
-The copy differs from the original in what tyro shows: resolved defaults, no options that cannot apply, and help texts
-whose line breaks in the source are joined.
+The copy has resolved defaults, no options that cannot apply, and help texts without the line breaks of the source.
 """
 
 import ast
@@ -25,7 +24,7 @@ def help_class(kind: Any, default: Any, hidden: Collection[str]) -> Any:
 
     Args:
         kind: a dataclass; fields that are dataclasses are copied too.
-        default: an instance whose values are shown as defaults; None takes those of `kind`.
+        default: an instance whose values are shown as defaults; None shows the defaults of `kind`.
         hidden: names of fields to leave out, at any depth.
     """
     owner = typing.get_origin(kind) or kind
@@ -86,7 +85,7 @@ def _joined(text: str) -> str:
 
 
 def _without_none(hint: Any) -> Any:
-    """Return `X` for `X | None`: a default that is not None shows no None among the choices."""
+    """Return `X` for `X | None`: if the default is a value, the help should not list None as a choice."""
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return hint
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]

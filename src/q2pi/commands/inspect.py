@@ -1,4 +1,4 @@
-"""q2pi inspect: one picture of each step from the raw screen to what the network sees."""
+"""q2pi inspect: draw each preprocessing step of an Atari game, from the raw screen to the network input."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from q2pi.reports.preprocessing import preprocessing_picture
 @dataclass(frozen=True)
 class Options:
     game: Annotated[str, tyro.conf.Positional] = "SpaceInvaders"
-    """The Atari game."""
+    """Atari game."""
     out: str | None = None
-    """The picture's file; by default GAME-preprocessing.png in this folder."""
+    """File of the picture (.png, .svg, .pdf); by default GAME-preprocessing.png in the working directory."""
     seed: int = 0
-    """Seed of the episode."""
+    """Seed of the episode and of its random actions."""
     spec: Annotated[EnvSpec, tyro.conf.OmitArgPrefixes] = field(default_factory=EnvSpec)
 
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     options = parse(
         Options,
         "inspect",
-        "Picture each step of the preprocessing of an Atari game.",
+        "Draw each preprocessing step of an Atari game, from the raw screen to the network input.",
         arguments,
         help_default=lambda: Options(spec=resolve(EnvSpec())),
         hidden={"env_options"},

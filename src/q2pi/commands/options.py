@@ -34,14 +34,15 @@ def parse(
     """Return the options of a command; `--help` prints them and exits.
 
     Args:
-        kind: a dataclass, whose fields' docstrings are the help texts.
+        kind: a dataclass; the docstrings of its fields are the help texts.
         command: for the usage line.
         description: one or two sentences above the options.
         arguments: the words after the command.
         default: an instance of `kind` whose values are the defaults.
         help_default: returns an instance of `kind` whose values `--help` shows as defaults; None shows `default`.
-        hidden: names of fields that `--help` does not list; their flags are parsed, so that a check can explain them.
-        refused: field name -> what to do instead of using its flag; `--help` does not list it.
+        hidden: names of fields that `--help` does not list; their flags are still parsed, so that a check can name
+            the reason.
+        refused: name of a field that has no flag -> what to do instead; `--help` does not list the field.
 
     Raises:
         UserError: an unknown or refused flag, a missing or an unreadable value.

@@ -20,10 +20,10 @@ class Options:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Folders of the runs."""
     out: str | None = None
-    """The PNG; by default figures/learning_curve.png in the folder of a single run, learning_curves.png here for
-    several."""
+    """File of the PNG; by default figures/learning_curve.png in the run's folder for one run, learning_curves.png in
+    the working directory for several."""
     smooth: int = 0
-    """Agent steps over which training returns are averaged; 0 chooses some 50 windows of ten or more episodes."""
+    """Agent steps of a window for averaging training returns; 0 chooses about 50 windows of 10 or more episodes."""
 
 
 def main(arguments: list[str]) -> int:
@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
     runs = [RunFolder.open(path) for path in options.runs]
     for run in runs:
         if not run.rows("episode") and not run.rows("evaluation"):
-            raise UserError(f"{run.path} has nothing to draw yet: no episode has ended")
-    path = Path(options.out) if options.out else _usual_path(runs)
+            raise UserError(f"{run.path} has nothing to draw: no episode has ended yet")
+    path = Path(options.out) if options.out else _default_path(runs)
     if path.suffix != ".png":
         raise UserError(f"--out {path} must end in .png")
 
@@ -45,5 +45,5 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _usual_path(runs: list[RunFolder]) -> Path:
+def _default_path(runs: list[RunFolder]) -> Path:
     return runs[0].figures / "learning_curve.png" if len(runs) == 1 else Path("learning_curves.png")

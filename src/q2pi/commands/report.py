@@ -1,4 +1,4 @@
-"""q2pi report: aggregate runs into tables, figures and a page, with intervals over seeds."""
+"""q2pi report: aggregate runs into tables, figures and an HTML page, with intervals over seeds."""
 
 import json
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ and training returns against agent steps and seconds."""
 @dataclass(frozen=True)
 class Options:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Run folders, or folders below which every run is taken."""
+    """Run folders, or folders that contain runs at any depth."""
     out: str = "report"
-    """Folder of report.html, report.json and the PNGs."""
+    """Folder for report.html, report.json and the PNGs."""
     json: bool = False
-    """Print the report as JSON on standard output, and nothing else there."""
+    """Print only the report, as JSON."""
 
 
 def main(arguments: list[str]) -> int:
@@ -59,8 +59,8 @@ def main(arguments: list[str]) -> int:
 
 def _runs_below(path: Path) -> list[RunFolder]:
     if not path.is_dir():
-        raise UserError(f"{path} is not a folder of runs: there is no such folder")
+        raise UserError(f"{path} is not a folder")
     runs = list(find_runs(path))
     if not runs:
-        raise UserError(f"there is no run below {path}")
+        raise UserError(f"no run below {path}")
     return runs

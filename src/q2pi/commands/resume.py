@@ -22,10 +22,12 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(Options, "resume", "Continue an interrupted run from its newest checkpoint.", arguments)
+    options = parse(
+        Options, "resume", "Continue an interrupted run from its newest checkpoint, bit for bit.", arguments
+    )
     run = RunFolder.open(options.run)
     if not steps(run.checkpoints):
-        load_checkpoint(run)  # raises: `execute` would train from the start
+        load_checkpoint(run)  # raises a UserError: without checkpoint `execute` would train from the start
     config = resolve(read_config(run))
     with TerminalRun(config, run.path, Console()) as terminal:
         last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)

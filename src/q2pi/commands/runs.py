@@ -15,8 +15,8 @@ from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, read_history
 from q2pi.runs.progress import RECENT_EPISODES
 
-DESCRIPTION = """List the runs below a folder. Returns and scores are raw: "return" is the mean of the newest training
-episodes, "evaluation" the newest evaluation's mean with its 95 % interval."""
+DESCRIPTION = """List the runs below a folder. The column "return" is the mean raw return of the newest training
+episodes, "evaluation" the mean raw score of the newest evaluation with its 95 % interval."""
 COLUMNS = ("run", "algorithm", "environment", "seed", "agent steps", "return", "evaluation", "minutes", "state")
 NUMBERS = ("seed", "agent steps", "return", "evaluation", "minutes")
 
@@ -24,14 +24,14 @@ NUMBERS = ("seed", "agent steps", "return", "evaluation", "minutes")
 @dataclass(frozen=True)
 class Options:
     folder: Annotated[str, tyro.conf.Positional] = "runs"
-    """Folder that is searched for runs."""
+    """Folder to search for runs, at any depth."""
 
 
 def main(arguments: list[str]) -> int:
     options = parse(Options, "runs", DESCRIPTION, arguments)
     folder = Path(options.folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; q2pi train makes runs/, or name another folder")
+        raise UserError(f"{folder} is not a folder; q2pi train creates runs/, or name another folder")
     rows = [_row(run) for run in find_runs(folder)]
     if not rows:
         print(f"no runs below {folder}")

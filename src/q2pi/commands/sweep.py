@@ -1,4 +1,4 @@
-"""q2pi sweep: train environments x algorithms x options x seeds, skipping what is done."""
+"""q2pi sweep: train environments x algorithms x options x seeds, skipping finished runs."""
 
 import sys
 import time
@@ -23,21 +23,21 @@ from q2pi.runs.manifest import steps
 from q2pi.runs.progress import clock
 from q2pi.runs.sweep import Sweep, SweepRun, check, read_sweep
 
-DESCRIPTION = """Train every combination of environments, algorithms, options and seeds that a TOML file lists, each in
-a run folder of its own. The same command continues an interrupted sweep and skips finished runs. Each run uses one
-thread, or the number that the file's [options] set with threads = N."""
+DESCRIPTION = """Train every combination of environments, algorithms, options and seeds in a TOML file, each in its own
+run folder. The same command continues an interrupted sweep and skips finished runs. Each run uses one thread;
+threads = N in the file's table [options] changes that."""
 
 
 @dataclass(frozen=True)
 class Options:
     file: Annotated[str, tyro.conf.Positional]
-    """TOML file; docs/reports.md describes it."""
+    """TOML file of the sweep, see docs/reports.md."""
     runs: str | None = None
-    """Folder of the runs; by default runs/ and the file's name."""
+    """Folder of the runs; by default runs/NAME for a file NAME.toml."""
     workers: int | None = None
-    """Number of runs to train in parallel, each in its own process; by default the file's number, or 1."""
+    """Number of runs to train in parallel, each in its own process; by default the file's number of workers, or 1."""
     explain: bool = False
-    """Print the runs and their progress, and stop."""
+    """Print the runs and their progress without training."""
 
 
 def main(arguments: list[str]) -> int:
@@ -76,12 +76,12 @@ def run(sweep: Sweep, root: Path, executor: Executor, stop: Stop) -> int:
     if stop():
         print("stopped; the same command continues from the checkpoints")
         return 130
-    print(f"next:\n  q2pi report {root}     tables, figures and a page of all finished runs")
+    print(f"next:\n  q2pi report {root}     tables, figures and an HTML page of all finished runs")
     return 1 if failed else 0
 
 
 class _Display:
-    """A line for each run that ends; between them the progress of the sweep, in place on a terminal."""
+    """Prints a line for each run that ends and the progress of the sweep; a terminal shows progress in place."""
 
     def __init__(self, sweep: Sweep, unfinished: list[SweepRun]) -> None:
         self.console = Console(highlight=False)
@@ -138,7 +138,7 @@ class _Display:
         if status.state == "failed":
             return f"failed    {name}: {status.reason}"
         if status.state == "stopped":
-            return f"stopped   {name} at step {self.steps[name]:,}, saved"
+            return f"stopped   {name} at step {self.steps[name]:,}, checkpoint saved"
         evaluations = RunFolder(self.runs[name].path).rows("evaluation")
         return f"finished  {name}  {score_line(evaluations[-1]['statistics']) if evaluations else ''}".rstrip()
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+"""Progress and results of a run: a live progress bar on a terminal, plain lines in logs and pipes."""
 
 import math
 import sys
@@ -22,22 +22,24 @@ from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events
 
 PLAIN_SECONDS = 10.0
+HUMAN_PROTOCOL = "0 random, 100 a human tester, both with up to 30 no-ops and without sticky actions"
 RATE_ROWS = 10
-"""Rows of metrics over which steps per second are measured: what learning makes slower shows soon."""
+"""Number of newest metric rows for the rate in steps per second; with more, the rate would include steps before
+learning starts for too long."""
 
 
 class TerminalRun:
-    """One run on a terminal: a sink that shows its progress, Ctrl-C, its score, and what to do next.
+    """A sink that prints the progress and the score of a run, stops it on Ctrl-C, and suggests the next commands.
 
         with TerminalRun(config, path, console) as terminal:
             execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
         return terminal.status
 
     Args:
-        config: what is trained.
+        config: configuration of the run.
         path: the run folder.
         console: where to print.
-        memory: peak bytes that were estimated, to be shown beside the real ones at the end; None shows none.
+        memory: estimated peak bytes, printed next to the measured peak at the end; None prints no estimate.
     """
 
     def __init__(self, config: ResolvedConfig[Any], path: Path, console: Console, memory: int | None = None) -> None:
@@ -56,7 +58,7 @@ class TerminalRun:
         if not isinstance(problem, events.Diverged):
             return False
         newest = [str(path) for path in sorted(RunFolder(self.path).checkpoints.glob("[0-9]*"))][-1:]
-        kept = f"the last good checkpoint is {newest[0]}" if newest else "no checkpoint had been written yet"
+        kept = f"the newest checkpoint is {newest[0]}" if newest else "no checkpoint was written before"
         print(f"q2pi: training diverged: {problem}; {kept}; try a smaller --learning-rate", file=sys.stderr)
         self.status = 1
         return True
@@ -106,13 +108,13 @@ class TerminalRun:
         if picture is not None:
             print(f"learning curve: {picture}")
         print("next:")
-        print(f"  q2pi record {self.path}       a video of its best episode")
+        print(f"  q2pi record {self.path}       a video of the best episode")
         print(f"  q2pi evaluate {self.path}     a score over more episodes")
-        print(f"  q2pi plot {self.path}         its curves, alone or with other runs")
+        print(f"  q2pi plot {self.path}         its learning curves, alone or with other runs")
 
 
 class _View:
-    """The figures that both views show."""
+    """The numbers that both views show."""
 
     def __init__(self, config: RunConfig[Any]) -> None:
         self.total = config.total_timesteps
@@ -137,9 +139,9 @@ class _View:
                 (began, first), (now, last) = self.marks[0], self.marks[-1]
                 self.rate = (last - first) / (now - began)
             case events.Evaluated(step, evaluation):
-                self.say(f"evaluation at step {step:,}: {score_line(evaluation.report()['statistics'])}")
+                self.print(f"evaluation at step {step:,}: {score_line(evaluation.report()['statistics'])}")
             case events.Checkpoint(step):
-                self.say(f"checkpoint at step {step:,}")
+                self.print(f"checkpoint at step {step:,}")
 
     def line(self) -> str:
         parts = [f"episodes {self.episodes}"]
@@ -155,7 +157,7 @@ class _View:
     def time_left(self) -> str:
         return clock((self.total - self.step) / self.rate) if self.rate > 0 else "--:--"
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -163,7 +165,7 @@ class _View:
 
 
 class _PlainView(_View):
-    """A line every few seconds, for logs and pipes."""
+    """Prints one line every few seconds, for logs and pipes."""
 
     def __init__(self, config: RunConfig[Any]) -> None:
         super().__init__(config)
@@ -175,12 +177,12 @@ class _PlainView(_View):
         if isinstance(event, events.Progress) and (now - self.printed > PLAIN_SECONDS or event.step >= self.total):
             self.printed = now
             share = 100 * self.step / self.total
-            self.say(
+            self.print(
                 f"step {self.step:,} of {self.total:,} ({share:.0f} %)  {self.speed()} steps/s  "
                 f"left {self.time_left()}  {self.line()}"
             )
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         print(text, flush=True)
 
     def close(self) -> None:
@@ -188,7 +190,7 @@ class _PlainView(_View):
 
 
 class _LiveView(_View):
-    """A bar with steps per second and time left, and under it the recent figures."""
+    """A progress bar with steps per second and time left, and the newest metrics below it."""
 
     def __init__(self, console: Console, config: RunConfig[Any]) -> None:
         super().__init__(config)
@@ -217,7 +219,7 @@ class _LiveView(_View):
             self.bar.update(self.task, completed=self.step, rate=self.speed(), left=self.time_left())
             self.text.plain = self.line()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         self.console.print(text, highlight=False)
 
     def close(self) -> None:
@@ -225,12 +227,12 @@ class _LiveView(_View):
 
 
 def number(value: float) -> str:
-    """Return a score with one decimal, or three significant digits where it is small."""
+    """Return a score with one decimal, or with three significant digits if it is below 10."""
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:#.3g}"
 
 
 def score_line(statistics: dict[str, Any]) -> str:
-    """Return the statistics of an evaluation on one line."""
+    """Return the statistics of an evaluation as one line of text."""
     low, high = statistics["mean_interval"]
     return (
         f"mean {number(statistics['mean'])} [{number(low)}, {number(high)}]  median {number(statistics['median'])}  "
@@ -239,7 +241,7 @@ def score_line(statistics: dict[str, Any]) -> str:
 
 
 def evaluation_table(report: dict[str, Any]) -> Table:
-    """Return the table of an evaluation's report."""
+    """Return the report of an evaluation as a table."""
     protocol, s = report["protocol"], report["statistics"]
     env = protocol["env"]
     table = Table(
@@ -257,16 +259,16 @@ def evaluation_table(report: dict[str, Any]) -> Table:
     table.add_row("interquartile mean", with_interval("iqm"))
     table.add_row("lowest, highest", f"{number(s['min'])}, {number(s['max'])}")
     if "human_normalized" in s:
-        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % (0 random, 100 a human tester)")
+        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % ; {HUMAN_PROTOCOL}")
     table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")
     table.add_row("episodes", f"{protocol['episodes']}, seed {protocol['seed']}")
     return table
 
 
 def time_table(seconds: dict[str, float]) -> Table:
-    """Return the table of where a run's time went."""
+    """Return the seconds of each part of a run as a table."""
     total = sum(seconds.values())
-    table = Table(title="where the time went", title_justify="left")
+    table = Table(title="time by part", title_justify="left")
     for name in ("part", "seconds", "share"):
         table.add_column(name, justify="left" if name == "part" else "right")
     for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
@@ -302,7 +304,7 @@ def explain(
 
 
 def _frame_storage(config: ResolvedConfig[Any]) -> str:
-    """Return how replay stores images, in brackets; nothing if the run stores none."""
+    """Return how the replay stores images, in brackets; "" if the run stores none."""
     return f" ({config.hyper.storage_note})" if config.hyper.storage_note and config.env.resize else ""
 
 

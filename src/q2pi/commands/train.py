@@ -1,4 +1,4 @@
-"""q2pi train: train an agent, show its progress and its score, and name the next commands."""
+"""q2pi train: train an agent, print its progress and its score, and suggest the next commands."""
 
 import dataclasses
 import time
@@ -20,21 +20,21 @@ from q2pi.training.presets import configure
 
 H = TypeVar("H")
 
-DESCRIPTION = """Train an agent. The algorithm is the first argument (default dqn); the run is recorded in a folder that
-can be resumed, evaluated, plotted and watched. Defaults shown are those of the preset in use."""
+DESCRIPTION = """Train an agent. The algorithm is the first argument (default: dqn). The run is recorded in a folder,
+which resume, evaluate, record and plot read. The defaults below belong to the preset in use."""
 
 
 @dataclass(frozen=True)
 class Options(Generic[H]):
-    """Options of the command itself; everything else belongs to the configuration."""
+    """Options of q2pi train."""
 
     config: RunConfig[H]
     run_dir: str | None = None
-    """Folder of the run; by default a new one under runs/."""
+    """Folder of the run; by default a new folder in runs/."""
     preset: str | None = None
-    """Preset of the algorithm, or path of a TOML file; by default the one that suits the environment."""
+    """Preset of the algorithm, or path of a TOML file; by default chosen by the environment."""
     explain: bool = False
-    """Print steps, frames, updates, memory, expected time and every option, and stop."""
+    """Print steps, frames, updates, memory, expected time and every option, without training."""
 
 
 def main(arguments: list[str]) -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 H = TypeVar("H")
 
-DESCRIPTION = """Search hyperparameters of an algorithm, several seeds per trial, and train the best trials and the
+DESCRIPTION = """Search hyperparameters of an algorithm with several seeds per trial, then train the best trials and the
 defaults again on held-out seeds. The options of q2pi train set the defaults, which are trial 0. The same command
 continues an interrupted study."""
 EVALUATIONS = 10
@@ -37,12 +37,11 @@ EPISODES = 16
 
 @dataclass(frozen=True)
 class Options(Generic[H]):
-    """Options of the command itself; everything else belongs to the defaults."""
+    """Options of q2pi tune."""
 
     config: RunConfig[H]
     preset: str | None = None
-    """Preset of the algorithm for the defaults, or path of a TOML file; by default the one that suits the
-    environment."""
+    """Preset of the algorithm for the defaults, or path of a TOML file; by default chosen by the environment."""
     study: str | None = None
     """Folder of the study; by default runs/tune-ALGORITHM-ENVIRONMENT."""
     trials: int = 30
@@ -60,7 +59,7 @@ class Options(Generic[H]):
     space: str | None = None
     """TOML file of narrower ranges: name = [low, high], name = [choices], or name = value to fix an option."""
     fix: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Options fixed in every trial but the defaults: name=value ..."""
+    """Options that are fixed in every trial except the defaults: name=value ..."""
     storage: str | None = None
     """SQL URL of the study's storage, such as postgresql://user:password@host/name; by default a journal file."""
     top: int = 3
@@ -70,7 +69,7 @@ class Options(Generic[H]):
     final_episodes: int = 100
     """Number of evaluation episodes per final run."""
     export: str | None = None
-    """TOML file to write the winner to, for q2pi train --preset."""
+    """TOML file for the best configuration, for q2pi train --preset; by default none is written."""
     dashboard: bool = False
     """Open optuna-dashboard on an existing study instead of searching."""
 
@@ -126,15 +125,15 @@ def tune(options: Options[Any]) -> int:
     if options.dashboard:
         return _dashboard(folder, options.storage)
     if folder.plan_file.is_file():
-        known = folder.read()
-        check_same(folder, known, plan)
-        plan = known
+        stored = folder.read()
+        check_same(folder, stored, plan)
+        plan = stored
     runs = max(options.trials, options.top * options.held_out_seeds)
     check_side_by_side([estimate(plan.base), estimate(largest(plan))], options.workers, runs)
     opened = storage.open_storage(folder, options.storage)
     lock = locks.take(folder.lock)
     if lock is None:
-        raise UserError(f"{folder.path} is in use: another q2pi tune works on it")
+        raise UserError(f"{folder.path} is in use by another q2pi tune")
     executor = LocalProcesses(options.workers)
     with lock, StopRequest("saving checkpoints") as stop:
         if not folder.plan_file.is_file():
@@ -148,11 +147,11 @@ def tune(options: Options[Any]) -> int:
 
 
 def _dashboard(folder: "StudyFolder", url: str | None) -> int:
-    """Serve an existing study; its other options need not be repeated."""
+    """Serve an existing study; the options of its plan need not be repeated."""
     from q2pi.tuning import storage
 
     if not folder.plan_file.is_file():
-        raise UserError(f"--dashboard: {folder.path} is no study yet")
+        raise UserError(f"--dashboard: {folder.path} is not a study")
     location = folder.read().storage
     if storage.without_password(url) != location:
         raise UserError(f"--dashboard: the trials of {folder.path} are in {location}; name it with --storage")
@@ -236,7 +235,7 @@ def _announce(folder: "StudyFolder", plan: "Plan", options: Options[Any]) -> Non
     base = plan.base
     print(
         f"{folder.path}: {base.algorithm} on {base.env.env_id}, {options.trials} trials x {plan.seeds} seeds x "
-        f"{base.total_timesteps:,} agent steps; {plan.objective} of {base.evaluation_episodes} episodes a seed; "
+        f"{base.total_timesteps:,} agent steps; {plan.objective} of {base.evaluation_episodes} episodes per seed; "
         f"{plan.sampler}, pruner {plan.pruner}; {len(plan.space)} options: {', '.join(plan.space)}",
         flush=True,
     )
@@ -245,5 +244,5 @@ def _announce(folder: "StudyFolder", plan: "Plan", options: Options[Any]) -> Non
 def _end_early(folder: "StudyFolder", outcome: "Outcome") -> int:
     if outcome.reason:
         print(f"q2pi: {outcome.reason}", file=sys.stderr)
-    print(f"{folder.path} is kept as it is; the same command continues it", flush=True)
+    print(f"{folder.path} is saved; the same command continues it", flush=True)
     return outcome.exit_status

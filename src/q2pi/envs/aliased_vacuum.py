@@ -46,7 +46,7 @@ class AliasedVacuum(gymnasium.Env[Any, Any]):
             aliased cells have the same optimal action, so aliasing costs nothing.
         observation: "walls", float32 [4], 1 for a wall north, east, south, west; "discrete", the same as one integer
             0..15 (1, 2, 4 and 8 for the four walls); "cell", the index of the cell, so that nothing is aliased
-            (`length` stands for every place below the corridor).
+            (`length` is every place below the corridor).
         render_mode: "rgb_array" or None.
 
     Raises:

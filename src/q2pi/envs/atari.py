@@ -1,4 +1,4 @@
-"""Engine for Atari games: each game runs on an ALE thread of its own.
+"""Engine for Atari games: each game runs on its own ALE thread.
 
 The emulator runs at 60 Hz, the agent acts at 15 Hz. Below: frame skip 4, max-pooling and a stack of 4. `|` marks an
 agent step, `p` the frame made from the emulator frames before it, `-` a frame of zeros:

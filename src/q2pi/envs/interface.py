@@ -30,13 +30,13 @@ class Engine(Protocol):
     action_space: Any  # Gymnasium space of one environment's action
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
-        """Start new episodes where mask [N] is true, with seeds [N]; the other environments stay as they are."""
+        """Start new episodes where mask [N] is true, with seeds [N]; the other environments are not changed."""
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Start preparing the next episode of an environment if its reset is slow; may do nothing."""
 
     def send(self, actions: Array) -> None:
-        """Start one step of every environment; an engine with threads of its own returns at once."""
+        """Start one step of every environment; an engine with threads returns at once."""
 
     def recv(self) -> Frames:
         """Wait for the step that `send` started."""

@@ -52,7 +52,7 @@ class EnvSpec:
     stack: int | None = None
     """Frames per observation, oldest first."""
     max_frames_per_episode: int | None = None
-    """Emulator frames after which an episode is truncated; 108000 are 30 minutes of play."""
+    """Emulator frames after which an episode is truncated; 108000 frames are 30 minutes."""
     full_action_space: bool | None = None
     """All 18 joystick actions instead of the game's minimal set."""
     env_options: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ Timeline of one environment. Every episode starts with an explicit seeded reset;
                                                           reset(seed 1) -> observation o'0 --> a2 ...
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,8 @@ class Step:
 
 
 _CANNOT_RESTORE = (
-    "cannot restore the environments: replaying the stored actions gave other rewards (was ALE or Gymnasium updated?)"
+    "cannot restore the environments: replaying the stored actions gave other rewards or observations "
+    "(was ALE or Gymnasium updated, or does the environment's randomness not follow reset(seed)?)"
 )
 
 
@@ -181,11 +183,13 @@ class VectorEnv:
     def state(self) -> dict[str, Any]:
         """Return the unfinished episodes as of the last `recv`, without a step that `send` has started since.
 
-        `episode_index` int64 [N], `returns` float64 [N] (raw, so far), `actions` by env_index: [T, *action_shape].
+        `episode_index` int64 [N], `returns` float64 [N] (raw, so far), `actions` by env_index: [T, *action_shape],
+        `observation_hash`: of each environment's observation, to be compared when the actions are replayed.
         """
         return {
             "episode_index": self._episode_index.copy(),
             "returns": self._returns.copy(),
+            "observation_hash": [_hash(observation) for observation in self.observation],
             "actions": {str(env_index): self._stored_actions(env_index) for env_index in range(self.num_envs)},
         }
 
@@ -197,7 +201,7 @@ class VectorEnv:
         the results are discarded.
 
         Raises:
-            UserError: the replay gave other rewards, or the state has another number of environments.
+            UserError: the replay gave other rewards or observations, or the state has another number of environments.
         """
         num_envs = len(state["episode_index"])
         if num_envs != self.num_envs:
@@ -206,7 +210,8 @@ class VectorEnv:
         self._discard_sent()
         self._episode_index[:] = state["episode_index"]
         self._replay(actions)
-        if not np.array_equal(self._returns, state["returns"]):
+        hashes = [_hash(observation) for observation in self.observation]
+        if not np.array_equal(self._returns, state["returns"]) or hashes != state["observation_hash"]:
             raise UserError(_CANNOT_RESTORE)
 
     def _replay(self, actions: list[Array]) -> None:
@@ -283,3 +288,8 @@ class VectorEnv:
 def _newest_frame(observation: Array, stack: int) -> Array:
     """Return the last of `stack` frames of observations [N, stack * C, ...] as a view [N, C, ...]."""
     return observation[:, -(observation.shape[1] // stack) :]
+
+
+def _hash(observation: Array) -> str:
+    """Return a hash of one observation's bytes."""
+    return hashlib.blake2b(np.ascontiguousarray(observation).tobytes(), digest_size=16).hexdigest()

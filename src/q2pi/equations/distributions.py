@@ -38,10 +38,15 @@ class Categorical:
         Args:
             uniform: [B] in [0, 1]; a 1 (from rounding) is treated as the largest number below 1, so that a masked
                 action is never returned.
+
+        Raises:
+            ValueError: every action of a row is masked, or a logit is NaN.
         """
         require_shape((len(self.logits),), uniform=uniform)
         cumulative = self.logits.detach().float().softmax(dim=1).cumsum(dim=1)
         total = cumulative[:, -1]
+        if total.isnan().any():
+            raise ValueError("cannot sample: a policy has every action masked, or a logit that is NaN")
         below_total = torch.nextafter(total, torch.zeros_like(total))
         threshold = torch.minimum(uniform * total, below_total)
         return (cumulative <= threshold.unsqueeze(1)).sum(dim=1)

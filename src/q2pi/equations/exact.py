@@ -178,7 +178,7 @@ def best_memoryless_stochastic(
 
     J is not concave in the policy and the problem is NP-hard (Vlassis et al. 2012): sequential quadratic programming
     climbs from the uniform policy and `restarts` random ones, and the highest summit is returned. It is the best one
-    for the small worlds this is meant for, by experience and not by proof.
+    for the small MDPs this is meant for, by experience and not by proof.
     """
     shape = (_count(observation), mdp.actions)
     rows = np.kron(np.eye(shape[0]), np.ones(shape[1]))  # one constraint for each observation: probabilities sum to 1

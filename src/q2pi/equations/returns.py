@@ -41,7 +41,8 @@ def lambda_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: 
     following = next_value[-1]
     for t in reversed(range(len(reward))):
         following = torch.where(ended[t], next_value[t], following)
-        following = reward[t] + discount[t] * torch.lerp(next_value[t], following, lambda_)
+        following = discount[t] * torch.lerp(next_value[t], following, lambda_)
+        following = reward[t] + torch.where(discount[t] == 0, 0.0, following)  # 0 * inf is NaN
         returns[t] = following
     return returns
 

@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the step counter, with no state of their own."""
+"""Schedules: pure, stateless functions of the step counter."""
 
 import math
 

@@ -1,5 +1,6 @@
 """Targets of Q-learning."""
 
+import torch
 from torch import Tensor
 
 from q2pi.equations.shapes import require_shape
@@ -27,4 +28,5 @@ def q_target(reward: Tensor, discount: Tensor, q_next_target: Tensor, q_next_onl
     selector = q_next_target if q_next_online is None else q_next_online
     best = selector.argmax(dim=1, keepdim=True)
     value = q_next_target.gather(1, best).squeeze(1)
-    return (reward + discount * value).detach()
+    bootstrap = torch.where(discount == 0, 0.0, discount * value)  # 0 * inf is NaN
+    return (reward + bootstrap).detach()

@@ -1,7 +1,9 @@
 """Evaluation of an agent: separate environments, fixed seeds, whole episodes, raw scores, and the protocol."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ class Evaluation:
     episodes: tuple[Episode, ...]
     """Whole episodes in order of (episode_index, env_index); each can be replayed from its seed and actions."""
     protocol: dict[str, Any]
-    """The conditions of the scores: environment, sticky actions, life-loss rule, exploration, seeds."""
+    """The conditions of the scores: environment, sticky actions, life-loss rule, exploration, seeds, arithmetic."""
 
     @property
     def scores(self) -> list[float]:
@@ -74,24 +76,25 @@ def evaluate(
     envs = make_envs(spec, count, seed, stream="evaluation")
     episodes_per_env = [len(range(env_index, episodes, count)) for env_index in range(count)]
     finished: dict[tuple[int, int], Episode] = {}
-    observation = envs.reset()
-    vector_step = 0
-    while len(finished) < episodes:
-        action = agent.evaluation_act(observation, stream(seed, "evaluation-noise", vector_step))
-        envs.send(action)
-        result = envs.recv()
-        observation = result.observation
-        vector_step += 1
-        for episode in result.episodes:
-            if episode.episode_index < episodes_per_env[episode.env_index]:
-                finished[episode.episode_index, episode.env_index] = episode
-                if progress is not None:
-                    progress(len(finished))
-    envs.close()
+    with closing(envs):
+        observation = envs.reset()
+        vector_step = 0
+        while len(finished) < episodes:
+            action = agent.evaluation_act(observation, stream(seed, "evaluation-noise", vector_step))
+            envs.send(action)
+            result = envs.recv()
+            observation = result.observation
+            vector_step += 1
+            for episode in result.episodes:
+                if episode.episode_index < episodes_per_env[episode.env_index]:
+                    finished[episode.episode_index, episode.env_index] = episode
+                    if progress is not None:
+                        progress(len(finished))
     return Evaluation(step, tuple(finished[key] for key in sorted(finished)), _protocol(agent, spec, episodes, seed))
 
 
 def _protocol(agent: Agent, spec: EnvSpec, episodes: int, seed: int) -> dict[str, Any]:
+    packages = ["torch", "gymnasium", *(["ale-py"] if is_atari(spec.env_id) else [])]
     return {
         "env": to_table(spec),
         "scores": "raw, whole games" if is_atari(spec.env_id) else "raw, whole episodes",
@@ -99,6 +102,8 @@ def _protocol(agent: Agent, spec: EnvSpec, episodes: int, seed: int) -> dict[str
         "episodes": episodes,
         "seed": seed,
         "interval": "95 % percentile bootstrap over episodes of one trained agent",
+        "precision": agent.spec.precision,
+        "versions": {package: version(package) for package in packages},
     }
 
 

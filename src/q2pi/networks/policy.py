@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from q2pi.equations.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from q2pi.errors import UserError
 from q2pi.networks.initialisation import orthogonal
+from q2pi.networks.output import OutputLayer
 from q2pi.networks.torsos import torso_for
 from q2pi.networks.value import ValueNetwork
 
@@ -38,11 +39,11 @@ class CategoricalHead(nn.Module):
     def __init__(self, features: int, actions: int, start: int) -> None:
         super().__init__()
         self.start = start
-        self.logits = nn.Linear(features, actions)
+        self.logits = OutputLayer(features, actions)
         orthogonal(self.logits, 0.01)
 
     def forward(self, features: Tensor) -> Categorical:
-        return Categorical(self.logits(features).float())
+        return Categorical(self.logits(features))
 
     def sample(self, policy: Categorical, generator: np.random.Generator) -> Tensor:
         """Return sampled actions, int64 [B]; each uses one number of `generator`."""
@@ -95,12 +96,12 @@ class GaussianHead(nn.Module):
             self.register_buffer(name, flat, persistent=False)
         if squash and not (self.low.isfinite().all() and self.high.isfinite().all()):
             raise UserError(f"--squash needs actions with finite bounds, not {space}")
-        self.mean = nn.Linear(features, self.action_shape[0])
+        self.mean = OutputLayer(features, self.action_shape[0])
         self.log_std = nn.Parameter(torch.full(self.action_shape, log_std))
         orthogonal(self.mean, 0.01)
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
-        mean = self.mean(features).float()
+        mean = self.mean(features)
         log_std = self.log_std.expand_as(mean)
         return PreTanhGaussian(mean, log_std, self.low, self.high) if self.squash else DiagonalGaussian(mean, log_std)
 
@@ -167,7 +168,7 @@ class ActorCritic(nn.Module):
         self.policy = PolicyNetwork(observation_shape, space, hidden, log_std=log_std, squash=squash)
         self.separate = len(observation_shape) != 3
         features = self.policy.torso.features
-        self.critic = ValueNetwork(observation_shape, hidden) if self.separate else nn.Linear(features, 1)
+        self.critic = ValueNetwork(observation_shape, hidden) if self.separate else OutputLayer(features, 1)
         if not self.separate:
             orthogonal(self.critic, 1.0)
 
@@ -175,4 +176,4 @@ class ActorCritic(nn.Module):
         if self.separate:
             return self.policy(observation), self.critic(observation)
         features = self.policy.torso(observation)
-        return self.policy.head(features), self.critic(features).squeeze(1).float()
+        return self.policy.head(features), self.critic(features).squeeze(1)

@@ -9,6 +9,7 @@ import math
 from torch import Tensor, nn
 
 from q2pi.networks.initialisation import orthogonal
+from q2pi.networks.output import OutputLayer
 from q2pi.networks.torsos import Network, torso_for
 
 
@@ -26,11 +27,11 @@ class QNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.torso = torso_for(observation_shape, hidden, network=network, layer_norm=layer_norm)
-        self.head = nn.Linear(self.torso.features, actions)
+        self.head = OutputLayer(self.torso.features, actions)
 
     def forward(self, observation: Tensor) -> Tensor:
         q: Tensor = self.head(self.torso(observation))
-        return q.float()
+        return q
 
     def q_values(self, observation: Tensor) -> Tensor:
         """Return Q [B, A] for acting; override it if `forward` returns something else, such as quantiles."""
@@ -45,9 +46,9 @@ class ValueNetwork(nn.Module):
         super().__init__()
         self.torso = torso_for(observation_shape, hidden, nn.Tanh)
         orthogonal(self.torso, math.sqrt(2))
-        self.head = nn.Linear(self.torso.features, 1)
+        self.head = OutputLayer(self.torso.features, 1)
         orthogonal(self.head, 1.0)
 
     def forward(self, observation: Tensor) -> Tensor:
         value: Tensor = self.head(self.torso(observation))
-        return value.squeeze(1).float()
+        return value.squeeze(1)

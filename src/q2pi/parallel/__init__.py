@@ -1,1 +1,1 @@
-"""Jobs in processes of their own: one protocol (`executor.Executor`), implemented by `local.LocalProcesses`."""
+"""Jobs in separate processes: the protocol `executor.Executor` and its implementation `local.LocalProcesses`."""

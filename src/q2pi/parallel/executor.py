@@ -1,4 +1,4 @@
-"""What a job is, and the protocol of everything that can run jobs.
+"""Jobs, and the protocol of executors that run them.
 
     for status in executor.run(jobs, stop):
         ...
@@ -17,7 +17,7 @@ Message = dict[str, Any]
 Emit = Callable[[Message], None]
 Stop = Callable[[], bool]
 Task = Callable[[dict[str, Any], Emit, Stop], Message]
-"""Returns its last message. The key "stopped" with the value True says that `stop` ended the task early."""
+"""Returns its last message; {"stopped": True} in it means that `stop` ended the task early."""
 
 
 def never() -> bool:
@@ -27,7 +27,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Job:
-    """A task with its arguments and the resources that it needs."""
+    """A task with its arguments and resources."""
 
     name: str
     """Name in messages to the user."""
@@ -38,8 +38,8 @@ class Job:
     threads: int = 0
     """OMP_NUM_THREADS of the process; 0 leaves the environment as it is."""
     restarts: int = 0
-    """How often a process that dies is replaced; the count starts again at each message. Such a task must be able to
-    continue where the dead process ended."""
+    """Number of times that a dead process is replaced in a row; each message resets the count. The task must be able to
+    continue from the state of the dead process."""
     on_stop: Literal["save", "kill"] = "save"
     """"save": the task's `stop` becomes true, and the executor waits until the task returns. "kill": the process is
     killed."""
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """State of a job; every state but "running" is its last."""
+    """State of a job; every state except "running" is final."""
 
     job: Job
     state: Literal["running", "finished", "stopped", "failed"]
@@ -62,7 +62,7 @@ class JobStatus:
     traceback: str = ""
     """Traceback of an unexpected exception, or the end of the standard error of a process that died."""
     is_user_error: bool = False
-    """Whether the job failed for a reason that the user can remove: a wrong option, a full disk, too little memory."""
+    """Whether the user can fix the reason of the failure: a wrong option, a full disk, too little memory."""
 
 
 class Executor(Protocol):
@@ -71,11 +71,11 @@ class Executor(Protocol):
     def run(self, jobs: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
         """Run jobs and yield their statuses as they arrive.
 
-        A job yields "running" when it begins and at each message, then exactly one other state. A job that fails does
-        not affect the others. When the iterator is closed, every process of a job is killed.
+        A job yields "running" when it starts and at each message, then exactly one final state. A failed job does not
+        affect other jobs. When the iterator is closed, every process of a job is killed.
 
         Args:
-            jobs: in the order in which they begin.
+            jobs: in the order in which they start.
             stop: polled a few times a second. When it returns true, running jobs stop as their `on_stop` says, and
-                no other job begins; a job that never began yields no status.
+                no other job starts; a job that has not started yields no status.
         """

@@ -18,11 +18,11 @@ from q2pi.parallel.executor import Job, JobStatus, Message, Stop, never
 
 POLL_SECONDS = 0.2
 STDERR_CHARACTERS = 4_000
-"""Length of the end of standard error that the status of a dead process shows."""
+"""Number of last characters of standard error in the status of a dead process."""
 
 
 class LocalProcesses:
-    """An `Executor` that starts a process of its own for each job, up to `workers` at a time."""
+    """An `Executor` that starts a process for each job, up to `workers` at a time."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -57,16 +57,16 @@ class LocalProcesses:
 
 
 class _Process:
-    """The parent's side of one process."""
+    """The parent's handle of one worker process."""
 
     def __init__(self, job: Job, reports: "_Reports", message: Message | None = None, deaths: int = 0) -> None:
         """Start the process.
 
         Args:
-            job: its job.
-            reports: queue for its statuses, filled by a thread.
-            message: last message of the process that it replaces.
-            deaths: processes of this job that died since its last message.
+            job: the job to run.
+            reports: queue that a thread fills with the job's statuses.
+            message: last message of the process that this process replaces.
+            deaths: number of processes of this job that died since its last message.
         """
         self.job, self.reports, self.message, self.deaths = job, reports, message or {}, deaths
         self.has_died = self.is_stopping = False
@@ -81,13 +81,13 @@ class _Process:
             env=os.environ | threads,
             start_new_session=True,  # Ctrl-C at the terminal must reach the parent alone, which asks jobs to stop
         )
-        # path: a task in a file beside the user's script is not importable from the worker's own sys.path
+        # path: a task in the folder of the user's script is not importable from the worker's own sys.path
         self._send({"task": job.task, "arguments": job.arguments, "on_stop": job.on_stop, "path": sys.path})
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
     def should_restart(self) -> bool:
-        """Whether the process died and its job has restarts left."""
+        """Whether the process died and the job has restarts left."""
         return self.has_died and not self.is_stopping and self.deaths < self.job.restarts
 
     def stop(self) -> None:
@@ -108,12 +108,12 @@ class _Process:
         try:
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:  # the process has ended at once: `_read` reports why
+        except BrokenPipeError:  # the process ended before it read its job: `_read` reports why
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()  # else closing it in `_read` raises again, and the job never ends
 
     def _read(self) -> None:
-        """Put a status into the queue for each line of the process, and one for its death."""
+        """Put a status into the queue for each line of the process, and a final status when it ends."""
         assert self.process.stdout is not None
         status = JobStatus(self.job, "running", self.message)
         with self.process, self.errors:
@@ -125,19 +125,19 @@ class _Process:
                     self.reports.put((self, status))
             code = self.process.wait()
             if status.state == "running":
-                status = self._death(code, status)
+                status = self._death_status(code, status)
         self.reports.put((self, status))
 
-    def _death(self, code: int, last: JobStatus) -> JobStatus:
-        """Return the status of a process that ended without a report."""
+    def _death_status(self, code: int, last: JobStatus) -> JobStatus:
+        """Return the final status of a process that ended without sending one."""
         if self.is_stopping and self.job.on_stop == "kill":
             return dataclasses.replace(last, state="stopped")
         self.has_died = True
         how = f"ended with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
         times = f", {self.deaths + 1} times in a row" if self.deaths else ""
         self.errors.seek(0)
-        words = self.errors.read()[-STDERR_CHARACTERS:]
-        return dataclasses.replace(last, state="failed", reason=f"its process {how}{times}", traceback=words)
+        stderr_tail = self.errors.read()[-STDERR_CHARACTERS:]
+        return dataclasses.replace(last, state="failed", reason=f"its process {how}{times}", traceback=stderr_tail)
 
 
 _Reports = queue.SimpleQueue[tuple[_Process, JobStatus]]

@@ -1,7 +1,7 @@
-"""The process of one job: `python -m q2pi.parallel.worker`, started by `local.LocalProcesses`.
+"""The worker process of one job: `python -m q2pi.parallel.worker`, started by `local.LocalProcesses`.
 
-Standard input holds the job as one line of JSON; its end asks the task to stop, also when the parent process has died.
-Standard output holds one line of JSON for each message and one for the end.
+Standard input carries the job as one line of JSON; end of file means stop, which also happens if the parent dies.
+Standard output carries one line of JSON for each message and one for the final status.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def main() -> int:
     threading.Thread(target=_wait_for_end_of_input, args=(stop, job["on_stop"]), daemon=True).start()
 
     def send(report: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the parent has died; the task still has to save its work
+        with contextlib.suppress(BrokenPipeError):  # the parent has died; the task must still save a checkpoint
             print(json.dumps(report), file=output, flush=True)
 
     def emit(message: Message) -> None:
@@ -55,7 +55,7 @@ def _import(task: str) -> Task:
 
 
 def _line(problem: BaseException) -> str:
-    """Return one line on an exception, without the traceback."""
+    """Return the message of an exception in one line."""
     if isinstance(problem, OSError) and problem.strerror:
         file = f" ({problem.filename})" if problem.filename else ""
         return f"{problem.strerror.lower()}{file}"
@@ -66,7 +66,7 @@ def _wait_for_end_of_input(stop: threading.Event, on_stop: str) -> None:
     while os.read(0, 1):
         pass
     if on_stop == "kill":
-        os._exit(1)  # the task does not poll `stop`: it would outlive a parent that was killed
+        os._exit(1)  # the task does not poll `stop`, so it would outlive a killed parent
     stop.set()
 
 

@@ -1,1 +1,1 @@
-"""Figures, videos and pages, made from run folders."""
+"""Figures, videos and HTML pages of runs."""

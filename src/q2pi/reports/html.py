@@ -1,4 +1,4 @@
-"""HTML pages that need no other file: one style sheet, tables, images inside the page."""
+"""Self-contained HTML pages: one style sheet, tables, embedded images."""
 
 import base64
 from collections.abc import Collection, Sequence
@@ -23,9 +23,9 @@ def page(title: str, heading: str, parts: Sequence[str]) -> str:
     """Return a page.
 
     Args:
-        title: of the browser's tab, as text.
-        heading: at the top of the page, as text.
-        parts: the body as HTML, from the functions below.
+        title: title of the browser tab, as text.
+        heading: heading of the page, as text.
+        parts: the body as HTML, from the functions of this module.
     """
     body = "\n".join(parts)
     return (
@@ -37,18 +37,18 @@ def page(title: str, heading: str, parts: Sequence[str]) -> str:
 
 
 def section(title: str) -> str:
-    """Return the heading of a section, from text."""
+    """Return text as the heading of a section."""
     return f"<h2>{escape(title)}</h2>"
 
 
 def paragraph(text: str, *, quiet: bool = False, bold: bool = False) -> str:
-    """Return a paragraph, from text."""
-    inside = f"<strong>{escape(text)}</strong>" if bold else escape(text)
-    return f"<p{' class=quiet' if quiet else ''}>{inside}</p>"
+    """Return text as a paragraph."""
+    content = f"<strong>{escape(text)}</strong>" if bold else escape(text)
+    return f"<p{' class=quiet' if quiet else ''}>{content}</p>"
 
 
 def bullets(items: Sequence[str]) -> str:
-    """Return a list, from texts."""
+    """Return texts as a bullet list."""
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
@@ -58,7 +58,7 @@ def table(columns: Sequence[str], rows: Cells, numbers: Collection[str] = ()) ->
     Args:
         columns: the headings, as text.
         rows: the cells, as text; a row may be shorter than the headings.
-        numbers: headings of the columns that hold numbers, aligned to the right.
+        numbers: headings of numeric columns, which are aligned to the right.
     """
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     kinds = [" class=number" if column in numbers else "" for column in columns]
@@ -68,6 +68,6 @@ def table(columns: Sequence[str], rows: Cells, numbers: Collection[str] = ()) ->
 
 
 def image(path: Path, title: str) -> str:
-    """Return a PNG, inside the page, with a text for readers that cannot see it."""
+    """Return a PNG as an embedded image with alternative text."""
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<p><img alt="{escape(title)}" src="data:image/png;base64,{data}"></p>'

@@ -1,4 +1,4 @@
-"""What runs are called in legends and tables: by the options in which they differ."""
+"""Labels of runs in legends and tables: the options in which the runs differ."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from q2pi.errors import UserError
 from q2pi.runs.history import History
 
 KEYS_IN_LABEL = 3
-"""Number of differing options that a curve's label names."""
+"""Largest number of options in the label of a curve."""
 Options = dict[str, Any]
 """Dotted name -> value, such as {"hyper.gamma": 0.99}."""
 
@@ -23,13 +23,13 @@ def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def options_of(history: History) -> Options:
-    """Return the options of a run without its seed, its algorithm and the name of its environment."""
-    without = ("seed", "algorithm", "env.env_id")
-    return {name: value for name, value in leaves(history.config) if name not in without}
+    """Return the options of a run except its seed, its algorithm and its environment's name."""
+    excluded = ("seed", "algorithm", "env.env_id")
+    return {name: value for name, value in leaves(history.config) if name not in excluded}
 
 
 def differing(tables: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the names whose values are not the same in all tables."""
+    """Return the names whose values differ between tables."""
     names = {name for table in tables for name in table}
     return {name for name in names if any(table.get(name) != tables[0].get(name) for table in tables)}
 
@@ -40,9 +40,9 @@ def short(name: str) -> str:
 
 
 def curve_labels(histories: Sequence[History]) -> list[str]:
-    """Return a label for each run: the first options in which it differs from the others of its family.
+    """Return a label for each run: the first options in which it differs from other runs of its family.
 
-    A family is one algorithm on one environment; its name is a part of the label if there are several families.
+    A family is all runs of one algorithm on one environment; the label names it if there are several families.
     """
     families: dict[tuple[str, str], list[Options]] = {}
     for history in histories:
@@ -62,22 +62,22 @@ def curve_labels(histories: Sequence[History]) -> list[str]:
 
 
 def _numbered(labels: Sequence[str]) -> list[str]:
-    """Return the labels; those that occur more than once get their position, from 1."""
+    """Return the labels; repeated labels are numbered by their position, from 1."""
     return [label if labels.count(label) == 1 else f"{label} ({index})" for index, label in enumerate(labels, 1)]
 
 
 def refuse_same_seeds(histories: Iterable[History]) -> None:
-    """Raise a UserError if two runs that are alike but for their seeds have the same seed: they are one run."""
+    """Raise a UserError if two of these runs, which differ only in their seeds, have the same seed."""
     first: dict[int, History] = {}
     for history in histories:
         known = first.setdefault(history.seed, history)
         if known is not history:
             paths = f"{known.run.path} and {history.run.path}"
-            raise UserError(f"{paths} are one run: same configuration, same seed {history.seed}")
+            raise UserError(f"{paths} have the same configuration and the same seed {history.seed}")
 
 
 def rules_of(env: EnvSpec) -> str:
-    """Return an environment's rules, as far as scores depend on them."""
+    """Return the rules of an environment that affect scores."""
     if env.protocol is None:
         return f"raw rewards, {'clipped' if env.clip_rewards else 'not clipped'} for learning"
     sticky = env.repeat_action_probability

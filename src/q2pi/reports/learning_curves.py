@@ -1,6 +1,6 @@
-"""Learning curves from run folders: of one run, over seeds or side by side, and a run beside published points.
+"""Learning curves from run folders: one run, a mean over seeds, several configurations, or published results.
 
-All is read from `config.toml`, `metrics.jsonl` and `evaluation.json`. Training returns are averaged over windows of
+The data are in `config.toml`, `metrics.jsonl` and `evaluation.json`. Training returns are averaged over windows of
 agent steps, see `windows`.
 """
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from q2pi.reports.labels import curve_labels, leaves, refuse_same_seeds, rules_of
 from q2pi.reports.style import COLOURS, INK, error_bars, finish_axes, new_figure, point_style, save_figure
-from q2pi.reports.windows import usual_width, window_means, window_means_of_all
+from q2pi.reports.windows import default_width, window_means, window_means_of_all
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, evaluation_policy, read_history
 from q2pi.statistics.scores import bootstrap_interval, mean
@@ -25,16 +25,16 @@ NOT_PANELS = ("updates", "epsilon", "seconds", "wall_seconds", "train_seconds", 
 
 
 def learning_curves(runs: Sequence[RunFolder], path: Path, *, width: int = 0) -> Path | None:
-    """Draw training returns, evaluations and the learner's scalars, write a PNG and return its path.
+    """Draw training returns, evaluations and training metrics, write a PNG and return its path.
 
     Runs that differ only in their seed become one curve: the mean over seeds, with a 95 % bootstrap interval over
-    seeds, as far as all of them have come. A single run shows its episodes as dots; its evaluations' intervals are
-    over episodes.
+    seeds, up to the last step that all of them have reached. A single run shows its episodes as dots, and the intervals
+    of its evaluations are over episodes.
 
     Args:
         runs: in the order of the legend.
-        path: of the PNG; missing folders are made.
-        width: agent steps of a window of averaging; 0 chooses some 50 windows of ten or more episodes.
+        path: file of the PNG; missing folders are created.
+        width: agent steps of a window for averaging; 0 chooses about 50 windows of 10 or more episodes.
 
     Returns:
         `path`, or None if no run has an episode or an evaluation yet.
@@ -46,18 +46,18 @@ def learning_curves(runs: Sequence[RunFolder], path: Path, *, width: int = 0) ->
     if not histories:
         return None
     groups = _groups(histories)
-    width = width or usual_width(histories)
-    scalars = _scalars(histories)
-    figure = new_figure(9.6, 7.6 if scalars else 5.4)
-    mosaic: list[Any] = [["return"] * len(scalars), scalars] if scalars else [["return"]]
+    width = width or default_width(histories)
+    metrics = _metrics(histories)
+    figure = new_figure(9.6, 7.6 if metrics else 5.4)
+    mosaic: list[Any] = [["return"] * len(metrics), metrics] if metrics else [["return"]]
     axes = figure.subplot_mosaic(mosaic, height_ratios=[2.4, 1][: len(mosaic)])
     for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         _draw_returns(axes["return"], group, width, colour, f"{label}: " if len(groups) > 1 else "")
-        for name in scalars:
-            _draw_scalar(axes[name], group, name, width, colour)
+        for name in metrics:
+            _draw_metric(axes[name], group, name, width, colour)
     finish_axes(axes["return"], "raw return per episode", _title(histories), _subtitle(histories, groups, width))
     axes["return"].legend(frameon=False, fontsize=9, labelcolor=INK)
-    for name in scalars:
+    for name in metrics:
         finish_axes(axes[name], PANEL_NAMES.get(name, name.replace("_", " ")), small=True)
     return save_figure(figure, path)
 
@@ -65,19 +65,19 @@ def learning_curves(runs: Sequence[RunFolder], path: Path, *, width: int = 0) ->
 def published_comparison(
     run: RunFolder, published: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, width: int = 250_000
 ) -> Path | None:
-    """Draw a run's mean training return in each window beside published points; write a PNG and return its path.
+    """Draw a run's mean training return in each window and published results; write a PNG and return its path.
 
-    Windows and points are drawn at the last of their agent steps. The run's interval (95 %, bootstrap) is over the
-    episodes of one seed; the labels should say what the published points are means of.
+    A window is drawn at its last agent step. The run's interval (95 %, bootstrap) is over the episodes of one seed; the
+    labels of the published results should name what they average over.
 
     Args:
-        run: the run; windows that it has not completed are not drawn.
+        run: the run; incomplete windows are not drawn.
         published: label -> (agent steps, raw return) pairs.
-        path: of the PNG; missing folders are made.
+        path: file of the PNG; missing folders are created.
         width: agent steps of a window.
 
     Returns:
-        `path`, or None if the run has not completed a window in which an episode ended.
+        `path`, or None if no episode ended in a complete window.
 
     Raises:
         UserError: a damaged run.
@@ -103,9 +103,9 @@ def published_comparison(
     finish_axes(
         axes,
         "mean raw training return per episode",
-        f"{_title([history])}, beside published training returns",
+        f"{_title([history])}, and published training returns",
         f"{rules_of(history.run.env())}\n"
-        f"points: mean over the training episodes that ended in the {width:,} agent steps before; "
+        f"points: mean over the training episodes that ended in the last {width:,} agent steps; "
         "bars: 95 % bootstrap over these episodes",
     )
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
@@ -113,7 +113,7 @@ def published_comparison(
 
 
 def _groups(histories: Sequence[History]) -> dict[str, list[History]]:
-    """Return the runs that differ only in their seed, by the label of each such group."""
+    """Return label -> runs that differ only in their seed."""
     groups: dict[str, list[History]] = {}
     for history in histories:
         table = sorted(item for item in leaves(history.config) if item[0] != "seed")
@@ -124,8 +124,8 @@ def _groups(histories: Sequence[History]) -> dict[str, list[History]]:
     return dict(zip(labels, groups.values(), strict=True))
 
 
-def _scalars(histories: Sequence[History]) -> list[str]:
-    """Return the names of the two scalars that the learners report first."""
+def _metrics(histories: Sequence[History]) -> list[str]:
+    """Return the names of the first two training metrics."""
     names = dict.fromkeys(name for history in histories for row in history.train[-1:] for name in row)
     return [name for name in names if name not in NOT_PANELS][:2]
 
@@ -150,7 +150,7 @@ def _draw_returns(axes: Axes, group: Sequence[History], width: int, colour: str,
     axes.errorbar(steps, middle, yerr=bars, label=f"{prefix}evaluation", zorder=5, **point_style(colour))
 
 
-def _draw_scalar(axes: Axes, group: Sequence[History], name: str, width: int, colour: str) -> None:
+def _draw_metric(axes: Axes, group: Sequence[History], name: str, width: int, colour: str) -> None:
     rows = [[(row["step"], row[name]) for row in history.train if name in row] for history in group]
     curves = [(np.array(steps), np.array(values)) for steps, values in (zip(*row, strict=True) for row in rows if row)]
     if curves:
@@ -160,7 +160,7 @@ def _draw_scalar(axes: Axes, group: Sequence[History], name: str, width: int, co
 def _draw_curve(
     axes: Axes, curves: Sequence[tuple[Array, Array]], width: int, colour: str, label: str | None = None
 ) -> None:
-    """Draw the mean over runs of their window means, with its interval, in the windows for which every run has one."""
+    """Draw the mean of several runs with its interval, in the windows in which every run has a value."""
     centres, means = window_means_of_all(curves, width)
     marker = "o" if len(centres) == 1 else None
     axes.plot(centres, means.mean(axis=0), color=colour, linewidth=2, marker=marker, label=label, zorder=3)
@@ -176,7 +176,7 @@ def _title(histories: Sequence[History]) -> str:
 
 
 def _subtitle(histories: Sequence[History], groups: Mapping[str, Sequence[History]], width: int) -> str:
-    """Return the protocol of all that is drawn."""
+    """Return the protocol of the curves and evaluations."""
     rules = dict.fromkeys(rules_of(history.run.env()) for history in histories)
     sizes = [len(group) for group in groups.values()]
     parts = [f"training: mean over the episodes that ended in each {width:,} agent steps"]

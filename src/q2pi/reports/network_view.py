@@ -1,15 +1,15 @@
-"""Animations of an episode beside what the network reads and answers, as GIF or animated PNG.
+"""Animations of an episode with the input and output of the network, as GIF or animated PNG.
 
     screen, in colour     |  network input: the stacked frames, oldest first
                           |  Q(s, a), pi(a|s) or the policy's mode: one bar per action, the action taken marked
                           |  max_a Q(s, a) or the policy's entropy over the animation
 
-The values of two actions often differ by far less than the values of two states. So bars show Q(s, a) minus its mean
-over actions, on one axis for the whole animation; the numbers beside them are Q(s, a) itself.
+Q-values usually differ far less between actions than between states. So the bars show Q(s, a) minus its mean over
+actions, on one axis for the whole animation; the numbers next to the bars are Q(s, a).
 
-The episode is recreated twice in lockstep from its seed and actions: once in colour for the screen, once under the
-run's own preprocessing for the network. The numbers come from the newest checkpoint. The actions were taken by the
-agent as it was when the episode was played, exploration included, so the longest bar is not always the action taken.
+The episode is recreated twice in lockstep from its seed and actions: once in colour for the screen, once with the
+preprocessing of the run for the network. The numbers come from the newest checkpoint. The actions come from
+the agent at the time of the episode, with its exploration, so the longest bar is not always the action taken.
 """
 
 import math
@@ -36,7 +36,7 @@ from q2pi.types import Array
 
 SUFFIXES = (".gif", ".png")
 FASTEST = 15
-"""Frames per second of an animation; faster environments are shown every second, third, ... step."""
+"""Largest number of frames per second; faster environments skip frames."""
 COLOURS_KEPT = 255
 """Colours of the palette; a GIF has 256, and one marks pixels that did not change."""
 NEAR_WHITE = 247
@@ -53,7 +53,7 @@ ROW = (14, 27)
 TRACE = 64
 """Height of the curve below the bars, in pixels, its heading not included."""
 NUMBERS_SHOWN = 8
-"""Numbers of a vector observation that are written out."""
+"""Largest number of elements of a vector observation that are shown."""
 
 
 @runtime_checkable
@@ -72,7 +72,7 @@ class HasPolicy(Protocol):
         """Return the distribution over actions at observations [B, ...]."""
 
     def to_env_action(self, action: torch.Tensor) -> Array:
-        """Return actions [B] as the environment takes them."""
+        """Return the actions [B] in the format of the environment."""
 
 
 Kind = Literal["Q(s, a)", "pi(a|s)", "mode of the policy"]
@@ -80,12 +80,12 @@ Kind = Literal["Q(s, a)", "pi(a|s)", "mode of the policy"]
 
 @dataclass(frozen=True)
 class View:
-    """One step of the episode, as it is drawn."""
+    """One step of the episode to draw."""
 
     screen: Array
     """[H, W, 3] uint8."""
     observation: Array
-    """[*observation_shape], as the network reads it."""
+    """[*observation_shape], the input of the network."""
     numbers: Array
     """[A] from `action_values`."""
     action: int | None
@@ -96,14 +96,14 @@ class View:
 
 
 def action_values(agent: Agent, observation: Array) -> tuple[list[str], Array, Kind]:
-    """Return (names, numbers [A], kind) of what an agent's network answers to one observation.
+    """Return (action names, numbers [A], kind of the numbers) of an agent's network for one observation.
 
     Args:
         agent: an agent with Q-values or with a policy.
         observation: [*observation_shape], raw.
 
     Raises:
-        UserError: the agent has neither.
+        UserError: the agent has neither Q-values nor a policy.
     """
     batch = observation[None]
     numbers: Array
@@ -131,11 +131,11 @@ def record_network_view(
     fps: float | None = None,
     seconds: float = 12,
 ) -> Video:
-    """Write an animation of a stored episode beside the network's input and output.
+    """Write an animation of a stored episode with the network's input and output.
 
     Args:
         run: the run's folder, with a checkpoint.
-        path: of the .gif or .png; missing folders are made. None is `videos/<episode>-network.gif` in the run's folder.
+        path: .gif or .png file; missing folders are created. None is `videos/<episode>-network.gif` of the run.
         episode: "best", "newest", or a rank by return, 0 for the highest.
         fps: agent steps per second; None is the environment's own speed (Atari: 60 / frame skip).
         seconds: length of the animation, from the start of the episode.
@@ -160,7 +160,7 @@ def record_network_view(
 
 
 def _views(agent: Agent, spec: EnvSpec, entry: dict[str, Any], steps: range) -> Iterator[View]:
-    """Recreate the whole episode, so that its return is checked, and yield the steps that are shown."""
+    """Recreate the whole episode, which checks its return, and yield the views of `steps`."""
     recreated = zip(replay(make_renderer(spec), entry, spec.env_id), _observations(spec, entry), strict=True)
     discrete = not isinstance(entry["actions"][0], list)
     for step, (screen, (observation, episode_return)) in enumerate(recreated):
@@ -172,14 +172,14 @@ def _views(agent: Agent, spec: EnvSpec, entry: dict[str, Any], steps: range) -> 
 
 
 def _first_action(agent: Any) -> int:
-    """Return the number of the environment's first action; networks count actions from 0."""
+    """Return the number of the environment's first action; networks number actions from 0."""
     return int(getattr(agent.spec.action_space, "start", 0))
 
 
 def _observations(spec: EnvSpec, entry: dict[str, Any]) -> Iterator[tuple[Array, float]]:
     """Yield (observation, raw return so far) of the reset and of each step of a stored episode."""
     envs = make_envs(spec, 1, 0)
-    envs.seed_of = lambda game, number: int(entry["seed"])
+    envs.seed_of = lambda env_index, episode_index: int(entry["seed"])
     try:
         yield envs.reset()[0], 0.0
         episode_return = 0.0
@@ -201,7 +201,7 @@ def _action_names(spec: EnvSpec, names: list[str]) -> list[str]:
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return matplotlib's own DejaVu Sans: no font of the system is needed."""
+    """Return DejaVu Sans from matplotlib, so that no system font is needed."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -209,19 +209,19 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 class _Layout:
-    """Draws views, all at the same places and on the same axis.
+    """Draws views with one layout and one axis.
 
     Args:
-        names: of the actions, [A].
-        kind: what the numbers are.
-        views: all that will be drawn; they decide the axis of the bars.
+        names: names of the A actions.
+        kind: meaning of the numbers.
+        views: all views of the animation, which determine the axis of the bars.
         spec: resolved specification of the environment.
-        trained: the agent in words, for the title.
+        agent_name: description of the agent for the title.
     """
 
-    def __init__(self, names: list[str], kind: Kind, views: list[View], spec: EnvSpec, trained: str) -> None:
+    def __init__(self, names: list[str], kind: Kind, views: list[View], spec: EnvSpec, agent_name: str) -> None:
         self.names, self.kind, self.spec = names, kind, spec
-        self.title = f"{spec.env_id}   {trained}"
+        self.title = f"{spec.env_id}   {agent_name}"
         self.low, self.high = _axis(np.stack([_lengths(view.numbers, kind) for view in views]), kind)
         self.trace = {view.step: value for view in views if (value := _summary(view.numbers, kind)) is not None}
         height, width, _ = views[0].screen.shape
@@ -258,19 +258,19 @@ class _Layout:
         return picture
 
     def _input_height(self, observation: Array) -> int:
-        """Return the pixels below the column's first heading that the input takes."""
+        """Return the height of the input below its heading, in pixels."""
         if observation.ndim == 3:
             tile = self._tile(observation)
             return 38 + math.ceil(int(observation.shape[1]) * tile / int(observation.shape[2]))
         return 22 + 16 * min(NUMBERS_SHOWN, observation.size)
 
     def _tile(self, observation: Array) -> int:
-        """Return the width of one frame in pixels: its own, or less if the column is too narrow."""
+        """Return the width of a drawn frame in pixels: its original width, or less if the column is too narrow."""
         count = self.spec.stack or 1
         return min(int(observation.shape[2]), (COLUMN - FRAME_GAP * (count - 1)) // count)
 
     def _input(self, picture: Image.Image, canvas: ImageDraw.ImageDraw, observation: Array) -> None:
-        """Draw the frames of an image observation, or write the numbers of a vector."""
+        """Draw the frames of an image observation, or the numbers of a vector observation."""
         shape = " x ".join(map(str, observation.shape))
         heading = f"network input, {shape}" if observation.ndim == 3 else "observation"
         canvas.text((self.left, self.top), heading, INK, self.fonts["text"])
@@ -289,7 +289,7 @@ class _Layout:
             canvas.text((x + tile // 2, y + image.height + 2), age, QUIET, self.fonts["small"], "ma")
 
     def _bars(self, canvas: ImageDraw.ImageDraw, view: View) -> None:
-        """Draw one bar per action on the axis that all views share; the action taken has a colour of its own."""
+        """Draw one bar per action on the axis of all views; the action taken has another colour."""
         start, end = self.left + self.label_width, self.left + COLUMN - 44
         meaning = "bars: minus the mean over actions, " if self.kind == "Q(s, a)" else "bars: "
         canvas.text((self.left, self.bars_top - 24), self.kind, INK, self.fonts["text"])
@@ -330,7 +330,7 @@ class _Layout:
 
 
 def _lengths(numbers: Array, kind: Kind) -> Array:
-    """Return the signed lengths of the bars [A]: Q-values without their mean, other numbers as they are."""
+    """Return the signed lengths of the bars [A]: Q-values minus their mean, or unchanged other numbers."""
     lengths: Array = numbers - numbers.mean() if kind == "Q(s, a)" else numbers
     return lengths
 
@@ -344,7 +344,7 @@ def _summary(numbers: Array, kind: Kind) -> float | None:
 
 
 def _axis(lengths: Array, kind: Kind) -> tuple[float, float]:
-    """Return the ends of the axis of the bars: 0 and 1 for probabilities, else 0 and all lengths within them."""
+    """Return the limits of the axis of the bars: [0, 1] for probabilities, else an interval with 0 and all lengths."""
     if kind == "pi(a|s)":
         return 0.0, 1.0
     low, high = min(float(lengths.min()), 0.0), max(float(lengths.max()), 0.0)
@@ -352,13 +352,13 @@ def _axis(lengths: Array, kind: Kind) -> tuple[float, float]:
 
 
 def _durations(count: int, fps: float) -> list[int]:
-    """Return the milliseconds of each frame: whole hundredths of a second, as GIF has them, without drift."""
+    """Return the milliseconds of each frame: multiples of 10 ms, the resolution of GIF, without accumulated error."""
     ends = [round(100 * number / fps) for number in range(count + 1)]
     return [10 * (end - begin) for begin, end in pairwise(ends)]
 
 
 def _write(path: Path, fps: float, layout: _Layout, views: list[View]) -> None:
-    """Write an animation whole or not at all, with one palette for all frames: unchanged pixels then cost nothing."""
+    """Write an animation atomically, with one palette for all frames: unchanged pixels then take no space."""
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = np.unique(np.linspace(0, len(views) - 1, PALETTE_FRAMES).round().astype(int))
     palette = _palette([layout.draw(views[index]) for index in chosen])
@@ -366,7 +366,7 @@ def _write(path: Path, fps: float, layout: _Layout, views: list[View]) -> None:
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     options: dict[str, Any] = {"optimize": True} if path.suffix == ".gif" else {}
     try:
-        # Pillow goes over the frames of a PNG twice and over those of a GIF once, so a GIF's are drawn as written.
+        # Pillow iterates twice over the frames of a PNG, so a generator would be empty the second time; once for a GIF.
         first = next(frames)
         rest = frames if path.suffix == ".gif" else list(frames)
         durations = _durations(len(views), fps)
@@ -377,7 +377,7 @@ def _write(path: Path, fps: float, layout: _Layout, views: list[View]) -> None:
 
 
 def _palette(pictures: list[Image.Image]) -> Image.Image:
-    """Return one palette for all pictures. Near-white entries become white: a median cut greys the background."""
+    """Return one palette for all images. Near-white entries become white: a median cut turns the background gray."""
     sample = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
     cut = sample.quantize(COLOURS_KEPT, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).getpalette() or []
     entries = np.array(cut, np.uint8).reshape(-1, 3)

@@ -1,9 +1,9 @@
-"""A picture of what happens to the frames of an Atari game before the network sees them.
+"""A figure of the preprocessing of Atari frames.
 
     colour, two emulator frames --> gray --> maximum of the two --> crop --> resize --> stack of K
 
-The stack is what `VectorEnv` observes. What comes before it is seen in slow motion: the same episode, played again
-one emulator frame at a time, raw.
+The stack is the observation of `VectorEnv`. The earlier stages come from the same episode, recreated one raw emulator
+frame at a time.
 """
 
 from dataclasses import dataclass, replace
@@ -26,14 +26,14 @@ _CARD = 22
 
 @dataclass(frozen=True)
 class Stages:
-    """One observation of a game, with what it was made of; colours are [H, W, 3], gray frames [H, W], all uint8."""
+    """One observation of a game and its earlier stages; colour frames are [H, W, 3], gray frames [H, W], all uint8."""
 
     colour: list[Array]
-    """The last two emulator frames of the step, raw; only the last one if a step is one frame."""
+    """The last two raw emulator frames of the step; only the last frame if a step has one frame."""
     gray: list[Array]
-    """The same in gray; in colour if the specification keeps colours."""
+    """The same frames in gray; in colour if the specification keeps colours."""
     pooled: Array
-    """The maximum of `gray`, or the last of it without max-pooling."""
+    """Pixel-wise maximum of `gray`, or its last frame without max-pooling."""
     cropped: Array
     resized: Array
     """The newest frame of the stack."""
@@ -42,7 +42,7 @@ class Stages:
 
 
 def stages(spec: EnvSpec, seed: int = 0, steps: int = 100) -> Stages:
-    """Return one observation of an Atari game, and what it was made of.
+    """Return one observation of an Atari game and its earlier stages.
 
     Args:
         spec: the game and its rules.
@@ -57,10 +57,10 @@ def stages(spec: EnvSpec, seed: int = 0, steps: int = 100) -> Stages:
         raise UserError(f"--env-id {spec.env_id} has no frames to preprocess: only Atari games have")
     if steps < 1:
         raise UserError(f"--steps {steps} is less than 1")
-    observation, actions = _play(spec, seed, steps)
-    seen = 2 if spec.max_pool and spec.frame_skip != 1 else 1
-    colour = _slow_motion(replace(spec, grayscale=False), seed, actions)[-seen:]
-    gray = _slow_motion(spec, seed, actions)[-seen:]
+    observation, actions = _observe(spec, seed, steps)
+    pooled_frames = 2 if spec.max_pool and spec.frame_skip != 1 else 1
+    colour = _raw_frames(replace(spec, grayscale=False), seed, actions)[-pooled_frames:]
+    gray = _raw_frames(spec, seed, actions)[-pooled_frames:]
     pooled = np.max(gray, axis=0)
     top, bottom, left, right = spec.crop or (0, 0, 0, 0)
     stack = [_as_image(frame) for frame in np.split(observation, int(spec.stack or 1))]
@@ -74,8 +74,8 @@ def stages(spec: EnvSpec, seed: int = 0, steps: int = 100) -> Stages:
     )
 
 
-def _play(spec: EnvSpec, seed: int, steps: int) -> tuple[Array, list[int]]:
-    """Return the observation [K * C, h, w] after at most `steps` random actions, and the actions that led there."""
+def _observe(spec: EnvSpec, seed: int, steps: int) -> tuple[Array, list[int]]:
+    """Return the observation [K * C, h, w] after at most `steps` random actions, and these actions."""
     envs = make_envs(spec, 1, seed)
     observation = envs.reset()
     taken: list[int] = []
@@ -90,7 +90,7 @@ def _play(spec: EnvSpec, seed: int, steps: int) -> tuple[Array, list[int]]:
     return observation[0], taken
 
 
-def _slow_motion(spec: EnvSpec, seed: int, actions: list[int]) -> list[Array]:
+def _raw_frames(spec: EnvSpec, seed: int, actions: list[int]) -> list[Array]:
     """Return the last two raw emulator frames of the same episode, each action repeated as frame skipping does."""
     from q2pi.envs.atari import raw_screen
 
@@ -110,11 +110,11 @@ def _as_image(frame: Array) -> Array:
 
 
 def preprocessing_picture(spec: EnvSpec, path: str | Path, seed: int = 0, steps: int = 100) -> Stages:
-    """Draw the way from the emulator's frames to the network's observation, and return what is drawn.
+    """Draw the stages from the emulator's frames to the network's input; write the figure and return the stages.
 
     Args:
         spec: an Atari game and its rules.
-        path: of the picture; its suffix chooses the format (.png, .svg, .pdf).
+        path: file of the figure; its suffix chooses the format (.png, .svg, .pdf).
         seed: seed of the episode and of the random actions taken.
         steps: agent steps before the picture is taken; fewer if the episode is shorter.
 
@@ -123,15 +123,15 @@ def preprocessing_picture(spec: EnvSpec, path: str | Path, seed: int = 0, steps:
     """
     spec = resolve(spec)
     shown = stages(spec, seed, steps)
-    way = _way(spec, shown)
-    # Resized below, when the extent of the drawing is known; the board places everything itself.
+    pipeline = _preprocessing_steps(spec, shown)
+    # Resized below, when the extent of the drawing is known; a layout engine would move the axes.
     figure = new_figure(1, 1)
     figure.set_layout_engine("none")
     board = _Board(figure.add_axes((0.0, 0.0, 1.0, 1.0)))
     board.text(0, -50, f"{spec.env_id}: from the emulator to the network", 16, fontweight="bold", va="bottom")
-    right, lower = _draw_way(board, spec, shown, way)
+    right, lower = _draw_steps(board, spec, shown, pipeline)
     stack_right, lowest = _draw_stack(board, spec, shown, lower + 66)
-    bars_right = _draw_bars(board, way, shown, stack_right + _GAP, lower + 66)
+    bars_right = _draw_bars(board, pipeline, shown, stack_right + _GAP, lower + 66)
     width, height = max(right, bars_right) + 40, lowest + 40
     board.axes.set(xlim=(-40, width), ylim=(height, -84))
     figure.set_size_inches((width + 40) / 82, (height + 84) / 82)
@@ -140,8 +140,8 @@ def preprocessing_picture(spec: EnvSpec, path: str | Path, seed: int = 0, steps:
 
 
 @dataclass(frozen=True)
-class _Stop:
-    """One step of the way: what it is called, what it does, and the frames it leaves."""
+class _Step:
+    """One preprocessing step: its title, a note on what it does, and the resulting frames."""
 
     title: str
     note: str
@@ -158,25 +158,25 @@ class _Stop:
         return times + " x ".join(map(str, self.images[-1].shape))
 
 
-def _way(spec: EnvSpec, shown: Stages) -> list[_Stop]:
-    """Return the steps that the specification takes, in order."""
+def _preprocessing_steps(spec: EnvSpec, shown: Stages) -> list[_Step]:
+    """Return the preprocessing steps of the specification, in order."""
     skip, pools = spec.frame_skip or 1, len(shown.gray) == 2
     which = f"frames {skip - 1} and {skip} of {skip}" if pools else f"frame {skip} of {skip}"
-    way = [_Stop("emulator", f"{which} of one step", shown.colour)]
+    steps = [_Step("emulator", f"{which} of one step", shown.colour)]
     if spec.grayscale:
-        way.append(_Stop("gray", "one channel for three", shown.gray))
+        steps.append(_Step("gray", "one channel for three", shown.gray))
     if pools:
         earlier = int((shown.gray[0] > shown.gray[-1]).sum())
-        way.append(_Stop("maximum", f"{earlier} pixels kept from the first", [shown.pooled]))
+        steps.append(_Step("maximum", f"{earlier} pixels kept from the first", [shown.pooled]))
     if spec.crop is not None:
         sides = zip(("top", "bottom", "left", "right"), spec.crop, strict=True)
         cut = ", ".join(f"{side} {count}" for side, count in sides if count)
-        way.append(_Stop("crop", f"without {cut or 'anything'}", [shown.cropped]))
-    return [*way, _Stop("resize", "by area", [shown.resized])]
+        steps.append(_Step("crop", f"without {cut or 'anything'}", [shown.cropped]))
+    return [*steps, _Step("resize", "by area", [shown.resized])]
 
 
 class _Board:
-    """Axes whose unit is a raw pixel, with the origin at the top left."""
+    """Axes in units of raw pixels, with the origin at the top left."""
 
     def __init__(self, axes: Any) -> None:
         self.axes = axes
@@ -198,7 +198,7 @@ class _Board:
         self.axes.text(x, y, text, color=color, fontsize=size, linespacing=1.45, **({"va": "top"} | options))
 
     def caption(self, title: str, note: str, x: float, y: float) -> None:
-        """Write a title, and a paler note under it, below a frame."""
+        """Write a title and a paler note below a frame."""
         self.text(x, y + 19, title, 11, fontweight="bold", va="baseline")
         self.text(x, y + 26, note, 8.5, QUIET)
 
@@ -207,24 +207,24 @@ class _Board:
         self.axes.annotate("", xy=(x + length, y), xytext=(x, y), arrowprops=style)
 
 
-def _draw_way(board: _Board, spec: EnvSpec, shown: Stages, way: list[_Stop]) -> tuple[float, float]:
-    """Draw each step at the scale of the raw frame, left to right; return the right end and the lower end."""
+def _draw_steps(board: _Board, spec: EnvSpec, shown: Stages, steps: list[_Step]) -> tuple[float, float]:
+    """Draw each step at the scale of the raw frame, left to right; return the right and the lower end."""
     tall = len(shown.pooled)
     x = -float(_GAP)
-    for stop in way:
+    for step in steps:
         if x > 0:
             board.arrow(x + 14, tall / 2, _GAP - 28)
         x += _GAP
-        y = (tall - len(stop.images[0])) / 2
-        if stop.title == "crop" and spec.crop is not None:
+        y = (tall - len(step.images[0])) / 2
+        if step.title == "crop" and spec.crop is not None:
             y = float(spec.crop[0])
             board.image(shown.pooled, x - spec.crop[2], 0, alpha=0.22, zorder=1)
         left = x
-        x, bottom = _draw_cards(board, stop.images, x, y)
-        if stop.title == "maximum":
+        x, bottom = _draw_cards(board, step.images, x, y)
+        if step.title == "maximum":
             _mark(board, shown.gray[0] > shown.gray[1], left)
-        caption_at = bottom if stop.title == "resize" else tall
-        board.caption(stop.title, f"{stop.note}\n{stop.shape}, {stop.size:,} bytes", left, caption_at)
+        caption_at = bottom if step.title == "resize" else tall
+        board.caption(step.title, f"{step.note}\n{step.shape}, {step.size:,} bytes", left, caption_at)
     return x, tall + 52.0
 
 
@@ -238,7 +238,7 @@ def _draw_cards(board: _Board, images: list[Array], x: float, y: float) -> tuple
 
 
 def _mark(board: _Board, pixels: Array, x: float) -> None:
-    """Colour the pixels [H, W] or [H, W, 3] that the maximum has from the first of two frames."""
+    """Colour the pixels [H, W] or [H, W, 3] of the maximum that come from the first of the two frames."""
     from matplotlib.colors import to_rgba
 
     marked = pixels if pixels.ndim == 2 else pixels.any(axis=2)
@@ -250,7 +250,7 @@ def _mark(board: _Board, pixels: Array, x: float) -> None:
 def _draw_stack(board: _Board, spec: EnvSpec, shown: Stages, y: float) -> tuple[float, float]:
     """Draw the observation's frames, magnified, oldest first; return the right end and the lower end."""
     count = len(shown.stack)
-    board.text(0, y - 14, "what the network sees", 12, RED, fontweight="bold", va="baseline")
+    board.text(0, y - 14, "network input", 12, RED, fontweight="bold", va="baseline")
     x, bottom = 0.0, y
     for age, frame in zip(range(count - 1, -1, -1), shown.stack, strict=True):
         left = x
@@ -259,23 +259,23 @@ def _draw_stack(board: _Board, spec: EnvSpec, shown: Stages, y: float) -> tuple[
         x += 14
     height, width = shown.resized.shape[:2]
     channels = sum(frame.size for frame in shown.stack) // (height * width)
-    played = count * (spec.frame_skip or 1)
-    note = f"observation {channels} x {height} x {width}, from {played} emulator frames"
+    emulator_frames = count * (spec.frame_skip or 1)
+    note = f"observation {channels} x {height} x {width}, from {emulator_frames} emulator frames"
     board.text(0, bottom + 28, note, 8.5, QUIET)
     return x - 14, bottom + 42
 
 
-def _draw_bars(board: _Board, way: list[_Stop], shown: Stages, x: float, y: float) -> float:
+def _draw_bars(board: _Board, steps: list[_Step], shown: Stages, x: float, y: float) -> float:
     """Draw the bytes after each step as bars; return the right end."""
     from matplotlib.patches import Rectangle
 
-    stops = [*way, _Stop("stack", "", shown.stack)]
-    largest = max(stop.size for stop in stops)
+    steps = [*steps, _Step("stack", "", shown.stack)]
+    largest = max(step.size for step in steps)
     board.text(x, y - 14, "bytes", 12, RED, fontweight="bold", va="baseline")
-    for number, stop in enumerate(stops):
+    for number, step in enumerate(steps):
         top = y + number * 27
-        color = RED if stop.title == "stack" else QUIET
-        board.text(x, top + 12, stop.title, 9.5, va="baseline")
-        board.axes.add_patch(Rectangle((x + 58, top), 150 * stop.size / largest, 16, facecolor=color, edgecolor="none"))
-        board.text(x + 64 + 150 * stop.size / largest, top + 12, f"{stop.size:,}", 9, QUIET, va="baseline")
+        color = RED if step.title == "stack" else QUIET
+        board.text(x, top + 12, step.title, 9.5, va="baseline")
+        board.axes.add_patch(Rectangle((x + 58, top), 150 * step.size / largest, 16, facecolor=color, edgecolor="none"))
+        board.text(x + 64 + 150 * step.size / largest, top + 12, f"{step.size:,}", 9, QUIET, va="baseline")
     return x + 58 + 150 + 50

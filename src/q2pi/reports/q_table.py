@@ -1,8 +1,8 @@
-"""A picture of a Q-table of an environment that is a grid: the greedy action and its value in every cell.
+"""A figure of the Q-table of a grid environment: the greedy action and its value in every cell.
 
     table_picture("runs/lake", "lake.png")
 
-FrozenLake, CliffWalking and the vacuum's corridor are grids; Taxi, whose states are more than places, is not.
+FrozenLake, CliffWalking and the vacuum's corridor are grids. Taxi is not: its state is more than a position.
 """
 
 from dataclasses import dataclass
@@ -27,21 +27,21 @@ class Grid:
     """The cells of an environment and the direction of each action."""
 
     row: Array
-    """int64 [H, W] the table row of each cell, -1 for cells in which no action is taken (goal, hazard, wall)."""
+    """int64 [H, W]: row of the Q-table for each cell, -1 for cells in which no action is taken (goal, hazard, wall)."""
     kind: Array
-    """str [H, W]: "" for a cell in which an action is taken; goal, hazard, wall."""
+    """str [H, W]: "" for a cell in which an action is taken, else goal, hazard or wall."""
     directions: tuple[tuple[int, int], ...]
     """(down, right) of each action."""
 
 
 def table_picture(source: Agent | RunFolder | str | Path, path: str | Path) -> Path:
-    """Draw the table of an agent or of a run's newest checkpoint, and return the picture's path.
+    """Draw the Q-table of an agent or of a run's newest checkpoint, and return the path of the figure.
 
-    An arrow is the greedy action, a number its value. Actions that tie for the best have an arrow each; a cell whose
-    actions are all equal has a dot.
+    An arrow is the greedy action, the number its value. Each of several greedy actions has an arrow; a cell in which
+    all actions have the same value has a dot.
 
     Raises:
-        UserError: the agent has no table, or the environment is no grid.
+        UserError: the agent has no Q-table, or the environment is not a grid.
     """
     from q2pi.algorithms.q_learning import Agent as TableAgent
 
@@ -52,10 +52,10 @@ def table_picture(source: Agent | RunFolder | str | Path, path: str | Path) -> P
     else:
         agent = source
     if not isinstance(agent, TableAgent):
-        raise UserError("a table's picture needs an agent of q_learning: the others have no table")
+        raise UserError("the figure of a Q-table needs an agent of q_learning: other algorithms have no table")
     env = agent.spec.env
     if env.stack != 1:
-        raise UserError(f"--stack {env.stack}: a table's picture needs a stack of 1")
+        raise UserError(f"--stack {env.stack}: the figure of a Q-table needs a stack of 1")
     title = f"{env.env_id}, {agent.config.target}, {agent.updates:,} updates"
     return draw(grid_of(env), agent.table, title, Path(path))
 
@@ -64,7 +64,7 @@ def grid_of(env: EnvSpec) -> Grid:
     """Return the grid of an environment.
 
     Raises:
-        UserError: unknown, or no grid.
+        UserError: an unknown environment, or not a grid.
     """
     from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
     from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
@@ -79,9 +79,7 @@ def grid_of(env: EnvSpec) -> Grid:
         return _cliff(made.shape)
     if isinstance(made, AliasedVacuum) and made.observation != "walls":
         return _corridor(made)
-    raise UserError(
-        f"--env-id {env.env_id} is no grid of table rows: FrozenLake, CliffWalking and the vacuum's corridor are"
-    )
+    raise UserError(f"--env-id {env.env_id} is not a grid; FrozenLake, CliffWalking and the vacuum's corridor are")
 
 
 def _frozen_lake(letters: Array) -> Grid:
@@ -98,7 +96,7 @@ def _cliff(shape: tuple[int, int]) -> Grid:
 
 
 def _corridor(vacuum: Any) -> Grid:
-    """Cells that look the same have the same table row, and so the same arrow."""
+    """Return the corridor; cells with the same observation have the same row of the table."""
     kind = np.full((2, vacuum.length), "", dtype="<U6")
     kind[1] = ["hazard" if is_open else "wall" for is_open in ~vacuum.walls[:-1, 2]]
     kind[1, vacuum.dust] = "goal"
@@ -108,7 +106,7 @@ def _corridor(vacuum: Any) -> Grid:
 
 
 def draw(grid: Grid, table: Array, title: str, path: Path) -> Path:
-    """Draw the greedy actions and values of `table` [S, A] on a grid, and return the picture's path."""
+    """Draw the greedy actions and values of `table` [S, A] on a grid, and return the path of the figure."""
     from matplotlib.patches import Rectangle
 
     height, width = grid.row.shape

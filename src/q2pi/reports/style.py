@@ -1,4 +1,4 @@
-"""The style of every figure: palette, axes, captions, and how a figure is made and saved."""
+"""The style of all figures: palette, axes, captions, creating and saving."""
 
 import math
 import textwrap
@@ -14,16 +14,16 @@ from matplotlib.ticker import StrMethodFormatter
 from q2pi.types import Array
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#777777")
-"""Distinct to colour-blind readers too (Tol 2021, "Colour Schemes", the bright scheme)."""
+"""Distinguishable with colour blindness (Tol 2021, "Colour Schemes", the bright scheme)."""
 BLUE, RED, GREEN = COLOURS[:3]
 INK, QUIET, GRID, PAPER = "#222222", "#666666", "#E6E6E6", "#FFFFFF"
 DPI = 150
 LINE = 135
-"""Characters of a line of the subtitle."""
+"""Number of characters in a line of the subtitle."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a width and a height in inches; its layout follows its contents."""
+    """Return an empty figure with constrained layout; width and height are in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
     return figure
@@ -31,7 +31,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's suffix (.png, .svg, .pdf) and return the path; missing folders are
-    made."""
+    created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format=path.suffix[1:] or "png", facecolor=PAPER)
     return path
@@ -47,7 +47,7 @@ def grid_of_panels(figure: Figure, count: int, columns: int) -> list[Axes]:
 
 
 def style_axes(axes: Axes, size: float = 10) -> None:
-    """Give axes a pale grid below the data, quiet tick labels of a font size, and no box."""
+    """Apply the style to axes: pale grid behind the data, gray tick labels of a font size, no box."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=size, colors=QUIET, length=0)
@@ -58,7 +58,7 @@ def style_axes(axes: Axes, size: float = 10) -> None:
 
 def finish_axes(
     axes: Axes,
-    what: str,
+    y: str,
     title: str = "",
     subtitle: str = "",
     small: bool = False,
@@ -68,8 +68,8 @@ def finish_axes(
     """Label the axes and apply the style.
 
     Args:
-        axes: with all that is drawn; the horizontal axis holds whole numbers.
-        what: label of the vertical axis.
+        axes: axes after drawing; the horizontal axis has whole numbers.
+        y: label of the vertical axis.
         title: above the axes, in bold.
         subtitle: below the title, wrapped.
         small: whether the axes are one of several panels.
@@ -79,7 +79,7 @@ def finish_axes(
     size = 9 if small else 11
     style_axes(axes, size - 1)
     axes.set_xlabel(x, fontsize=size, color=INK)
-    axes.set_ylabel(what, fontsize=size, color=INK)
+    axes.set_ylabel(y, fontsize=size, color=INK)
     if title:
         lines = [line for part in subtitle.splitlines() for line in textwrap.wrap(part, LINE, break_on_hyphens=False)]
         axes.set_title(title, loc="left", fontsize=14, fontweight="bold", color=INK, pad=14 + 13 * len(lines))
@@ -92,7 +92,7 @@ def finish_axes(
 
 
 def error_bars(means: Array, intervals: Sequence[tuple[float, ...]]) -> Array:
-    """Return intervals as matplotlib has them: [2, n] distances below and above the means."""
+    """Return intervals in the format of matplotlib: distances [2, n] below and above the means."""
     low, high = np.array(intervals).T
     return np.maximum(0, [means - low, high - means])
 

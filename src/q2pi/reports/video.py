@@ -1,8 +1,8 @@
-"""Videos of recorded episodes, in the game's own colours, without a display.
+"""Videos of recorded episodes, in colour; no display is needed.
 
-A run keeps seeds and actions, no pictures: an episode is a pure function of (environment, seed, actions), so it is
-played again, in colour and at the screen's own size, and its return is checked against the one of training. A video of
-T agent steps has T + 1 frames; the first shows the reset.
+A run stores seeds and actions, not images. An episode is a pure function of (environment, seed, actions), so it is
+recreated in colour at the size of the screen, and its return is checked against the return in training. A video of T
+agent steps has T + 1 frames; the first shows the reset.
 """
 
 import json
@@ -21,36 +21,36 @@ from q2pi.runs.folder import RunFolder
 
 Image = NDArray[np.uint8]
 EMULATOR_RATE = 60
-"""Emulator frames per second of an Atari game."""
-USUAL_RATE = 30
+"""Emulator frames per second of an Atari env."""
+DEFAULT_RATE = 30
 HEIGHT = 640
 """Small screens are enlarged by the largest whole factor that keeps them this high, in pixels."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video that was written, and the episode that it shows."""
+    """A video file and its episode."""
 
     path: Path
     frames: int
     fps: float
     """Frames per second."""
     episode_return: float
-    """Raw return, the same as in training."""
+    """Raw return, equal to the return in training."""
     entry: dict[str, Any]
     """The episode as the run folder stores it."""
 
     @property
     def seconds(self) -> float:
-        """How long it plays."""
+        """Duration."""
         return self.frames / self.fps
 
 
 def stored_episodes(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the episodes that the run keeps, highest return first, each one once.
+    """Return the episodes that the run stores, without duplicates, highest return first.
 
     Raises:
-        UserError: there is none yet, or the files are damaged.
+        UserError: no episode is stored yet, or the files are damaged.
     """
     entries: dict[tuple[int, int], dict[str, Any]] = {}
     for path in (run.episodes / "best.json", run.episodes / "newest.json"):
@@ -60,7 +60,7 @@ def stored_episodes(run: RunFolder) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as problem:
             raise UserError(f"{path} is damaged: {problem!r}") from problem
     if not entries:
-        raise UserError(f"{run.path} holds no episode yet: they are written with each checkpoint")
+        raise UserError(f"{run.path} has no stored episode yet: each checkpoint writes them")
     return sorted(entries.values(), key=lambda entry: (-entry["return"], entry["step"]))
 
 
@@ -79,7 +79,7 @@ def choose(entries: list[dict[str, Any]], which: str) -> dict[str, Any]:
         which: "best", "newest", or a rank by return, 0 for the highest.
 
     Raises:
-        UserError: none of these.
+        UserError: no such episode.
     """
     if which == "newest":
         return max(entries, key=lambda entry: (entry["step"], entry["env_index"]))
@@ -90,16 +90,16 @@ def choose(entries: list[dict[str, Any]], which: str) -> dict[str, Any]:
 
 
 def record_video(run: RunFolder, path: Path | None = None, *, episode: str = "best", fps: float | None = None) -> Video:
-    """Play a stored episode again and write it as an mp4 file, whole or not at all.
+    """Recreate a stored episode and write it as an mp4 file, atomically.
 
     Args:
         run: the run's folder.
-        path: of the mp4; missing folders are made. None is `videos/<episode>.mp4` in the run's folder.
+        path: file of the mp4; missing folders are created. None is `videos/<episode>.mp4` in the run's folder.
         episode: "best", "newest", or a rank by return, 0 for the highest.
-        fps: frames per second; None is the game's own speed (Atari: 60 / frame skip).
+        fps: frames per second; None is the environment's own speed (Atari: 60 / frame skip).
 
     Raises:
-        UserError: no such episode, another ending, or an episode that does not come out as it was.
+        UserError: no such episode, another suffix, or the episode cannot be recreated.
     """
     entry = choose(stored_episodes(run), episode)
     path = path or run.videos / (f"{episode}.mp4" if not episode.isdecimal() else f"rank-{int(episode)}.mp4")
@@ -117,7 +117,7 @@ class Renderer:
     """An environment that renders RGB frames, with its frame rate."""
 
     fps: float
-    play: Callable[[int, list[Any]], Iterator[tuple[Image, float, bool]]]
+    replay: Callable[[int, list[Any]], Iterator[tuple[Image, float, bool]]]
     """(seed, actions) -> (screen [H, W, 3], reward, whether the episode ended) of the reset and of each step."""
 
 
@@ -125,29 +125,29 @@ def make_renderer(spec: EnvSpec) -> Renderer:
     """Return the renderer of an environment.
 
     Raises:
-        UserError: it cannot be drawn.
+        UserError: the environment cannot render RGB frames.
     """
     spec = resolve(spec)
     return _atari(spec) if is_atari(spec.env_id) else _gymnasium(spec)
 
 
 def replay(renderer: Renderer, entry: dict[str, Any], env_id: str) -> Iterator[Image]:
-    """Play a stored episode again and yield its screens [H, W, 3].
+    """Recreate a stored episode and yield its screens [H, W, 3].
 
     Raises:
-        UserError: after the last screen, if return, length or ending are not the stored ones.
+        UserError: after the last screen, if the return or the length differ, or the episode has not ended.
     """
     episode_return, length, ended = 0.0, -1, False
-    for screen, reward, ends_here in renderer.play(entry["seed"], entry["actions"]):
+    for screen, reward, has_ended in renderer.replay(entry["seed"], entry["actions"]):
         episode_return += reward
         length += 1
-        ended = ends_here
+        ended = has_ended
         yield screen
     if (episode_return, length, ended) != (entry["return"], entry["length"], True):
         raise UserError(
-            f"{env_id} does not come out as it was: played again, the episode of return {entry['return']:g} in "
-            f"{entry['length']} steps has {episode_return:g} in {length}{'' if ended else ' and goes on'}; "
-            "the emulator or the environment is another version"
+            f"cannot recreate the episode of {env_id}: its return was {entry['return']:g} in {entry['length']} steps, "
+            f"and is now {episode_return:g} in {length}{'' if ended else ' without ending'} "
+            "(was ALE or Gymnasium updated?)"
         )
 
 
@@ -155,12 +155,12 @@ def _atari(spec: EnvSpec) -> Renderer:
     from q2pi.envs.atari import AtariEngine, raw_screen
     from q2pi.envs.vector import VectorEnv
 
-    # How a screen is shown changes nothing in the game: seed, no-ops, stickiness and frame skip stay.
-    seen = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1)
-    assert seen.frame_skip is not None
+    # Only options of the image change; seed, no-ops, sticky actions and frame skip determine the episode.
+    rendered = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1)
+    assert rendered.frame_skip is not None
 
-    def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
-        envs = VectorEnv(AtariEngine(seen, num_envs=1), seen, lambda env_index, episode_index: seed)
+    def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
+        envs = VectorEnv(AtariEngine(rendered, num_envs=1), rendered, lambda env_index, episode_index: seed)
         try:
             yield np.moveaxis(envs.reset()[0], 0, -1), 0.0, False
             for action in actions:
@@ -173,42 +173,42 @@ def _atari(spec: EnvSpec) -> Renderer:
         finally:
             envs.close()
 
-    return Renderer(EMULATOR_RATE / seen.frame_skip, play)
+    return Renderer(EMULATOR_RATE / rendered.frame_skip, replay_episode)
 
 
 def _gymnasium(spec: EnvSpec) -> Renderer:
-    # Read by pygame when an environment first draws.
+    # pygame reads these when an environment renders for the first time; without them it opens a window.
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     from q2pi.envs.gymnasium import make
 
     try:
-        game = make(spec, render_mode="rgb_array")
+        env = make(spec, render_mode="rgb_array")
     except (UserError, TypeError, ValueError) as problem:
         raise UserError(f"{spec.env_id} cannot be drawn: {_first_line(problem)}") from problem
 
-    def play(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
+    def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
         try:
-            game.reset(seed=seed)
-            yield _drawn(game, spec.env_id), 0.0, False
+            env.reset(seed=seed)
+            yield _screen_of(env, spec.env_id), 0.0, False
             for action in actions:
-                taken = np.asarray(action, game.action_space.dtype)
-                _, reward, terminated, truncated, _ = game.step(taken[()])
-                # In training, rewards pass through float32.
-                yield _drawn(game, spec.env_id), float(np.float32(reward)), bool(terminated or truncated)
+                taken = np.asarray(action, env.action_space.dtype)
+                _, reward, terminated, truncated, _ = env.step(taken[()])
+                # Training stores rewards as float32: without the cast the returns would differ.
+                yield _screen_of(env, spec.env_id), float(np.float32(reward)), bool(terminated or truncated)
                 if terminated or truncated:
                     return
         finally:
-            game.close()
+            env.close()
 
-    return Renderer(float(game.metadata.get("render_fps", USUAL_RATE)), play)
+    return Renderer(float(env.metadata.get("render_fps", DEFAULT_RATE)), replay_episode)
 
 
-def _drawn(game: Any, env_id: str) -> Image:
+def _screen_of(env: Any, env_id: str) -> Image:
     import gymnasium
 
     try:
-        screen = game.render()
+        screen = env.render()
     except (gymnasium.error.Error, ImportError, NotImplementedError) as problem:
         raise UserError(f"{env_id} cannot be drawn: {_first_line(problem)}") from problem
     if not isinstance(screen, np.ndarray) or screen.ndim != 3:
@@ -221,7 +221,7 @@ def _first_line(problem: Exception) -> str:
 
 
 def _enlarged(screen: Image) -> Image:
-    """Repeat pixels a whole number of times, and the last row and column once if a side is odd."""
+    """Enlarge by a whole factor; repeat the last row or column if the height or width is odd, which H.264 refuses."""
     factor = max(1, HEIGHT // screen.shape[0])
     large = screen.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width, _ = large.shape
@@ -229,7 +229,7 @@ def _enlarged(screen: Image) -> Image:
 
 
 def _write(path: Path, fps: float, screens: Iterator[Image]) -> int:
-    """Write screens as an mp4 file and return how many there were."""
+    """Write screens as an mp4 file and return their number."""
     import imageio.v2 as imageio
 
     path.parent.mkdir(parents=True, exist_ok=True)

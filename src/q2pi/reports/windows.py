@@ -4,7 +4,7 @@
     episodes             x   x     x             x        x
     drawn                    o (mean of 3)         o (mean of 2)
 
-An episode belongs to the window in which it ended, a window's last step included.
+An episode belongs to the window in which it ended; the last step of a window belongs to the window.
 """
 
 import math
@@ -19,17 +19,17 @@ WINDOWS = 50
 """Number of windows over the longest run, if episodes are frequent."""
 EPISODES_PER_WINDOW = 10
 DIGITS = (1, 2, 3, 4, 5, 6, 8, 10)
-"""A round width is one of these times a power of ten."""
+"""Round widths are these numbers times a power of ten."""
 
 
 def window_means(steps: Array, values: Array, width: int, count: int) -> Array:
-    """Return the mean of the values in each window, NaN if it holds none.
+    """Return the mean of the values in each window, NaN for an empty window.
 
     Args:
         steps: [E] agent steps, each at least 1; window k holds k * width < step <= (k + 1) * width.
         values: [E]
         width: agent steps of a window.
-        count: number of windows; values beyond the last are left out.
+        count: number of windows; later values are ignored.
 
     Returns:
         [count] float64.
@@ -42,7 +42,7 @@ def window_means(steps: Array, values: Array, width: int, count: int) -> Array:
 
 
 def window_means_of_all(curves: Sequence[tuple[Array, Array]], width: int) -> tuple[Array, Array]:
-    """Return the window means of several runs, in the windows in which every run has one.
+    """Return the window means of several runs, in the windows in which every run has a value.
 
     Args:
         curves: (steps [E], values [E]) of each run, E at least 1.
@@ -57,15 +57,20 @@ def window_means_of_all(curves: Sequence[tuple[Array, Array]], width: int) -> tu
     return (full + 0.5) * width, means[:, full]
 
 
-def usual_width(histories: Sequence[History]) -> int:
-    """Return the width of a window that suits all runs, in agent steps; see `window_width`."""
+def default_width(histories: Sequence[History]) -> int:
+    """Return one window width for all runs, in agent steps; see `window_width`."""
     longest = max(history.newest_step for history in histories)
     sparse = max(history.newest_step / max(1, len(history.steps)) for history in histories)
     return window_width(longest, sparse)
 
 
 def window_width(longest: float, sparse: float) -> int:
-    """Return a round whole number: some 50 windows in `longest`, wider if there is an episode only in each `sparse`."""
+    """Return a round width: about 50 windows in `longest`, or wider so that 10 episodes fit in a window.
+
+    Args:
+        longest: length of the longest run.
+        sparse: mean length between two episodes, in the run with the fewest episodes.
+    """
     wanted = min(max(longest / WINDOWS, EPISODES_PER_WINDOW * sparse), longest / 4)
     power = 10 ** max(0, math.floor(math.log10(max(1, wanted))))
     return int(next(digit * power for digit in DIGITS if digit * power >= wanted or digit == DIGITS[-1]))

@@ -1,7 +1,6 @@
-"""How fast this machine trains: DQN's loop, one update, and its replay, measured on Space Invaders.
+"""Speed of this machine: DQN's training loop, one gradient update, and the replay, measured on Space Invaders.
 
-Each function returns plain numbers, as `q2pi bench` prints them. Time them on a quiet machine: what else runs is
-measured too.
+Each function returns the numbers that `q2pi bench` prints. Other programs on the machine distort them.
 """
 
 import dataclasses
@@ -31,39 +30,39 @@ from q2pi.training.presets import configure
 NUM_ENVS, FRAME, BATCH = 8, (1, 84, 84), 32
 STARTS, WARM_UP, EPSILON = 1_000, 400, 0.05
 MATRIX = 1_024
-RANDOM_PLAY = EnvSpec("SpaceInvaders")
+SPACE_INVADERS = EnvSpec("SpaceInvaders")
 Measures = dict[str, Any]
 Act = Callable[[Any, np.random.Generator], Any]
 
 
 def base_config(options: dict[str, Any], double: bool = True) -> ResolvedConfig[Any]:
-    """Return DQN on Space Invaders as it is measured: the Nature protocol, learning early, exploring little.
+    """Return the configuration that is measured: DQN, Nature protocol, early learning start, little exploration.
 
     Args:
         options: fields of `RunConfig` to replace, such as precision, num_envs and threads.
-        double: Double DQN, or plain DQN.
+        double: whether to use Double DQN.
     """
     config, _ = configure("dqn", "SpaceInvaders", "nature")
-    explores = {"start_e": EPSILON, "end_e": EPSILON}
-    hyper = dataclasses.replace(config.hyper, learning_starts=STARTS, buffer_size=10_000, double=double, **explores)
-    quiet: dict[str, Any] = {"checkpoint_frequency": 0, "evaluation_frequency": 0, "evaluation_episodes": 0}
-    return resolve(dataclasses.replace(config, hyper=hyper, **quiet, **options))
+    exploration = {"start_e": EPSILON, "end_e": EPSILON}
+    hyper = dataclasses.replace(config.hyper, learning_starts=STARTS, buffer_size=10_000, double=double, **exploration)
+    without_output: dict[str, Any] = {"checkpoint_frequency": 0, "evaluation_frequency": 0, "evaluation_episodes": 0}
+    return resolve(dataclasses.replace(config, hyper=hyper, **without_output, **options))
 
 
 def training(config: ResolvedConfig[Any], steps: int) -> Measures:
-    """Return steps per second of the whole loop while it learns, and the share of each part.
+    """Return agent steps per second of the training loop and the share of each part, after learning has started.
 
     Args:
         config: from `base_config`.
-        steps: agent steps to time, after learning has begun and warmed up; rounded to whole steps of the games.
+        steps: agent steps to time after learning has started and warmed up; rounded down to whole vector steps.
     """
-    each = config.num_envs
-    begin = -(-(STARTS + WARM_UP) // each) * each
-    steps = max(1, steps // each) * each
-    config = dataclasses.replace(config, total_timesteps=begin + steps, log_frequency=each)
+    num_envs = config.num_envs
+    first_step = -(-(STARTS + WARM_UP) // num_envs) * num_envs
+    steps = max(1, steps // num_envs) * num_envs
+    config = dataclasses.replace(config, total_timesteps=first_step + steps, log_frequency=num_envs)
     seconds: dict[str, float] = {}
     for event in run(config):
-        if isinstance(event, Progress) and event.step > begin:
+        if isinstance(event, Progress) and event.step > first_step:
             for part, value in event.seconds.items():
                 seconds[part] = seconds.get(part, 0.0) + value
     total = sum(seconds.values())
@@ -78,12 +77,12 @@ def training(config: ResolvedConfig[Any], steps: int) -> Measures:
 
 
 def update(config: ResolvedConfig[Any], repetitions: int) -> Measures:
-    """Return milliseconds of one update (sampling, both networks, backward, optimizer) and what that is of the
-    machine's matrix-product rate in the same precision.
+    """Return milliseconds of one update (sampling, both networks, backward, optimizer), and its FLOP/s as a fraction
+    of the machine's FLOP/s for a matrix product in the same precision.
 
     Args:
         config: from `base_config`.
-        repetitions: updates to time.
+        repetitions: number of updates to time.
     """
     config = dataclasses.replace(config, total_timesteps=STARTS + config.num_envs, log_frequency=STARTS)
     agent: Any = None
@@ -92,15 +91,15 @@ def update(config: ResolvedConfig[Any], repetitions: int) -> Measures:
             agent = event.agent
     due = STARTS + config.hyper.train_frequency * agent.updates
 
-    def one() -> None:
+    def update_once() -> None:
         nonlocal due
         due += config.hyper.train_frequency
         agent.learn(due)
 
     with FlopCounterMode(display=False) as counter:
-        one()
+        update_once()
     flop = counter.get_total_flops()
-    milliseconds = _median_ms(one, repetitions)
+    milliseconds = _median_ms(update_once, repetitions)
     rate = matrix_rate(config.precision, agent.spec.device)
     return {
         "ms": milliseconds,
@@ -115,7 +114,7 @@ def update(config: ResolvedConfig[Any], repetitions: int) -> Measures:
 
 
 def matrix_rate(precision: str, device: torch.device) -> float:
-    """Return floating-point operations per second of a product of square matrices of 1,024."""
+    """Return FLOP/s of a product of two 1,024 x 1,024 matrices."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.ones(MATRIX, MATRIX, dtype=dtype, device=device)
 
@@ -130,63 +129,63 @@ def matrix_rate(precision: str, device: torch.device) -> float:
 def replay(
     transitions: int,
     codec: Codec,
-    draws: int = 300,
+    batches: int = 300,
     recorded: int = 20_000,
-    env: EnvSpec = RANDOM_PLAY,
+    env: EnvSpec = SPACE_INVADERS,
     act: Act | None = None,
 ) -> Measures:
-    """Return what a full replay of real transitions takes: memory, time per batch, a checkpoint.
+    """Return memory, sampling time and checkpoint time of a full replay of real transitions.
 
-    Bytes are those that the replay accounts for. What the process grew by stands beside them: a small replay may hide
-    in memory that was freed before, a large one cannot.
+    `megabytes` is what the replay accounts for; `process_grew_megabytes` is how much the process grew. A small replay
+    may fit into memory that the process freed before, so that the process does not grow.
 
     Args:
-        transitions: size of the replay; what was recorded is fed again until it is full.
-        codec: how frames are kept.
-        draws: batches of 32 to time.
-        recorded: transitions of play to feed.
-        env: what is played; its frames must be gray and 84 x 84.
-        act: who plays, observations [N, ...] and a generator -> actions [N]; None is at random.
+        transitions: capacity of the replay; the recorded transitions are repeated until it is full.
+        codec: how frames are stored.
+        batches: number of batches of 32 to time.
+        recorded: number of transitions to record.
+        env: the environment; its frames must be gray and 84 x 84.
+        act: the policy, observations [N, ...] and a generator -> actions [N]; None takes random actions.
     """
     if env.resize not in (None, FRAME[1:]) or env.grayscale is False:
-        raise UserError(f"the replay is measured with gray frames of 84 x 84, not with those of {env.env_id}'s run")
+        raise UserError(f"the replay is measured with gray frames of 84 x 84; the run on {env.env_id} has other frames")
     first, rows = _recorded(min(recorded, transitions), env, act)
     process = psutil.Process()
     before = process.memory_info().rss
     store = make_store(codec, FRAME, np.uint8)
     ring = Replay(transitions, NUM_ENVS, FRAME, np.uint8, stack=4, n_step=1, gamma=0.99, store=store)
     ring.begin(first)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for step in range(transitions // NUM_ENVS):
         ring.extend(*rows[step % len(rows)])
-    filled = time.perf_counter() - began
+    fill_seconds = time.perf_counter() - start
     grown = process.memory_info().rss - before
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         saved = checkpoint.save(Path(folder), 0, {"replay": ring.state()})
-        stall = time.perf_counter() - began
+        checkpoint_seconds = time.perf_counter() - start
         on_disk = sum(file.stat().st_size for file in saved.iterdir())
     sampler = UniformSampler(ring)
-    numbers = iter(range(draws + 10))
-    sample_ms = _median_ms(lambda: ring.sample(sampler.sample(BATCH, np.random.default_rng(next(numbers)))[0]), draws)
+    seeds = iter(range(batches + 10))
+    sample_ms = _median_ms(lambda: ring.sample(sampler.sample(BATCH, np.random.default_rng(next(seeds)))[0]), batches)
     return {
         "env_id": env.env_id,
-        "play": "random" if act is None else "trained",
+        "policy": "random" if act is None else "trained",
         "codec": codec,
         "transitions": len(ring),
         "bytes_per_transition": ring.nbytes / transitions,
         "megabytes": ring.nbytes / 1e6,
         "process_grew_megabytes": grown / 1e6,
         "sample_ms": sample_ms,
-        "extend_us": 1e6 * filled / transitions,
-        "checkpoint_seconds": stall,
+        "extend_us": 1e6 * fill_seconds / transitions,
+        "checkpoint_seconds": checkpoint_seconds,
         "checkpoint_megabytes": on_disk / 1e6,
         "batch_size": BATCH,
     }
 
 
 def _recorded(transitions: int, env: EnvSpec, act: Act | None) -> tuple[Any, list[tuple[Any, ...]]]:
-    """Return (first frames [N, ...], the arguments of `Replay.extend` for each step of N games)."""
+    """Return (first frames [N, ...], the arguments of `Replay.extend` for each vector step)."""
     envs = make_envs(env, NUM_ENVS, 1)
     first = envs.reset()[:, -1:].copy()
     generator = np.random.default_rng(0)
@@ -206,12 +205,12 @@ def _recorded(transitions: int, env: EnvSpec, act: Act | None) -> tuple[Any, lis
 
 
 def _median_ms(work: Callable[[], Any], repetitions: int) -> float:
-    """Return the median milliseconds of `work`, after it was done ten times to warm up."""
+    """Return the median milliseconds of `work`, after ten calls to warm up."""
     for _ in range(10):
         work()
     times = []
     for _ in range(repetitions):
-        began = time.perf_counter()
+        start = time.perf_counter()
         work()
-        times.append(1e3 * (time.perf_counter() - began))
+        times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times)

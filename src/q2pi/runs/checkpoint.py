@@ -1,8 +1,8 @@
-"""Checkpoints: the complete training state on disk, written whole or not at all, read back only when intact.
+"""Checkpoints: the complete training state on disk, written atomically and verified before it is read.
 
 A checkpoint is a folder `checkpoints/<step>/`:
 
-    manifest.json         step, notes, what each file holds, its size and SHA-256, and a SHA-256 of the manifest itself
+    manifest.json         step, notes, contents, size and SHA-256 of each file, and a SHA-256 of the manifest itself
     state.json            numbers and text
     weights.safetensors   torch tensors (networks and optimizer)
     arrays.safetensors    small numpy arrays
@@ -39,20 +39,20 @@ _PIECE = 4 << 20
 
 
 class Damaged(Exception):
-    """A checkpoint whose bytes are not those that were written."""
+    """A checkpoint whose bytes differ from what was written."""
 
 
 def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None = None) -> Path:
     """Write `state` as the checkpoint of agent step `step` in `folder` and return its path.
 
-    The one before it is kept, too; older ones go, and so do later ones: training came back from before them because
-    they were damaged.
+    The previous checkpoint is kept. Older ones are removed, and so are checkpoints of later steps: training resumed
+    from before them because they were damaged.
 
     Args:
         folder: the `checkpoints` folder of a run.
         step: agent steps taken so far.
-        state: nested dicts of torch tensors, numpy arrays, numbers, text and lists of these last two.
-        info: notes that are not part of the training state, as JSON has them.
+        state: nested dicts of torch tensors, numpy arrays, numbers, text, and lists of numbers or text.
+        info: JSON-able notes that are not part of the training state.
     """
     final = folder_of(folder, step)
     temporary = folder / f".{final.name}.partial"
@@ -88,12 +88,12 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
         file = name.replace("/", ".") + ".zst"
         written = _write(folder / file, _compressed(array))
         files[file] = written | {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
-    _write(folder / "manifest.json", [manifest.signed(step, info, files)])
+    _write(folder / "manifest.json", [manifest.with_checksum(step, info, files)])
     _flush_folder(folder)
 
 
 def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
-    """Return (step, state, info, warnings) of the newest intact checkpoint; a warning tells of each damaged one.
+    """Return (step, state, info, warnings) of the newest intact checkpoint, with a warning for each damaged one.
 
     Raises:
         UserError: there is no checkpoint, or none is intact.
@@ -104,7 +104,7 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
         try:
             state, info = load(path)
         except Damaged as problem:
-            warnings.append(f"{path} is damaged ({problem}); using the one before it")
+            warnings.append(f"{path} is damaged ({problem}); using the previous checkpoint")
         else:
             return step, state, info, warnings
     if warnings:
@@ -113,9 +113,9 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
 
 
 def load(path: Path) -> tuple[State, dict[str, Any]]:
-    """Return (state, info) of the checkpoint at `path`, after every byte was checked.
+    """Return (state, info) of the checkpoint at `path`, after checking every byte.
 
-    Large arrays are `StoredArray`s: they are read when they are asked for, so the folder must stay until then.
+    Large arrays are `StoredArray`s, which are read on first use: the folder must exist until then.
 
     Raises:
         Damaged: a file is missing, or its size or checksum differs from the manifest's.
@@ -193,9 +193,9 @@ def _compressed(array: Array) -> Iterator[bytes]:
 
 
 class StoredArray:
-    """A large array that still lies in its checkpoint: read straight to where it belongs, so it is never held twice.
+    """A large array on disk: `read_into` decompresses it into its destination, so memory never holds it twice.
 
-    numpy takes it for an array (`np.asarray(stored)` reads it).
+    It also works as a numpy array: `np.asarray(stored)` reads it.
     """
 
     def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
@@ -207,10 +207,12 @@ class StoredArray:
         return array if dtype is None else array.astype(dtype)
 
     def read_into(self, array: Array) -> None:
-        """Fill a C-ordered array of this shape and type. Memory that is zero on both sides is not touched.
+        """Fill a C-ordered array of this shape and type.
+
+        Zeros are not written over zeros: pages of a new array that the system has not allocated yet stay so.
 
         Raises:
-            Damaged: the file does not hold what the manifest says.
+            Damaged: the file is shorter or longer than the array.
         """
         target = array.reshape(-1).view(np.uint8)
         piece = np.empty(_PIECE, np.uint8)

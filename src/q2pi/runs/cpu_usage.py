@@ -1,4 +1,4 @@
-"""CPU time that other programs take on this process's cores: a timing run on a busy machine is too slow."""
+"""CPU time that other programs take on this process's cores: a timing run on a busy machine overestimates the time."""
 
 import os
 import time
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import psutil  # type: ignore[import-untyped]
 
 DISTORTION = 0.25
-"""Share of the cores a run needs that other programs may take before its timing counts as distorted."""
+"""Share of the cores a run needs that other programs may take before its timing is distorted."""
 IDLE = 0.1
-"""Share of the cores above which idle time shows that the run was not short of CPU time."""
+"""If a larger share of the cores is idle, the run was not short of CPU time."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CpuMeter:
         seconds = max(time.perf_counter() - self._start, 1e-9)
         own, cores = (_own_seconds() - self._own) / seconds, len(_cores())
         busy, total = _core_seconds()
-        # Some containers have CPU counters that stand still: the load average before the start is what remains.
+        # In some containers the CPU counters do not advance: use the load average before the start instead.
         other = (busy - self._busy) / seconds - own if total > self._total else self._load
         return CpuUsage(own, min(max(other, 0.0), float(cores)), cores)
 

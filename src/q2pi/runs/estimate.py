@@ -41,7 +41,7 @@ class Estimate:
     storage: int
     """Bytes of the algorithm's own storage at the end of the run."""
     memory_available: int
-    """Bytes that are free on this machine now, plus those of this process."""
+    """Bytes that are free on this machine now, plus the memory of this process."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
     if needed > free:
         values = options_of(config)
         named = " with ".join(f"{flag(name)} {values[name]}" for name in hyper.STORAGE_OPTIONS)
-        raise UserError(
-            f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of memory that are free here"
-        )
+        raise UserError(f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of free memory")
     return Estimate(
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
@@ -86,14 +84,13 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
 
 
 def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> None:
-    """Raise a UserError if `workers` processes for `runs` runs, each as large as the largest, do not fit in memory."""
+    """Raise a UserError if `workers` processes with runs of the largest estimate do not fit in memory."""
     process = psutil.Process().memory_info().rss
     needed = (process + max(need.storage for need in needs)) * min(workers, runs)
     free = min(need.memory_available for need in needs)
     if needed > free:
         raise UserError(
-            f"--workers {workers} needs up to {gigabytes(needed)}, "
-            f"more than the {gigabytes(free)} of memory that are free here"
+            f"--workers {workers} needs up to {gigabytes(needed)}, more than the {gigabytes(free)} of free memory"
         )
 
 
@@ -112,7 +109,7 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
     length = max(config.num_envs, min(TIMING_STEPS, config.total_timesteps))
     short = config.hyper.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     short = dataclasses.replace(short, log_frequency=max(1, length // 4), checkpoint_frequency=0)
-    # In the run, the environments of an evaluation take memory beside those of training.
+    # Without these environments the peak would lack the memory of evaluations during training.
     evaluation_envs = make_envs(config.env, max(1, min(NUM_ENVS, config.evaluation_episodes)), config.seed)
     evaluation_envs.reset()
     meter, rows = CpuMeter(), []
@@ -122,7 +119,7 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
             for event in run(short, stop=lambda: time.perf_counter() > deadline):
                 if isinstance(event, Progress):
                     rows.append(event)
-                elif isinstance(event, Checkpoint):  # writing it takes memory, as in the run
+                elif isinstance(event, Checkpoint):  # writing it takes memory, which belongs to the peak
                     checkpoint.save(Path(folder), event.step, event.state)
         seconds = _run_seconds(config, rows)
     except Diverged:
@@ -135,15 +132,15 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
 
 
 def _threads(config: ResolvedConfig[Any]) -> int:
-    """Return the number of threads that compute: ALE has one per game, torch one per core if `threads` is 0."""
-    games = config.num_envs if is_atari(config.env.env_id) else 1
-    return max(games, config.threads or os.cpu_count() or 1)
+    """Return the number of busy threads: ALE has one per environment, torch one per core if `threads` is 0."""
+    emulator_threads = config.num_envs if is_atari(config.env.env_id) else 1
+    return max(emulator_threads, config.threads or os.cpu_count() or 1)
 
 
 def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
-    """Return the seconds of a run from the rows of its timing run; NaN if a row with updates is missing.
+    """Return the seconds of a run from the rows of its timing run; NaN if no row has updates.
 
-    Acting and learning are each taken from their fastest row: first calls and new emulators slow down the others.
+    Seconds per step and per update are minima over rows: first calls and new emulators make other rows slower.
     """
     first_steps = [0, *(row.step for row in rows)]
     learning = [row.seconds.get("learn", 0.0) for row in rows]
@@ -161,7 +158,7 @@ def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
 
 
 def options_of(config: RunConfig[Any]) -> dict[str, Any]:
-    """Return every option of a run by its name."""
+    """Return name -> value of every option of a run."""
     table = to_table(config)
     return {**table.pop("env"), **table.pop("hyper"), **table}
 

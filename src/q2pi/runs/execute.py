@@ -1,9 +1,9 @@
-"""Executing a run: the one way in which train, resume, sweep, tune and the Python interface do it.
+"""Executing a run: train, resume, sweep, tune and the Python interface all call `execute`.
 
     execute(config, folder, sinks=[sink])
 
-begins a new run, continues an interrupted one from its newest checkpoint bit for bit, or does nothing if the run is
-finished. Calling it again is always safe.
+starts a new run, continues an interrupted run bit for bit from its newest checkpoint, or does nothing if the run is
+finished. It can be called again at any time.
 """
 
 import sys
@@ -39,18 +39,18 @@ def execute(
     stop: Stop = never,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Finished | Interrupted | None:
-    """Train what is left of one run; return its last event, or None if it was finished already.
+    """Train the rest of a run; return its last event, or None if the run was finished before.
 
     Args:
-        config: what to train.
+        config: configuration of the run.
         path: the run folder, made if it is missing; None records nothing.
-        sinks: take the run's events, after the folder's own sinks.
-        stop: see `loop.run`; the run then ends with a checkpoint and can be executed again.
-        warn: called with a line for each damaged checkpoint that is passed over.
+        sinks: receive the run's events, after the folder's own sinks.
+        stop: see `loop.run`; when it returns true, the run ends with a checkpoint and can be executed again.
+        warn: called with one line for each damaged checkpoint.
 
     Raises:
-        UserError: the folder holds a run of another configuration or is in use, or the algorithm cannot serve the
-            environment.
+        UserError: the folder holds a run of another configuration or is in use, or the algorithm does not support
+            the environment.
         Diverged: a loss, a value or a weight is not finite.
     """
     last: Event | None = None
@@ -61,9 +61,9 @@ def execute(
         step, state, seconds_before = _newest(folder, warn)
         if step >= config.total_timesteps:
             return None
-        # A sink's exception keeps the suspended generator alive, and with it the environments and the evaluator.
+        # Without `closing`, the traceback of a sink's exception keeps the generator and its environments alive.
         events = resources.enter_context(closing(run(config, state, stop)))
-        # The loop checks the state and the environment's spaces before its first event: no sink has written by then.
+        # The loop checks state and spaces before its first event, so an invalid run writes nothing.
         started = next(events)
         if folder is not None:
             folder.tensorboard.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ def execute(
 
 
 def run_job(name: str, path: Path | str, config: ResolvedConfig[Any]) -> Job:
-    """Return a job that trains what is left of one run; `name` is its name in messages."""
+    """Return a job that trains the rest of a run; `name` appears in messages."""
     arguments = {"path": str(path), "config": to_table(config)}
     return Job(name, "q2pi.runs.execute:execute_job", arguments, threads=config.threads, cpus=config.threads or 1)
 

@@ -1,20 +1,20 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes of files."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file by `content`, flushed to disk; a reader sees the old file or the new one, never a part.
+    """Replace a file by `content`, flushed to disk; readers see the old file or the new file, never a part of it.
 
     Args:
         path: the file; its folder must exist.
-        content: text is written as UTF-8.
+        content: bytes, or text to write as UTF-8.
 
     Raises:
-        OSError: the file cannot be written, for instance because the disk is full; the old file is then intact.
+        OSError: the file cannot be written, for instance because the disk is full; the old file stays intact.
     """
-    # Two processes may write the same report: with one temporary name each would truncate the other's file.
+    # Two processes may write the same report: with a common temporary name each would truncate the other's file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The runs below a folder, and the state of each, without torch."""
+"""Finding runs below a folder, and their states, without importing torch."""
 
 import os
 from collections.abc import Iterator

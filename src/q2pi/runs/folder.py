@@ -1,21 +1,20 @@
-"""The run folder: all that a run leaves behind, readable with common tools.
+"""The run folder: all files of a run, readable with common tools.
 
     runs/<name>/
         config.toml        the whole configuration
         metrics.jsonl      one JSON object a line: training rows, episodes, evaluations
         tensorboard/       the same as TensorBoard events
-        episodes/          newest.json and best.json: seeds and actions, enough to create those episodes again
+        episodes/          newest.json and best.json: seeds and actions, enough to recreate the episodes
         evaluation.json    the newest evaluation
         figures/  videos/  pictures of the run
         checkpoints/       the newest two, see checkpoint.py
 
-`record` writes it from the events of the loop; viewers, plots, reports and the tuner read it and nothing else. Reading
-imports no torch: what needs the algorithms, such as the typed configuration and the agent, is in `load`.
+`recorder.Recorder` writes it from the events of the training loop. Viewers, plots, reports and the tuner read only this
+folder. Reading imports no torch; `load` reads what needs an algorithm: the typed configuration and the agent.
 """
 
 import json
 import os
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import tomli_w
 
-from q2pi.config import RunConfig, from_table, to_table
+from q2pi.config import RunConfig, from_table, read_toml, to_table
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.runs.files import write_atomically
@@ -33,7 +32,7 @@ Row = dict[str, Any]
 
 
 class RunFolder:
-    """The paths of a run folder and what is read from them."""
+    """The paths of a run folder, and its configuration and metrics."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -49,10 +48,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | str, config: RunConfig[Any]) -> "RunFolder":
-        """Make the folder of a new run and write its config.
+        """Create the folder of a new run and write its config.toml.
 
         Raises:
-            UserError: the folder exists and is not empty, or cannot be made.
+            UserError: the folder exists and is not empty, or cannot be created.
         """
         run = cls(path)
         run.check_new()
@@ -61,25 +60,25 @@ class RunFolder:
             write_atomically(run.config_file, tomli_w.dumps(to_table(config)))
         except OSError as problem:
             reason = (problem.strerror or str(problem)).lower()
-            raise UserError(f"--run-dir {path} cannot be made: {reason}") from problem
+            raise UserError(f"--run-dir {path} cannot be created: {reason}") from problem
         return run
 
     def check_new(self) -> None:
-        """Raise a UserError if the folder of a new run cannot be made: it is in use, or its parent is not writable."""
+        """Raise a UserError if no new run can be created in the folder: it is not empty, or not writable."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
             raise UserError(
                 f"--run-dir {self.path} exists already; resume it (q2pi resume {self.path}) or name another folder"
             )
         nearest = next(parent for parent in [self.path, *self.path.absolute().parents] if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise UserError(f"--run-dir {self.path} cannot be made: {nearest} is no folder that can be written to")
+            raise UserError(f"--run-dir {self.path} cannot be created: {nearest} is not a writable folder")
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
         """Return the run folder at `path`.
 
         Raises:
-            UserError: there is none.
+            UserError: the folder has no config.toml.
         """
         run = cls(path)
         if not run.config_file.is_file():
@@ -87,10 +86,10 @@ class RunFolder:
         return run
 
     def table(self) -> dict[str, Any]:
-        """Return config.toml as a plain dict; `load.read_config` returns the typed configuration.
+        """Return config.toml as a dict; `load.read_config` returns the typed configuration.
 
         Raises:
-            UserError: the file is not TOML, or an option that every reader needs is missing or of the wrong type.
+            UserError: the file is not TOML, or a required option is missing or of the wrong type.
         """
         table = read_toml(self.config_file)
         _require(self.config_file, table, {"algorithm": str, "seed": int, "total_timesteps": int, "env": dict})
@@ -112,9 +111,9 @@ class RunFolder:
     def tail(self, offset: int = 0) -> tuple[list[Row], int]:
         """Return (rows, next offset): the rows of metrics.jsonl that were appended since a byte offset.
 
-        A last line that is not complete yet is left for the next call. A resumed run drops the rows beyond its
-        checkpoint; if `offset` is then no longer the start of a line, the result is ([], 0): drop what was read before
-        and read again from 0.
+        An incomplete last line is left for the next call. A resumed run removes the rows after its checkpoint; if
+        `offset` is then no longer the start of a line, the result is ([], 0): discard the earlier rows and read again
+        from 0.
 
         Args:
             offset: 0, or the next offset of an earlier call.
@@ -135,28 +134,16 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock, so that no second process trains in it.
+        """Hold the folder's lock, so that no other process trains in the folder.
 
         Raises:
-            UserError: another process trains in it now.
+            UserError: another process holds the lock.
         """
         file = take(self.lock)
         if file is None:
             raise UserError(f"{self.path} is in use: another process is training in it")
         with file:
             yield
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        UserError: the file is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path} is not valid TOML: {problem}") from problem
 
 
 def _require(file: Path, table: dict[str, Any], options: dict[str, type]) -> None:

@@ -1,4 +1,4 @@
-"""What a run folder holds of its training: configuration, episodes, metrics and evaluations, read without torch."""
+"""The history of a run: configuration, episodes, metrics and evaluations, read without importing torch."""
 
 import json
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class History:
     steps: Array
     """[E] int64: agent steps at which training episodes ended."""
     returns: Array
-    """[E] float64: their raw returns."""
+    """[E] float64: raw returns of the training episodes."""
     train: list[Row]
-    """Rows of the learner's scalars."""
+    """Rows of training metrics."""
     evaluations: dict[int, dict[str, Any]]
     """Agent steps of training -> statistics of the raw scores."""
 
@@ -54,7 +54,7 @@ def read_history(run: RunFolder) -> History:
     """Read a run's configuration and rows.
 
     Raises:
-        UserError: either is damaged.
+        UserError: config.toml or metrics.jsonl is damaged.
     """
     config = run.table()
     try:
@@ -70,7 +70,7 @@ def read_history(run: RunFolder) -> History:
 
 
 def evaluation_policy(run: RunFolder) -> str | None:
-    """Return how the agent acted in the newest evaluation, such as "epsilon-greedy, epsilon 0.001"; None without one.
+    """Return the policy of the newest evaluation, such as "epsilon-greedy, epsilon 0.001"; None without evaluation.
 
     Raises:
         UserError: evaluation.json is damaged.

@@ -1,16 +1,17 @@
-"""What a run folder holds that needs its algorithm: the typed configuration, the newest checkpoint, the agent."""
+"""Reading the parts of a run folder that need its algorithm: typed configuration, newest checkpoint, agent."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, default_config, restore
-from q2pi.config import ResolvedConfig, RunConfig, from_table, resolve
+from q2pi.config import ResolvedConfig, RunConfig, from_table, override, read_toml, resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import Evaluation, evaluate
 from q2pi.runs import checkpoint
-from q2pi.runs.folder import RunFolder, read_toml
+from q2pi.runs.folder import RunFolder
 from q2pi.types import State
 
 
@@ -31,12 +32,18 @@ def load_checkpoint(folder: RunFolder) -> tuple[int, State, dict[str, Any], list
     return checkpoint.load_newest(folder.checkpoints)
 
 
-def load_agent(folder: RunFolder) -> tuple[Agent, ResolvedConfig[Any], int, list[str]]:
+def load_agent(
+    folder: RunFolder, options: Mapping[str, Any] | None = None
+) -> tuple[Agent, ResolvedConfig[Any], int, list[str]]:
     """Return (agent, config, agent steps, warnings) of a run's newest checkpoint, without its replay.
 
-    The agent can act and be evaluated; to train on, `training.loop.run` takes the whole state.
+    The agent can act and be evaluated. To continue its training, pass the whole state to `training.loop.run`.
+
+    Args:
+        folder: the run's folder.
+        options: options of the run to replace by name, such as {"eval_epsilon": 0.0}.
     """
-    config = resolve(read_config(folder))
+    config = resolve(override(read_config(folder), options or {}))
     step, state, _, warnings = load_checkpoint(folder)
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
@@ -47,6 +54,6 @@ def load_agent(folder: RunFolder) -> tuple[Agent, ResolvedConfig[Any], int, list
 
 
 def evaluate_run(path: Path | str, episodes: int, seed: int) -> Evaluation:
-    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, apart from the training's environments."""
+    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, in environments of its own."""
     agent, config, step, _ = load_agent(RunFolder.open(path))
     return evaluate(agent, config.env, step=step, episodes=episodes, seed=seed)

@@ -1,4 +1,4 @@
-"""Locks that die with their owner: the kernel frees them at the moment a process ends, even if it is killed."""
+"""File locks that the kernel releases when the owning process ends, even if it is killed."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import IO
 
 
 def take(path: Path) -> IO[bytes] | None:
-    """Return the open, locked file, or None if another process holds the lock; closing the file frees it."""
+    """Return the open, locked file, or None if another process holds the lock; closing the file releases it."""
     file = _open(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -19,7 +19,7 @@ def take(path: Path) -> IO[bytes] | None:
 
 
 def wait(path: Path) -> IO[bytes]:
-    """Block until the lock is free; return the open, locked file; closing the file frees the lock."""
+    """Block until the lock is free; return the open, locked file; closing the file releases the lock."""
     file = _open(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -37,7 +37,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process holds the lock. Nothing is created, so the folder may be read-only."""
+    """Return whether a process holds the lock. It creates no file, so the folder may be read-only."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -51,6 +51,6 @@ def is_held(path: Path) -> bool:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Open a file to read and append to; it and its folder are made if they are missing."""
+    """Open a file to read and append; create the file and its folder if they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("ab+")

@@ -1,4 +1,4 @@
-"""What the checkpoints of a run are, without their contents: steps, notes and checksums, read without torch."""
+"""Manifests of checkpoints: steps, notes and checksums, read without importing torch."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def notes(folder: Path, step: int) -> dict[str, Any]:
-    """Return the `info` of the checkpoint of agent step `step` in `folder`; nothing if there is none."""
+    """Return the `info` of the checkpoint of agent step `step` in `folder`; {} if there is none."""
     path = folder_of(folder, step)
     info: dict[str, Any] = read(path)["info"] if path.is_dir() else {}
     return info
@@ -32,12 +32,12 @@ def read(path: Path) -> dict[str, Any]:
     """Return the manifest of the checkpoint at `path`: its format, step, info and files.
 
     Raises:
-        UserError: a later version wrote it.
+        UserError: a later version of q2pi wrote the checkpoint.
         OSError, ValueError, KeyError: the file is missing or damaged.
     """
     manifest = json.loads((path / "manifest.json").read_text())
     if not isinstance(manifest, dict):
-        raise ValueError("manifest.json is no manifest")
+        raise ValueError("manifest.json is not a manifest")
     stored = manifest.pop("sha256", None)
     # Format 1 had no checksum of the manifest itself.
     if (manifest["format"], stored) != (1, None) and stored != checksum(manifest):
@@ -47,14 +47,14 @@ def read(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def signed(step: int, info: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
-    """Return the text of a manifest, its own checksum included."""
+def with_checksum(step: int, info: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
+    """Return a manifest with its own checksum as JSON."""
     manifest = {"format": FORMAT, "step": step, "info": dict(info), "files": dict(files)}
     return to_json(manifest | {"sha256": checksum(manifest)})
 
 
 def to_json(value: Any) -> bytes:
-    """Return a value as JSON whose keys are sorted, so that equal values have equal bytes."""
+    """Return a value as JSON with sorted keys: equal values have equal bytes."""
     return json.dumps(value, indent=1, sort_keys=True).encode()
 
 

@@ -1,7 +1,7 @@
-"""How the progress of a run is written."""
+"""Formatting of the progress of a run."""
 
 RECENT_EPISODES = 20
-"""Number of newest training episodes whose mean is shown as the return."""
+"""Number of newest training episodes in the mean that is shown as the return."""
 
 
 def clock(seconds: float) -> str:

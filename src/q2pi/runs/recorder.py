@@ -23,7 +23,7 @@ class Recorder:
     """Writes a run's events into its folder.
 
     Args:
-        run: the folder; rows of `metrics.jsonl` beyond `step` are dropped.
+        run: the folder; rows of `metrics.jsonl` after `step` are removed.
         step: agent step at which training continues.
         seconds_before: wall-clock seconds that the run took before it was resumed.
     """
@@ -35,9 +35,9 @@ class Recorder:
             folder.mkdir(exist_ok=True)
         _drop_rows_after(run.metrics_file, step)
         self.metrics = run.metrics_file.open("a")
-        known = notes(run.checkpoints, step)
-        self.newest: deque[Entry] = deque(known.get("newest", []), maxlen=NEWEST_EPISODES)
-        self.best: list[Entry] = known.get("best", [])
+        saved = notes(run.checkpoints, step)
+        self.newest: deque[Entry] = deque(saved.get("newest", []), maxlen=NEWEST_EPISODES)
+        self.best: list[Entry] = saved.get("best", [])
 
     def write(self, event: Event) -> None:
         match event:
@@ -53,7 +53,7 @@ class Recorder:
                 self._row("evaluation", step, {"statistics": report["statistics"], "scores": report["scores"]})
                 write_atomically(self.run.evaluation_file, json.dumps(report, indent=1))
             case Checkpoint(step, state):
-                # The episodes' files may be newer than the checkpoint that an interrupted run continues from.
+                # The files of episodes/ may be newer than the checkpoint from which an interrupted run resumes.
                 episodes = {"newest": list(self.newest), "best": self.best}
                 checkpoint.save(self.run.checkpoints, step, state, {"seconds": self._wall_seconds()} | episodes)
 
@@ -88,7 +88,7 @@ class Recorder:
 
 
 def _drop_rows_after(path: Path, step: int) -> None:
-    """Cut the rows that an interrupted run wrote beyond the checkpoint it continues from, and a torn last line."""
+    """Remove the rows that an interrupted run wrote after its checkpoint, and an incomplete last line."""
     if not path.exists():
         return
     with path.open() as file:

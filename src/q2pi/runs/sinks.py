@@ -1,6 +1,6 @@
-"""Where the events of a run go: a sink takes each of them in turn.
+"""Sinks: consumers of a run's events, such as loggers.
 
-A logger for another service is one class with three methods, given to `q2pi.train(..., sinks=[MySink()])`.
+A logger for another service is a class with three methods: `q2pi.train(..., sinks=[MySink()])`.
 """
 
 import time
@@ -11,24 +11,24 @@ from q2pi.training.events import EpisodeEnded, Evaluated, Event, Progress
 
 
 class Sink(Protocol):
-    """Takes the events of one run, in their order; the first is `Started`."""
+    """Receives the events of one run in order; the first is `Started`."""
 
     def write(self, event: Event) -> None:
-        """Take one event; what it refers to is valid until `write` returns."""
+        """Receive one event; the objects in it are valid until `write` returns."""
 
     def flush(self) -> None:
-        """Make what was written durable; called before `Checkpoint` and `Finished` are written to any sink."""
+        """Make all earlier events durable; called before any sink receives `Checkpoint` or `Finished`."""
 
     def close(self) -> None:
-        """Free resources; called however the run ends."""
+        """Free resources; called at the end of the run, also after an exception."""
 
 
 class TensorBoard:
-    """TensorBoard's event file, written in order and in this thread, so that a full disk is noticed.
+    """Writes TensorBoard's event file, in this thread: a full disk raises an exception.
 
     Args:
-        folder: of the event files; it exists.
-        step: agent step at which training continues; what an interrupted run wrote beyond it is purged.
+        folder: existing folder for the event files.
+        step: agent step at which training continues; TensorBoard then ignores later events of an interrupted run.
     """
 
     def __init__(self, folder: Path, step: int) -> None:

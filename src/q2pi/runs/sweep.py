@@ -2,13 +2,13 @@
 
     algorithms = ["dqn", "ppo"]
     env_ids = ["CartPole-v1"]
-    seeds = 5                    # 1 to 5, or a list of them
+    seeds = 5                    # 1 to 5, or a list of seeds
     workers = 2                  # processes
     [options]                    # of every run
     total_timesteps = 50_000
-    [grid]                       # every combination of these
+    [grid]                       # every combination of these values
     gamma = [0.9, 0.99]
-    [algorithm.dqn]              # of one algorithm: a value, or a list of values for its grid
+    [algorithm.dqn]              # options of one algorithm: a value, or a list of values for its grid
     preset = "classic"
     batch_size = [32, 64]
 
@@ -30,7 +30,6 @@ import dataclasses
 import itertools
 import json
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -40,7 +39,7 @@ from typing import Any
 
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
-from q2pi.config import ResolvedConfig, RunConfig, override, resolve, to_table
+from q2pi.config import ResolvedConfig, RunConfig, override, read_toml, resolve, to_table
 from q2pi.errors import UserError, suggest
 from q2pi.parallel.executor import Job
 from q2pi.runs.estimate import check_side_by_side, estimate
@@ -52,9 +51,9 @@ from q2pi.training.presets import configure
 PART_KEYS = ("algorithms", "env_ids", "options", "grid", "algorithm")
 KEYS = (*PART_KEYS, "seeds", "workers", "runs")
 FROM_LISTS = {"seed": "seeds", "env_id": "env_ids", "algorithm": "algorithms"}
-"""Options that a sweep sets from a list of its own."""
+"""Option of a run -> key of the list in the file from which a sweep sets it."""
 Grid = dict[str, list[Any]]
-"""Option -> the values it takes, one for an option that is fixed."""
+"""Option -> its values; a fixed option has one."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +61,19 @@ class SweepRun:
     """One run of a sweep."""
 
     name: str
-    """Path of its folder below the sweep's folder; its name in messages."""
+    """Path of the run folder relative to the sweep's folder; also the name in messages."""
     path: Path
     config: ResolvedConfig[Any]
 
     @property
     def job(self) -> Job:
-        """Train what is left of the run."""
+        """The job that trains the rest of the run."""
         return run_job(self.name, self.path, self.config)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs of a sweep, in the order in which they begin: seed by seed, so that early results are comparable."""
+    """All runs of a sweep in the order in which they start: seed by seed, so that early results are comparable."""
 
     runs: tuple[SweepRun, ...]
     workers: int
@@ -87,14 +86,13 @@ class Sweep:
 def read_sweep(file: Path, root: Path) -> Sweep:
     """Return the sweep that a TOML file describes, with run folders below `root`; nothing is written.
 
-    Every configuration is resolved and within its bounds. `check` compares them with this machine and with existing
-    folders.
+    Every configuration is resolved and its bounds are checked; `check` also checks memory and existing folders.
 
     Raises:
         UserError: the file cannot be read, or an entry is unknown, empty, of the wrong type, out of its bounds or
             listed twice.
     """
-    table = _load(file)
+    table = _read_table(file)
     parts = [_Part.of(where, part) for where, part in _parts(file, table)]
     seeds = _seeds(file, table)
     workers = table.get("workers", 1)
@@ -160,13 +158,8 @@ def check(sweep: Sweep) -> None:
     check_side_by_side(needs.values(), sweep.workers, len(sweep.runs))
 
 
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"{file} is not valid TOML: {problem}") from problem
-    except OSError as problem:
-        raise UserError(f"{file} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
+def _read_table(file: Path) -> dict[str, Any]:
+    table = read_toml(file)
     _check_keys(str(file), table, KEYS)
     return table
 
@@ -208,9 +201,9 @@ def _parts(file: Path, table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]
 def _list_of(where: str, table: Mapping[str, Any], key: str, kind: type) -> list[Any]:
     values = table.get(key)
     if not isinstance(values, list) or not values or not all(type(value) is kind for value in values):
-        found = f"{key} = {values!r}: it" if key in table else f"{key} is missing: it"
-        of = "names" if kind is str else "whole numbers"
-        raise UserError(f"{where}: {found} must be a list of one or more {of}")
+        found = f"{key} = {values!r}" if key in table else f"{key} is missing"
+        items = "names" if kind is str else "whole numbers"
+        raise UserError(f"{where}: {found}: it must be a list of one or more {items}")
     return values
 
 
@@ -230,7 +223,7 @@ def _is_int(value: Any) -> typing.TypeGuard[int]:
 def _grid(where: str, table: Mapping[str, Any], algorithm: str) -> Grid:
     """Return the values of every option of one algorithm's runs; its own table overrides [options] and [grid]."""
     config = default_config(algorithm)
-    options, grid, own = table.get("options", {}), table.get("grid", {}), _own(where, table, algorithm)
+    options, grid, own = table.get("options", {}), table.get("grid", {}), _own_options(where, table, algorithm)
     twice = sorted(options.keys() & grid.keys())
     if twice:
         raise UserError(f"{where}: {twice[0]} is in both [options] and [grid]")
@@ -238,12 +231,12 @@ def _grid(where: str, table: Mapping[str, Any], algorithm: str) -> Grid:
     for section, part in (("[options]", options), ("[grid]", grid), (f"[algorithm.{algorithm}]", own)):
         for key, value in part.items():
             if key in FROM_LISTS:
-                raise UserError(f"{where}: {section} {key}: a sweep takes it from {FROM_LISTS[key]}")
+                raise UserError(f"{where}: {section} {key}: a sweep sets it from {FROM_LISTS[key]}")
             result[key] = _values(value, f"{where}: {section} {key} = {value!r}", section, _takes_a_list(config, key))
     return dict(sorted(result.items()))
 
 
-def _own(where: str, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
+def _own_options(where: str, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
     tables = table.get("algorithm", {})
     for name, own in tables.items():
         if name not in table["algorithms"]:
@@ -255,7 +248,7 @@ def _own(where: str, table: Mapping[str, Any], algorithm: str) -> dict[str, Any]
 
 
 def _values(value: Any, what: str, section: str, takes_a_list: bool) -> list[Any]:
-    """Return the values that an entry of the file lists; a list can be one value of an option such as `hidden`."""
+    """Return the values of an entry of the file; for an option such as `hidden` a list is one value."""
     single = not isinstance(value, list) or (takes_a_list and not any(isinstance(item, list) for item in value))
     if single and section == "[grid]":
         raise UserError(f"{what}: it must be a list of values")
@@ -269,7 +262,7 @@ def _values(value: Any, what: str, section: str, takes_a_list: bool) -> list[Any
 
 
 def _takes_a_list(config: RunConfig[Any], option: str) -> bool:
-    """Return whether one value of an option is a list, such as the sizes of `hidden`."""
+    """Return whether one value of an option is a list, such as the layer sizes `hidden`."""
     for owner in (config, config.env, config.hyper):
         kind = typing.get_type_hints(type(owner)).get(option)
         if kind is not None:
@@ -279,7 +272,7 @@ def _takes_a_list(config: RunConfig[Any], option: str) -> bool:
 
 
 def _varied(table: Mapping[str, Any], grids: Mapping[str, Grid]) -> dict[str, set[str]]:
-    """Return, for each algorithm, the options in the names of its folders: those with a list of values."""
+    """Return, for each algorithm, the options in the names of its folders: options with a list of values."""
     return {
         name: {
             key for key in grid if key in table.get("grid", {}) and key not in table.get("algorithm", {}).get(name, {})
@@ -320,7 +313,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text as the name of a folder, with no character that a shell would take for its own."""
+    """Return text as the name of a folder, without characters that are special in a shell."""
     return re.sub(r"[^\w.=+-]+", "-", text)
 
 
@@ -332,7 +325,7 @@ def _refuse_duplicates(file: Path, runs: list[SweepRun]) -> None:
         if run.name in paths:
             raise UserError(f"{file}: {run.name} is listed twice")
         if duplicate != run.name:
-            raise UserError(f"{file}: {duplicate} and {run.name} are one run: they have the same configuration")
+            raise UserError(f"{file}: {duplicate} and {run.name} have the same configuration")
         paths.add(run.name)
 
 

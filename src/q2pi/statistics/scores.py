@@ -75,41 +75,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def paired_bootstrap_interval(
-    first: ArrayLike,
-    second: ArrayLike,
-    statistic: Callable[[Array], float],
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Return (low, high) of statistic(first) - statistic(second) over paired scores, resampled as pairs.
-
-    Effects shared by both scores of a pair, such as the seed's, cancel. If the interval excludes 0, the difference is
-    significant. Source: Efron and Tibshirani 1993, chapter 8 (one-sample resampling of pairs).
-
-    Args:
-        first: [n, ...], for instance the scores of each seed's episodes.
-        second: [n, ...], in the same order of pairs.
-        statistic: [n, ...] -> number.
-        confidence: in (0, 1).
-        resamples: number of resamples, at least 1.
-        seed: of the stream "bootstrap".
-
-    Raises:
-        ValueError: no scores, or different numbers of scores.
-    """
-    first_scores, second_scores = _checked(first), _checked(second)
-    if len(first_scores) != len(second_scores):
-        raise ValueError(f"{len(first_scores)} scores cannot be paired with {len(second_scores)}")
-
-    def difference(rows: Array) -> float:
-        pairs = rows.astype(np.int64)
-        return statistic(first_scores[pairs]) - statistic(second_scores[pairs])
-
-    return bootstrap_interval(np.arange(len(first_scores)), difference, confidence, resamples, seed)
-
-
 def stratified_bootstrap_interval(
     scores: ArrayLike,
     statistic: Callable[[Array], float],

@@ -46,7 +46,7 @@ def run(
     """Train, from the start or from a checkpoint's state, and yield events.
 
     Args:
-        config: what to train.
+        config: the run's configuration.
         state: the `state` of a `Checkpoint` event of a run with the same config.
         stop: polled after each step of the environments; once it returns True, the run ends with a checkpoint.
 
@@ -85,7 +85,8 @@ def run(
             stops = stop() and not is_last
             if config.evaluation_episodes > 0 and (is_last or _due(config.evaluation_frequency, previous_step, step)):
                 with clock.part("evaluate"):
-                    evaluator.start(agent, step)
+                    # If updates overlap with the emulators, those due by now are made during the next step.
+                    evaluator.start(agent, step if is_last or not agent.overlap else previous_step)
             if evaluator.is_busy:
                 with clock.part("evaluate"):
                     evaluations = evaluator.finished(wait=is_last or stops)

@@ -1,4 +1,4 @@
-"""The pictures of a study's report, drawn from its records."""
+"""Figures of a study's report."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ COLUMNS = 4
 
 
 def history(records: Sequence[Record], path: Path, name: str) -> None:
-    """Draw each trial's return in its turn, the best so far, and the defaults."""
+    """Draw the objective over trials, the best so far, and the defaults."""
     figure, (axes,) = _figure(8, 3.6)
-    for state, colour, text in (("pruned", QUIET, "pruned, when stopped"), ("complete", BLUE, "complete")):
-        some = _valued(records, state)
+    for state, colour, text in (("pruned", QUIET, "pruned, last value"), ("complete", BLUE, "complete")):
+        trials = _with_value(records, state)
         mark = "x" if state == "pruned" else "o"
-        axes.plot([r.number for r, _ in some], [worth for _, worth in some], mark, color=colour, ms=5, label=text)
-    done = _valued(records, "complete")
+        axes.plot([r.number for r, _ in trials], [value for _, value in trials], mark, color=colour, ms=5, label=text)
+    done = _with_value(records, "complete")
     axes.step(
         [record.number for record, _ in done],
-        np.maximum.accumulate([worth for _, worth in done]),
+        np.maximum.accumulate([value for _, value in done]),
         where="post",
         color=BLUE,
         alpha=0.6,
@@ -42,26 +42,26 @@ def history(records: Sequence[Record], path: Path, name: str) -> None:
 
 
 def importance(shares: Mapping[str, float], path: Path) -> None:
-    """Draw each option's share in the spread of returns."""
+    """Draw the importance of each option: its share of the variance of the objective."""
     figure, (axes,) = _figure(8, 0.8 + 0.28 * len(shares))
     names = list(shares)[::-1]
     axes.barh(names, [shares[name] for name in names], color=BLUE)
-    axes.set_xlabel("share in the spread of returns (PED-ANOVA)")
+    axes.set_xlabel("share of the variance of the objective (PED-ANOVA)")
     save_figure(figure, path)
 
 
 def slices(records: Sequence[Record], space: Space, path: Path, name: str) -> None:
-    """Draw return over each option."""
-    groups = {state: _valued(records, state) for state in ("pruned", "complete")}
+    """Draw the objective over each option."""
+    groups = {state: _with_value(records, state) for state in ("pruned", "complete")}
     shown = [record for group in groups.values() for record, _ in group]
-    defaults = [(record, worth) for record, worth in groups["complete"] if record.number == 0]
+    defaults = [(record, value) for record, value in groups["complete"] if record.number == 0]
     figure, panels = _figure(11, 2.5 * math.ceil(len(space) / COLUMNS), len(space))
     for axes, (option, values) in zip(panels, space.items(), strict=True):
         for state, colour, mark in (("pruned", QUIET, "x"), ("complete", BLUE, "o")):
-            places = [_place(values, record.options[option]) for record, _ in groups[state]]
-            axes.plot(places, [worth for _, worth in groups[state]], mark, color=colour, ms=4, alpha=0.8)
-        for record, worth in defaults:
-            axes.plot([_place(values, record.options[option])], [worth], "s", color=RED, ms=6)
+            x = [_coordinate(values, record.options[option]) for record, _ in groups[state]]
+            axes.plot(x, [value for _, value in groups[state]], mark, color=colour, ms=4, alpha=0.8)
+        for record, value in defaults:
+            axes.plot([_coordinate(values, record.options[option])], [value], "s", color=RED, ms=6)
         _scale(axes, values, [record.options[option] for record in shown])
         axes.set_title(option, fontsize=9, color=INK)
         axes.tick_params(labelsize=7)
@@ -70,20 +70,20 @@ def slices(records: Sequence[Record], space: Space, path: Path, name: str) -> No
 
 
 def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> None:
-    """Draw each completed trial as a line through its options, coloured by its return."""
+    """Draw each completed trial as a line through its options, coloured by its objective."""
     from matplotlib import colormaps
 
-    done = sorted(_valued(records, "complete"), key=lambda pair: pair[1])
+    done = sorted(_with_value(records, "complete"), key=lambda pair: pair[1])
     figure, (axes,) = _figure(11, 4.2)
     low, high = done[0][1], done[-1][1]
     columns = [_column(values, [record.options[option] for record, _ in done]) for option, values in space.items()]
-    for index, (record, worth) in enumerate(done):
-        share = (worth - low) / (high - low or 1)
+    for index, (record, value) in enumerate(done):
+        share = (value - low) / (high - low or 1)
         heights = [column[index] for column in columns]
         line = {"color": RED, "ls": "--"} if record.number == 0 else {"color": colormaps["viridis"](share)}
         axes.plot(range(len(space)), heights, alpha=0.8, lw=1 + share, **line)
     axes.set_xticks(range(len(space)), space, rotation=30, ha="right", fontsize=8)
-    axes.set_yticks([0, 1], ["least", "greatest"], fontsize=8)
+    axes.set_yticks([0, 1], ["lowest", "highest"], fontsize=8)
     axes.set_title(f"{name} from {low:.1f} (dark) to {high:.1f} (bright); the defaults dashed", fontsize=9)
     save_figure(figure, path)
 
@@ -91,7 +91,7 @@ def parallel(records: Sequence[Record], space: Space, path: Path, name: str) -> 
 def curves(records: Sequence[Record], path: Path) -> None:
     """Draw the learning curve of each trial: means of evaluations, averaged over its seeds."""
     figure, (axes,) = _figure(8, 4)
-    best, _ = max(_valued(records, "complete"), key=lambda pair: pair[1], default=(None, None))
+    best, _ = max(_with_value(records, "complete"), key=lambda pair: pair[1], default=(None, None))
     for record in records:
         line: dict[str, Any] = {"color": BLUE, "alpha": 0.35, "lw": 1}
         if record.state == "pruned":
@@ -99,19 +99,19 @@ def curves(records: Sequence[Record], path: Path) -> None:
         if record.number == 0:
             line = {"color": RED, "lw": 2, "label": "defaults"}
         elif record is best:
-            line = {"color": GREEN, "lw": 2, "label": f"best of the search, trial {record.number}"}
+            line = {"color": GREEN, "lw": 2, "label": f"best, trial {record.number}"}
         for steps, means in _averaged(record.curves):
             axes.plot(steps, means, **line)
     axes.plot([], [], color=BLUE, alpha=0.5, label="complete")
     axes.plot([], [], color=QUIET, ls=":", label="pruned")
     axes.set_xlabel("agent steps")
-    axes.set_ylabel("mean return of an evaluation, over seeds")
+    axes.set_ylabel("evaluation: mean return over episodes and seeds")
     axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
 def final(result: dict[str, Any], path: Path) -> None:
-    """Draw each candidate's estimate on held-out seeds with its interval, and its seeds as dots."""
+    """Draw each candidate's estimate on held-out seeds with its interval, and one dot per seed."""
     entries = result["candidates"]
     figure, (axes,) = _figure(8, 1.2 + 0.55 * len(entries))
     for row, entry in enumerate(reversed(entries)):
@@ -125,7 +125,7 @@ def final(result: dict[str, Any], path: Path) -> None:
 
 
 def _figure(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure of a size in inches, and its panels."""
+    """Return a figure with `count` panels; width and height are in inches."""
     figure = new_figure(width, height)
     panels = grid_of_panels(figure, count, COLUMNS)
     for axes in panels:
@@ -133,34 +133,34 @@ def _figure(width: float, height: float, count: int = 1) -> tuple[Figure, list[A
     return figure, panels
 
 
-def _valued(records: Sequence[Record], state: str) -> list[tuple[Record, float]]:
-    """Return the trials in a state that are worth something, each with that."""
+def _with_value(records: Sequence[Record], state: str) -> list[tuple[Record, float]]:
+    """Return (trial, objective) of the trials in a state that have an objective."""
     return [(record, record.value) for record in records if record.state == state and record.value is not None]
 
 
-def _averaged(some: Sequence[Curve]) -> list[tuple[list[int], list[float]]]:
-    """Return [(steps, means)] over the seeds as far as all have come, or nothing."""
-    if not some:
+def _averaged(curves: Sequence[Curve]) -> list[tuple[list[int], list[float]]]:
+    """Return [(steps, means over seeds)] up to the last evaluation that all seeds have; [] without seeds."""
+    if not curves:
         return []
-    count = min(len(curve) for curve in some)
-    steps = [point.step for point in some[0][:count]]
-    return [(steps, [float(np.mean([curve[index].mean for curve in some])) for index in range(count)])]
+    count = min(len(curve) for curve in curves)
+    steps = [point.step for point in curves[0][:count]]
+    return [(steps, [float(np.mean([curve[index].mean for curve in curves])) for index in range(count)])]
 
 
-def _place(values: Range, value: Any) -> Any:
-    """Return the position of an option's value on its axis."""
+def _coordinate(values: Range, value: Any) -> Any:
+    """Return the coordinate of an option's value on its axis."""
     if isinstance(values, OneMinus):
         return 1 - value
-    return _word(value) if isinstance(values, Choice) else np.nan if value is None else value
+    return _text(value) if isinstance(values, Choice) else np.nan if value is None else value
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _scale(axes: Axes, values: Range, shown: Sequence[Any]) -> None:
-    """Give an axis the scale that its range is drawn on, with three numbers on it."""
-    numbers = [_place(values, value) for value in shown if value is not None]
+    """Set the scale of an axis to the scale on which the option is sampled, with three ticks."""
+    numbers = [_coordinate(values, value) for value in shown if value is not None]
     match values:
         case OneMinus():
             axes.set_xlabel("1 - value", fontsize=7)
@@ -178,10 +178,10 @@ def _scale(axes: Axes, values: Range, shown: Sequence[Any]) -> None:
 
 
 def _column(values: Range, shown: Sequence[Any]) -> list[float]:
-    """Return the height of each value from 0, the least that was tried, to 1, on the range's own scale."""
+    """Return the height of each value, from 0 (lowest value tried) to 1, on the scale of its range."""
     if isinstance(values, Choice):
-        words = sorted({_word(value) for value in shown} | {_word(value) for value in values.options})
-        return [words.index(_word(value)) / max(1, len(words) - 1) for value in shown]
+        texts = sorted({_text(value) for value in shown} | {_text(value) for value in values.options})
+        return [texts.index(_text(value)) / max(1, len(texts) - 1) for value in shown]
     numbers = np.array([values.low if value is None else value for value in shown], np.float64)
     if isinstance(values, OneMinus):
         numbers = -np.log(np.maximum(1 - numbers, 1e-9))

@@ -1,8 +1,11 @@
-"""The final evaluation of a search: the best trials and the defaults once more, on held-out seeds and episodes.
+"""The final evaluation of a search: the best trials and the defaults are trained again, on held-out seeds and episodes.
 
-The best of many noisy measurements is partly lucky; a measurement that did not select it is not. The defaults are
-trained on the same held-out seeds, so each candidate is compared with them seed by seed. The intervals of the
-differences are widened for the number of candidates (Bonferroni): the family-wise error rate is 5 %.
+The objective of the best trial is biased upwards by the selection; each candidate's estimate on held-out seeds is not.
+The defaults are trained on the same seeds, so each candidate is compared with them seed by seed. `tuning.verdict`
+describes the test, and how the winner's estimate is corrected for being the highest of several.
+
+The objective `auc` needs evaluations during training, and those play the same episodes as in the search: its seeds are
+held out, its episodes are not.
 """
 
 import dataclasses
@@ -19,26 +22,25 @@ from optuna.trial import TrialState
 
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
+from q2pi.evaluation.evaluate import EVALUATION_SEED
 from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
 from q2pi.runs.execute import execute
 from q2pi.runs.files import write_atomically
 from q2pi.runs.load import evaluate_run
 from q2pi.runs.progress import clock
-from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, paired_bootstrap_interval, std
+from q2pi.statistics.pairs import sign_flip_interval
+from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, std
 from q2pi.training.events import Diverged, Interrupted
 from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.objective import area, read_curve, read_seconds
 from q2pi.tuning.plan import Objective, Plan, StudyFolder
 from q2pi.tuning.space import value_of
 from q2pi.tuning.trial import config_of
+from q2pi.tuning.verdict import level, selection_bias, statement, verdict
 from q2pi.types import Array
 
 FINAL_EVALUATION_SEED = 2_000_003
 """Seed of the episodes of the final evaluation; evaluations during training never use it."""
-CONFIDENCE = 0.95
-BETTER = "significantly better (family-wise 95 %)"
-WORSE = "significantly worse (family-wise 95 %)"
-TOO_FEW = "too few seeds"
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,15 @@ class Candidate:
     """A configuration that is trained on the held-out seeds."""
 
     label: str
-    """The folder's name: defaults, or trial-7."""
+    """Name of the folder: defaults, or trial-7."""
     number: int
-    """The trial's number; 0 for the defaults."""
+    """Number of the trial; 0 for the defaults."""
     config: ResolvedConfig[Any]
 
 
 def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
-    """Return the defaults and the `top` completed trials of the highest return (of the Pareto front, if that is it)."""
-    trials = study.best_trials if plan.against_seconds else study.get_trials(states=(TrialState.COMPLETE,))
+    """Return the defaults and the `top` completed trials with the highest objective (nsga2: of the Pareto front)."""
+    trials = study.best_trials if plan.minimizes_seconds else study.get_trials(states=(TrialState.COMPLETE,))
     best = sorted((trial for trial in trials if trial.number != 0), key=lambda trial: -trial.values[0])[:top]
     return [Candidate("defaults", 0, plan.base)] + [
         Candidate(f"trial-{trial.number}", trial.number, config_of(plan, trial.user_attrs["config"])) for trial in best
@@ -62,7 +64,7 @@ def candidates(plan: Plan, study: optuna.Study, top: int) -> list[Candidate]:
 
 
 def runs(folder: StudyFolder, candidate: Candidate, seeds: Sequence[int]) -> list[Path]:
-    """Return the run folders of a candidate, one for each seed."""
+    """Return the run folder of a candidate for each seed."""
     return [folder.final / candidate.label / f"seed-{seed}" for seed in seeds]
 
 
@@ -74,23 +76,23 @@ def evaluate_candidates(
     executor: Executor,
     stop: Stop,
 ) -> Outcome:
-    """Train and evaluate each candidate on each held-out seed, if it is not yet, and print the progress.
+    """Train and evaluate each candidate on each held-out seed, except finished ones, and print the progress.
 
     Args:
         folder: the study's folder.
         chosen: the candidates.
-        seeds: training seeds; all candidates are trained on the first one, then on the second.
-        episodes: number of evaluation episodes of each run.
+        seeds: training seeds; all candidates are trained on the first seed, then all on the second.
+        episodes: number of evaluation episodes per run.
         executor: runs one job for each run.
-        stop: running jobs then save checkpoints, and the same call continues them later.
+        stop: when it returns true, running jobs save checkpoints; the same call continues them later.
     """
-    everything = {
+    all_runs = {
         f"{candidate.label} on seed {seed}": (run, dataclasses.replace(candidate.config, seed=seed))
         for seed in seeds
         for candidate in chosen
         for run in runs(folder, candidate, [seed])
     }
-    missing = {name: entry for name, entry in everything.items() if not is_evaluated(entry[0], episodes)}
+    missing = {name: entry for name, entry in all_runs.items() if not is_evaluated(entry[0], episodes)}
     start, finished = time.monotonic(), 0
 
     def show(status: JobStatus) -> None:
@@ -99,11 +101,11 @@ def evaluate_candidates(
             return
         finished += 1
         left = (time.monotonic() - start) / finished * (len(missing) - finished)
-        done = f"{len(everything) - len(missing) + finished} of {len(everything)} runs"
-        print(f"held-out seeds: {done}, the last {status.job.name}; left {clock(left)}", flush=True)
+        done = f"{len(all_runs) - len(missing) + finished} of {len(all_runs)} runs"
+        print(f"held-out seeds: {done}, last {status.job.name}; left {clock(left)}", flush=True)
 
     labels = ", ".join(candidate.label for candidate in chosen)
-    print(f"held-out seeds: {labels} on {len(seeds)} new seeds each", flush=True)
+    print(f"held-out seeds: {labels} on {len(seeds)} seeds each", flush=True)
     jobs = [final_job(name, run, config, episodes) for name, (run, config) in missing.items()]
     return run_all(jobs, executor, stop, show)
 
@@ -115,12 +117,12 @@ def final_job(name: str, run: Path, config: ResolvedConfig[Any], episodes: int) 
 
 
 def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
-    """Task of one final run: train it to its end, if it is not yet, and write `final_evaluation.json` into its folder.
+    """Task of one final run: train the rest of it, evaluate it, and write `final_evaluation.json` into its folder.
 
     Args:
         arguments: `path` of the run folder, its `config` as a table, and the number of evaluation `episodes`.
         emit: receives a message when the run is trained.
-        stop: the run then saves a checkpoint, and is not evaluated.
+        stop: when it returns true, the run saves a checkpoint and is not evaluated.
     """
     run, episodes, table = Path(arguments["path"]), arguments["episodes"], arguments["config"]
     config = resolve(from_table(default_config(table["algorithm"]), table, str(run)))
@@ -137,7 +139,7 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
 
 
 def is_evaluated(run: Path, episodes: int) -> bool:
-    """Return whether a final run is trained and evaluated on so many episodes."""
+    """Return whether a final run is trained and evaluated on `episodes` episodes."""
     file = run / "final_evaluation.json"
     return file.is_file() and _scores(file, episodes) is not None
 
@@ -165,52 +167,82 @@ def results(folder: StudyFolder, plan: Plan, chosen: Sequence[Candidate], seeds:
     """Return the results of the final runs as a JSON-able dict.
 
     `candidates` lists the defaults first. Each entry has an estimate with a 95 % bootstrap interval over seeds, one
-    value for each seed, minutes of training and the searched options; every entry but the defaults also has the
-    difference to the defaults with an interval and a verdict.
+    value for each seed, mean and std of the final evaluation's episodes, minutes of training and the searched options.
+    Every entry but the defaults also has the mean difference of the seeds' values to the defaults with the interval of
+    the sign-flip test and a verdict. `winner_estimate` is the winner's estimate without selection bias, or None.
     """
     measure = statistic(plan.objective)
-    scores = [_measured(plan, runs(folder, one, seeds), episodes) for one in chosen]
-    alpha = (1 - CONFIDENCE) / max(1, len(chosen) - 1)
-    entries: list[dict[str, Any]] = []
-    for one, ours in zip(chosen, scores, strict=True):
-        rows = np.arange(len(seeds))
-        entry: dict[str, Any] = {
-            "label": one.label,
-            "trial": one.number,
-            "estimate": measure(ours),
-            "interval": list(bootstrap_interval(rows, lambda drawn, ours=ours: measure(ours[drawn.astype(int)]))),  # type: ignore[misc]
-            "by_seed": [measure(row[np.newaxis]) for row in ours],
-            "episode_mean": mean(ours),
-            "episode_std": std(ours),
-            "minutes": mean([read_seconds(run) for run in runs(folder, one, seeds)]) / 60,
-            "options": options_of(plan, one.config),
-        }
-        if one.label != "defaults":
-            difference = measure(ours) - measure(scores[0])
-            low, high = paired_bootstrap_interval(ours, scores[0], measure, 1 - alpha)
-            verdict = _verdict(low, high, enough=2.0 ** (1 - len(seeds)) <= alpha)
-            entry |= {"difference": difference, "difference_interval": [low, high], "verdict": verdict}
-        entries.append(entry)
-    sound = [entry for entry in entries if np.isfinite(entry["estimate"])]
-    winner = max(sound, key=lambda entry: entry["estimate"], default=entries[0])
+    folders = [runs(folder, candidate, seeds) for candidate in chosen]
+    scores = [_measured(plan, paths, episodes) for paths in folders]
+    entries = [
+        _entry(plan, candidate, paths, ours, episodes)
+        for candidate, paths, ours in zip(chosen, folders, scores, strict=True)
+    ]
+    comparisons = len(chosen) - 1
+    for entry in entries[1:]:
+        differences = np.subtract(entry["by_seed"], entries[0]["by_seed"])
+        low, high = map(float, sign_flip_interval(differences, 1 - level(comparisons)))
+        entry |= {"difference": mean(differences), "difference_interval": [low, high]}
+        entry["verdict"] = verdict(low, high, len(seeds), comparisons)
+    # NaN compares false with everything: without this line, defaults that diverged would win.
+    finite = [index for index, entry in enumerate(entries) if np.isfinite(entry["estimate"])]
+    winner = entries[max(finite, key=lambda index: entries[index]["estimate"], default=0)]
+    bias = selection_bias([scores[index] for index in finite], measure) if finite else float("nan")
+    corrected = winner["estimate"] - bias
     return {
         "algorithm": plan.base.algorithm,
         "env_id": plan.base.env.env_id,
         "total_timesteps": plan.base.total_timesteps,
         "objective": plan.objective,
+        "objective_episodes": _objective_episodes(plan, episodes),
         "seeds": list(seeds),
         "episodes_per_seed": episodes,
         "final_evaluation_seed": FINAL_EVALUATION_SEED,
-        "difference_confidence": 1 - alpha,
+        "difference_confidence": 1 - level(comparisons),
         "candidates": entries,
         "winner": winner["label"],
-        "statement": _statement(winner, entries[0], len(seeds)),
+        "winner_estimate": corrected if np.isfinite(corrected) else None,
+        "statement": statement(winner, entries[0], len(seeds), len(finite), corrected)
+        + ("; areas are of the search's evaluation episodes" if plan.objective == "auc" else ""),
     }
+
+
+def _entry(plan: Plan, candidate: Candidate, folders: Sequence[Path], ours: Array, episodes: int) -> dict[str, Any]:
+    """Return the entry of a candidate, without its difference to the defaults."""
+    measure = statistic(plan.objective)
+    rows = np.arange(len(ours))
+    scores = _final_scores(folders, episodes)
+    return {
+        "label": candidate.label,
+        "trial": candidate.number,
+        "estimate": measure(ours),
+        "interval": list(bootstrap_interval(rows, lambda sample: measure(ours[sample.astype(int)]))),
+        "by_seed": [measure(row[np.newaxis]) for row in ours],
+        "episode_mean": mean(scores),
+        "episode_std": std(scores),
+        "minutes": mean([read_seconds(run) for run in folders]) / 60,
+        "options": options_of(plan, candidate.config),
+    }
+
+
+def _objective_episodes(plan: Plan, episodes: int) -> str:
+    """Return on which episodes the objective of the final runs is measured, for readers of the result."""
+    if plan.objective == "auc":
+        return (
+            f"the {plan.base.evaluation_episodes} episodes of each evaluation during training "
+            f"(episode seed {EVALUATION_SEED}), the same episodes as in the search"
+        )
+    return f"{episodes} held-out episodes after training (episode seed {FINAL_EVALUATION_SEED})"
+
+
+def _final_scores(folders: Sequence[Path], episodes: int) -> Array:
+    """Return the raw scores [seeds, episodes] of the final evaluations; NaN if a run diverged."""
+    return np.array([_scores(run / "final_evaluation.json", episodes) for run in folders], np.float64)
 
 
 def _measured(plan: Plan, folders: Sequence[Path], episodes: int) -> Array:
     """Return raw scores [seeds, episodes], or areas [seeds, 1]; NaN if a run diverged."""
-    scores = np.array([_scores(run / "final_evaluation.json", episodes) for run in folders], np.float64)
+    scores = _final_scores(folders, episodes)
     if plan.objective != "auc":
         return scores
     areas = [area(curve) if (curve := read_curve(run)) else float("nan") for run in folders]
@@ -220,30 +252,3 @@ def _measured(plan: Plan, folders: Sequence[Path], episodes: int) -> Array:
 def options_of(plan: Plan, config: ResolvedConfig[Any]) -> dict[str, Any]:
     """Return the searched and fixed options of a run by name."""
     return {name: value_of(config, name) for name in [*plan.space, *plan.fixed]}
-
-
-def _verdict(low: float, high: float, enough: bool) -> str:
-    """Return the verdict on an interval; `enough`: a sign test over this many seeds can reach the required level."""
-    if np.isnan(low) or np.isnan(high):
-        return "a run diverged"
-    if not enough:
-        return TOO_FEW
-    if low > 0:
-        return BETTER
-    return WORSE if high < 0 else "no difference shown"
-
-
-def _statement(winner: dict[str, Any], defaults: dict[str, Any], seeds: int) -> str:
-    """Return the result in one sentence."""
-    if winner is defaults:
-        return f"no trial beats the defaults ({defaults['estimate']:.1f}) on {seeds} held-out seeds"
-    low, high = winner["difference_interval"]
-    conclusion = {
-        BETTER: BETTER,
-        "a run diverged": "but the defaults diverge",
-        TOO_FEW: "but with so few seeds no difference can be significant",
-    }.get(winner["verdict"], "which may be chance")
-    return (
-        f"{winner['label']} reaches {winner['estimate']:.1f} on {seeds} held-out seeds, the defaults "
-        f"{defaults['estimate']:.1f}: {winner['difference']:+.1f} [{low:.1f}, {high:.1f}], {conclusion}"
-    )

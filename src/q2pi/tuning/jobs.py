@@ -1,4 +1,4 @@
-"""A group of jobs that ends as a whole: the first failure stops all of them."""
+"""Running a group of jobs: the first failure stops all of them."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from typing import Literal
 from q2pi.parallel.executor import Executor, Job, JobStatus, Stop
 
 RESTARTS = 3
-"""How often a process that dies without a message is replaced."""
+"""Number of times in a row that a process which dies without a message is replaced."""
 
 
 @dataclass(frozen=True)
@@ -17,20 +17,20 @@ class Outcome:
 
     state: Literal["done", "stopped", "failed"]
     reason: str = ""
-    """One line on a failure."""
+    """Reason of a failure in one line."""
     exit_status: int = 0
 
 
 def run_all(
     jobs: Iterable[Job], executor: Executor, stop: Stop, on_status: Callable[[JobStatus], str | None]
 ) -> Outcome:
-    """Run jobs until all have finished, `stop` returns true, or one fails; those still running then save and stop.
+    """Run jobs until all have finished, `stop` returns true, or a job fails; running jobs then save and stop.
 
     Args:
-        jobs: what to run.
+        jobs: the jobs.
         executor: runs them.
         stop: polled a few times a second.
-        on_status: called with each status; a line that it returns is a failure.
+        on_status: called with each status; returns the reason if the group has failed, else None.
     """
     failures: list[Outcome] = []
     for status in executor.run(jobs, lambda: bool(failures) or stop()):

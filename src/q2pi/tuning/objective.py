@@ -1,8 +1,8 @@
-"""What a trial is worth: one statistic over the evaluations of its seeds.
+"""The objective of a trial: one statistic over the evaluations of its seeds.
 
-`mean`, `iqm` and `mean-std` are statistics of the episodes of every seed's last evaluation, pooled: seeds count alike,
-and `mean-std` falls with the spread between seeds as with that between episodes. `auc` is the mean over seeds of the
-area under the curve of evaluation means, divided by its length, so it is in units of the return.
+`mean`, `iqm` and `mean-std` pool the episodes of every seed's last evaluation: seeds have equal weights, and the
+standard deviation in `mean-std` includes the spread between seeds and between episodes. `auc` is the mean over seeds of
+the area under the curve of evaluation means, divided by its length in steps, so it is in units of the return.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ Curve = list[Point]
 
 
 def read_curve(folder: Path) -> Curve:
-    """Return the evaluations that a run folder holds."""
+    """Return the evaluations in a run folder."""
     return [Point(row["step"], tuple(row["scores"])) for row in RunFolder(folder).rows("evaluation")]
 
 
 def read_seconds(folder: Path) -> float:
-    """Return the wall-clock seconds of training, evaluation apart, of a run folder."""
+    """Return the wall-clock seconds of training, without evaluation, of a run folder."""
     return float(sum(row["train_seconds"] for row in RunFolder(folder).rows("train")))
 
 
@@ -59,7 +59,7 @@ def value(objective: Objective, curves: Sequence[Curve]) -> float:
 
 
 def area(curve: Curve) -> float:
-    """Return the area under a curve of evaluation means, by trapezoids, per agent step that it spans."""
+    """Return the area under a curve of evaluation means (trapezoidal rule), divided by its length in agent steps."""
     if len(curve) == 1:
         return curve[0].mean
     steps, means = [point.step for point in curve], [point.mean for point in curve]

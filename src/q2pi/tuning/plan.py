@@ -1,9 +1,8 @@
-"""What a study is: written once to study.toml, and compared with what a later call asks for."""
+"""The plan of a study: written once to study.toml and compared with the options of every later call."""
 
 import dataclasses
 import json
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ import tomli_w
 from q2pi.algorithms.common import search_space as search
 from q2pi.algorithms.common.search_space import Choice, Range, Space
 from q2pi.algorithms.registry import default_config
-from q2pi.config import ResolvedConfig, from_table, resolve, to_table
+from q2pi.config import ResolvedConfig, from_table, read_toml, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.runs.files import write_atomically
 from q2pi.tuning.space import Options
@@ -22,27 +21,27 @@ Sampler = Literal["tpe", "cmaes", "random", "gp", "nsga2"]
 Pruner = Literal["median", "hyperband", "halving", "none"]
 Objective = Literal["mean", "iqm", "mean-std", "auc"]
 HELD_OUT = 1_000
-"""Seeds of the final runs lie this far above the study's own."""
+"""Offset of the seeds of the final runs; also the largest number of seeds of a trial, so that the two never overlap."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that makes one trial comparable with the next."""
+    """Everything that all trials of a study share."""
 
     name: str
-    """Of the study in its storage."""
+    """Name of the study in its storage."""
     base: ResolvedConfig[Any]
-    """The defaults: the run of trial 0, and of every other trial except for the options that it draws."""
+    """The defaults: the run of trial 0. Other trials replace the options in `space` and `fixed`."""
     space: Space
     fixed: Options
-    """Options held at a value in all trials but the defaults."""
+    """Option -> value in every trial except the defaults."""
     objective: Objective = "mean"
     sampler: Sampler = "tpe"
     pruner: Pruner = "median"
     seeds: int = 3
-    """Training seeds of a trial: `base.seed` and those after it."""
+    """Number of training seeds of a trial: `base.seed`, `base.seed + 1`, ..."""
     storage: str = "journal"
-    """The word journal, or an SQL URL without its password."""
+    """`journal`, or an SQL URL without its password."""
 
     @property
     def trial_seeds(self) -> list[int]:
@@ -54,11 +53,11 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """How often a run is evaluated, the end included."""
+        """Number of evaluations of a run, including the one at its end."""
         return -(-self.base.total_timesteps // self.base.evaluation_frequency)
 
     @property
-    def against_seconds(self) -> bool:
+    def minimizes_seconds(self) -> bool:
         """Whether seconds are a second objective."""
         return self.sampler == "nsga2"
 
@@ -108,45 +107,45 @@ class StudyFolder:
         return self.path / "trials" / f"{number:04d}"
 
     def owner(self, number: int) -> Path:
-        """Return the file that the process at work on a trial holds locked."""
+        """Return the lock file of the process that owns a trial."""
         return self.trial(number) / ".owner"
 
     def check(self) -> None:
-        """Raise a UserError if the folder is in use for something else, or cannot be made."""
+        """Raise a UserError if the folder holds something else, or cannot be created."""
         if (
             self.path.exists()
             and not self.plan_file.is_file()
             and (not self.path.is_dir() or any(self.path.glob("[!.]*")))
         ):
-            raise UserError(f"--study {self.path} exists and is no study: name another folder")
+            raise UserError(f"--study {self.path} exists and is not a study: name another folder")
         nearest = next(parent for parent in [self.path, *self.path.absolute().parents] if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise UserError(f"--study {self.path} cannot be made: {nearest} is no folder that can be written to")
+            raise UserError(f"--study {self.path} cannot be created: {nearest} is not a writable folder")
 
     def read(self) -> Plan:
         """Read the plan.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: study.toml is missing or damaged.
         """
+        if not self.plan_file.is_file():
+            raise UserError(f"{self.path} is not a study: it has no study.toml")
+        table = read_toml(self.plan_file)
         try:
-            table = tomllib.loads(self.plan_file.read_text())
             base = resolve(from_table(default_config(table["base"]["algorithm"]), table["base"], str(self.plan_file)))
             space = {name: _range(values) for name, values in table["space"].items()}
             return Plan(**{**table, "base": base, "space": space})
-        except FileNotFoundError as problem:
-            raise UserError(f"{self.path} is not a study: it has no study.toml") from problem
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as problem:
+        except (KeyError, TypeError) as problem:
             raise UserError(f"{self.plan_file} is damaged: {problem}") from problem
 
     def write(self, plan: Plan) -> None:
-        """Write the plan of a new study, whole or not at all."""
+        """Write the plan of a new study atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.plan_file, tomli_w.dumps(plan.table()))
 
 
 def check_same(folder: StudyFolder, old: Plan, new: Plan) -> None:
-    """Raise a UserError that names the first thing in which a call differs from the study that it would continue."""
+    """Raise a UserError that names the first option in which the plan of a call differs from the plan of the study."""
     before, after = (_flat(plan.table()) for plan in (old, new))
     for key in sorted(before.keys() | after.keys(), key=lambda key: (not key.startswith("base.algorithm"), key)):
         if key != "name" and before.get(key) != after.get(key):

@@ -26,13 +26,13 @@ class Record:
     number: int
     state: Literal["complete", "pruned", "failed", "running"]
     value: float | None
-    """Its objective; for a pruned trial the objective when it was stopped."""
+    """Objective; for a pruned trial, the objective when it was pruned."""
     seconds: float
-    """Wall-clock seconds of training, evaluation apart, over its seeds."""
+    """Wall-clock seconds of training, without evaluation, summed over seeds."""
     options: dict[str, Any]
-    """The values that were used, by the options' names."""
+    """Name -> value of the searched and fixed options."""
     curves: list[Curve]
-    """Evaluations of each seed that was begun."""
+    """Evaluations of each seed that was started."""
     note: str
 
 
@@ -61,12 +61,12 @@ def read_records(folder: StudyFolder, plan: Plan, study: optuna.Study) -> list[R
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Return each option's share in the spread of returns (PED-ANOVA), or {} if there are too few trials."""
+    """Return each option's share of the variance of the objective (PED-ANOVA), or {} if there are too few trials."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 4 or len({trial.values[0] for trial in complete}) < 2:
         return {}
     try:
-        # with a custom target PED-ANOVA explains low values: minus turns the best returns into low values
+        # with a custom target PED-ANOVA takes low values as good: without the minus it explains the worst trials
         target = (lambda trial: -trial.values[0]) if len(study.directions) > 1 else None
         found = optuna.importance.get_param_importances(study, target=target)
     except (ValueError, RuntimeError):

@@ -9,15 +9,15 @@ from q2pi.rng import derive
 from q2pi.tuning.plan import Plan
 
 STARTUP_TRIALS = 8
-"""Random trials, the defaults among them, before a model is trusted."""
+"""Number of trials, including the defaults, before the sampler uses its model; these are random."""
 POPULATION = 12
-"""Trials of a generation of NSGA-II."""
+"""Number of trials of a generation of NSGA-II."""
 
 
 class ReplayedCmaEs(CmaEsSampler):
-    """CMA-ES that stores nothing: its state is computed again from all completed generations.
+    """CMA-ES that stores no state: the optimizer is recomputed from all completed generations.
 
-    Optuna's own pickles the optimizer into the storage, and q2pi reads no pickle.
+    Optuna's class stores a pickle of the optimizer; q2pi reads no pickles, because loading one executes code.
     """
 
     def _restore_optimizer(self, completed_trials: list[Any]) -> None:
@@ -32,7 +32,7 @@ class ReplayedCmaEs(CmaEsSampler):
 
 
 def make_sampler(plan: Plan, number: int) -> BaseSampler:
-    """Return the sampler of the trial that `number` trials precede: its draws follow from them and from the seed."""
+    """Return the sampler of trial `number`; its samples depend only on earlier trials and on the seed."""
     seed = derive(plan.base.seed, "sampler", number)
     match plan.sampler:
         case "tpe":
@@ -48,7 +48,7 @@ def make_sampler(plan: Plan, number: int) -> BaseSampler:
 
 
 def make_pruner(plan: Plan) -> BasePruner:
-    """Return the pruner; its resource is the number of evaluations so far, over the seeds of a trial."""
+    """Return the pruner; its resource is the number of evaluations so far, summed over the seeds of a trial."""
     patience = max(1, plan.evaluations // 3)
     match plan.pruner:
         case "median":

@@ -1,4 +1,4 @@
-"""The search: what each worker process does, and the progress that a user sees."""
+"""The search: worker processes that run trials, and the progress in the terminal."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from q2pi.runs.progress import clock
 from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import first_line, load_study, open_storage
-from q2pi.tuning.trial import claim, work_on
+from q2pi.tuning.trial import claim, run_trial
 
 FAILURES = 3
 """Consecutive failed trials that stop the search."""
@@ -29,10 +29,10 @@ def search(
     Args:
         folder, plan: the study.
         storage: SQL URL of its storage, None for the journal file.
-        wanted: trials in all, the defaults included.
-        workers: number of jobs, each of which works on one trial after the other.
+        wanted: total number of trials, including the defaults.
+        workers: number of jobs; each runs one trial after the other.
         executor: runs the jobs.
-        stop: the trials that are running then save checkpoints, and the same call continues them later.
+        stop: when it returns true, running trials save checkpoints; the same call continues them later.
     """
     progress = Progress(load_study(plan, open_storage(folder, storage)), wanted)
     arguments = {"path": str(folder.path), "storage": storage, "wanted": wanted}
@@ -45,7 +45,7 @@ def search(
 
 
 def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
-    """Task of a worker process: run trials until none is left.
+    """Task of a worker process: run trials until all wanted trials are finished or owned by other workers.
 
     Args:
         arguments: `path` of the study, URL of its `storage` or None, and the number of `wanted` trials.
@@ -53,7 +53,7 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
         stop: see `search`.
 
     Raises:
-        UserError: the database is lost; the worker's trial stays in the state "running", to be continued.
+        UserError: the connection to the database is lost; the trial keeps the state "running" and can be continued.
     """
     folder = StudyFolder(arguments["path"])
     plan = folder.read()
@@ -62,7 +62,7 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
         while not stop() and (claimed := claim(folder, plan, study, arguments["wanted"])) is not None:
             trial = {"trial": claimed.number}
             emit(trial | {"state": "running", "is_continued": claimed.is_continued})
-            outcome = work_on(folder, plan, study, claimed, stop, lambda step: emit({"step": step}))
+            outcome = run_trial(folder, plan, study, claimed, stop, lambda step: emit({"step": step}))
             emit(trial | {"state": outcome.state, "values": list(outcome.values), "note": outcome.note})
     except StorageInternalError as problem:
         raise UserError(f"--storage {plan.storage} was lost: {first_line(problem)}") from problem
@@ -79,19 +79,19 @@ class Progress:
         self.failed_in_a_row = 0
 
     def show(self, status: JobStatus) -> str | None:
-        """Print what a worker's status adds; return one line if the study cannot go on."""
+        """Print the new information in a worker's status; return the reason if the study has failed."""
         message = status.message if status.state == "running" else {}
         failure = None
         match message.get("state"):
             case "running" if message["is_continued"]:
                 print(f"trial {message['trial']} continues from its checkpoints", flush=True)
             case "complete" | "pruned" | "failed":
-                failure = self._end(message)
+                failure = self._trial_ended(message)
         if time.monotonic() - self.last_print > QUIET_SECONDS:
             self.print_line()
         return failure
 
-    def _end(self, message: Message) -> str | None:
+    def _trial_ended(self, message: Message) -> str | None:
         state, note = message["state"], message["note"]
         self.ended += 1
         self.failed_in_a_row = self.failed_in_a_row + 1 if state == "failed" else 0
@@ -103,7 +103,7 @@ class Progress:
         return f"{FAILURES} trials in a row failed, the last with {note}"
 
     def print_line(self) -> None:
-        """Print one line on the whole study."""
+        """Print the progress of the whole study in one line."""
         self.last_print = time.monotonic()
         trials = self.study.get_trials(deepcopy=False)
         count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
@@ -124,5 +124,5 @@ class Progress:
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """Return the completed trial of the highest return, None if there is none."""
+    """Return the completed trial with the highest objective, None if there is none."""
     return max((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: t.values[0], default=None)

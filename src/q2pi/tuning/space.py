@@ -1,4 +1,4 @@
-"""From ranges in the options' own units to what Optuna draws, and back; a user's narrower ranges and fixed values."""
+"""Search spaces: conversion between options and Optuna's parameters, and a user's narrower ranges and fixed values."""
 
 import dataclasses
 import math
@@ -11,16 +11,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from q2pi.algorithms.common.search_space import Choice, Float, Int, OneMinus, PowerOfTwo, Range, Space, ends
-from q2pi.config import RunConfig, check_run, from_table
-from q2pi.errors import UserError
-from q2pi.errors import suggest as did_you_mean
+from q2pi.config import RunConfig, check_run, from_table, read_toml
+from q2pi.errors import UserError, suggest
 
 Options = dict[str, Any]
 DIGITS = 4
-"""Significant digits of a drawn real number: what is exported is exactly what was tried."""
+"""Significant digits of a sampled real number, so that the exported value is exactly the value that was tried."""
 
 
-def changed(config: RunConfig[Any], options: Mapping[str, Any], where: str) -> RunConfig[Any]:
+def with_options(config: RunConfig[Any], options: Mapping[str, Any], where: str) -> RunConfig[Any]:
     """Return `config` with options of the algorithm, or `num_envs`, replaced by name."""
     own = {name: value for name, value in options.items() if name == "num_envs"}
     return from_table(config, own | {"hyper": {name: options[name] for name in options if name not in own}}, where)
@@ -32,7 +31,7 @@ def value_of(config: RunConfig[Any], name: str) -> Any:
 
 
 def label(name: str, values: Range) -> str:
-    """Return Optuna's name of a parameter, which says in what units it is drawn."""
+    """Return the name of Optuna's parameter for an option; it shows the scale, such as "log2 batch_size"."""
     match values:
         case PowerOfTwo():
             return f"log2 {name}"
@@ -42,7 +41,7 @@ def label(name: str, values: Range) -> str:
 
 
 def distribution(values: Range) -> BaseDistribution:
-    """Return what Optuna draws a parameter from."""
+    """Return Optuna's distribution of a parameter."""
     match values:
         case Float(low, high, log):
             return FloatDistribution(low, high, log=log)
@@ -56,25 +55,25 @@ def distribution(values: Range) -> BaseDistribution:
             return CategoricalDistribution([_word(option) for option in options])
 
 
-def decode(values: Range, drawn: Any) -> Any:
-    """Return the option's value for what Optuna drew."""
+def decode(values: Range, parameter: Any) -> Any:
+    """Return the option's value for a value of Optuna's parameter."""
     match values:
         case Float(low, high):
-            return min(max(_rounded(drawn), low), high)
+            return min(max(_rounded(parameter), low), high)
         case Int():
-            return int(drawn)
+            return int(parameter)
         case PowerOfTwo():
-            return 2 ** int(drawn)
+            return 2 ** int(parameter)
         case OneMinus(low, high):
-            return min(max(round(1 - _rounded(drawn), 12), low), high)
+            return min(max(round(1 - _rounded(parameter), 12), low), high)
         case Choice(options):
-            return next(option for option in options if _word(option) == drawn)
+            return next(option for option in options if _word(option) == parameter)
 
 
 def encode(values: Range, value: Any) -> Any:
-    """Return Optuna's parameter for an option's value, or for the nearest one that the range holds.
+    """Return the value of Optuna's parameter for an option's value, or for the nearest value in the range.
 
-    The first of a choice, and the lower end of a range, stand for a value that is not comparable.
+    None maps to the lower end of a range; a value that is not among the choices maps to the first choice.
     """
     if isinstance(values, Choice):
         return _word(value if value in values.options else values.options[0])
@@ -87,12 +86,12 @@ def encode(values: Range, value: Any) -> Any:
     return number
 
 
-def suggest(trial: Trial, space: Space) -> Options:
-    """Draw every option of a space; those that an earlier process of this trial drew already stay as they are."""
-    return {name: decode(values, _draw(trial, label(name, values), values)) for name, values in space.items()}
+def sample_options(trial: Trial, space: Space) -> Options:
+    """Sample every option of a space; options that were sampled before for this trial keep their values."""
+    return {name: decode(values, _sample(trial, label(name, values), values)) for name, values in space.items()}
 
 
-def _draw(trial: Trial, name: str, values: Range) -> Any:
+def _sample(trial: Trial, name: str, values: Range) -> Any:
     match distribution(values):
         case FloatDistribution(low=low, high=high, log=log):
             return trial.suggest_float(name, low, high, log=log)
@@ -111,26 +110,27 @@ def _rounded(number: float) -> float:
 
 
 def _word(option: Any) -> Any:
-    """Return a choice as Optuna stores it: tuples are words."""
+    """Return a choice as Optuna stores it: a tuple as text."""
     return " ".join(map(str, option)) if isinstance(option, tuple) else option
 
 
-# ---- what a user narrows and fixes -----------------------------------------------------------------------------------
+# ---- narrower ranges and fixed values --------------------------------------------------------------------------------
 
 
 def narrow(base: RunConfig[Any], file: str | None, fixes: Sequence[str]) -> tuple[Space, Options]:
-    """Return (space, fixed options) of an algorithm's `SPACE` as a TOML file and `name=value` words narrow it.
+    """Return (space, fixed options): an algorithm's `SPACE` after the changes of a TOML file and of `name=value` words.
 
-    In the file a list of two numbers is a range, a list for a choice is what to choose from, and one value is fixed.
+    In the file a list of two numbers is a range, a list for a categorical option gives its choices, and one value fixes
+    the option.
 
     Raises:
-        UserError: an unknown option, a value of the wrong type, or one that the algorithm's `check` refuses.
+        UserError: an unknown option, or a value of the wrong type or out of the algorithm's bounds.
     """
     space, fixed = dict(type(base.hyper).SPACE), Options()
     for name, value, where in _entries(file, fixes):
         known = {field.name for field in dataclasses.fields(base.hyper)} | {"num_envs"}
         if name not in known:
-            raise UserError(f"{where}: {base.algorithm} has no option {name!r} to search{did_you_mean(name, known)}")
+            raise UserError(f"{where}: {base.algorithm} has no option {name!r} to search{suggest(name, known)}")
         if isinstance(value, list) and name in space and not _is_one_tuple(space[name], value):
             space[name] = _narrowed(space[name], name, value, where)
         elif isinstance(value, list) and not isinstance(value_of(base, name), tuple):
@@ -145,12 +145,7 @@ def narrow(base: RunConfig[Any], file: str | None, fixes: Sequence[str]) -> tupl
 def _entries(file: str | None, fixes: Sequence[str]) -> list[tuple[str, Any, str]]:
     entries: list[tuple[str, Any, str]] = []
     if file is not None:
-        try:
-            table = tomllib.loads(Path(file).read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-            raise UserError(f"--space {file} is not valid TOML: {problem}") from problem
-        except OSError as problem:
-            raise UserError(f"--space {file} cannot be read: {(problem.strerror or str(problem)).lower()}") from problem
+        table = read_toml(Path(file), f"--space {file}")
         entries += [(name, value, f"--space {file}") for name, value in table.items()]
     for word in fixes:
         name, equals, text = word.partition("=")
@@ -165,7 +160,7 @@ def _entries(file: str | None, fixes: Sequence[str]) -> list[tuple[str, Any, str
 
 
 def _is_one_tuple(values: Range, value: list[Any]) -> bool:
-    """Return whether a list is one value of a choice of tuples, and not a list of choices."""
+    """Return whether a list is one value of an option whose choices are tuples, and not a list of choices."""
     tuples = isinstance(values, Choice) and isinstance(values.options[0], tuple)
     return tuples and not any(isinstance(item, list) for item in value)
 
@@ -192,11 +187,11 @@ def _narrowed(values: Range, name: str, value: list[Any], where: str) -> Range:
 
 def _check(base: RunConfig[Any], fixed: Options, space: Space, where: str) -> None:
     """Check fixed values and the ends of ranges against the algorithm's bounds."""
-    base = changed(base, fixed, where)
-    trials = [base] if fixed else []
-    at_ends = [changed(base, {name: end}, where) for name, values in space.items() for end in ends(values)]
-    trials += [run.hyper.repaired(run) for run in at_ends]
-    for config in trials:
+    base = with_options(base, fixed, where)
+    configs = [base] if fixed else []
+    at_ends = [with_options(base, {name: end}, where) for name, values in space.items() for end in ends(values)]
+    configs += [run.hyper.repaired(run) for run in at_ends]
+    for config in configs:
         try:
             check_run(config)
             config.hyper.check(config)

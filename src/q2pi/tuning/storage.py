@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal file, or any SQL database that Optuna takes."""
+"""Storage of a study: a journal file, or any SQL database that Optuna supports."""
 
 import os
 import threading
@@ -18,13 +18,13 @@ from q2pi.tuning.samplers import make_pruner, make_sampler
 from q2pi.tuning.space import encode, label, value_of
 
 ANSWER_SECONDS = 8.0
-"""Within which a database must have answered."""
+"""Seconds in which a database must answer."""
 
 
 class KernelLock(JournalFileOpenLock):
-    """A journal's lock that the kernel frees when its owner is killed, and which cuts off a line that was torn.
+    """A lock of the journal that the kernel releases when its owner is killed; it also removes an incomplete last line.
 
-    Optuna's own locks are files that a killed process leaves behind, for half a minute.
+    Optuna's locks are files: a killed process leaves its file behind, which blocks the others for half a minute.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -56,10 +56,10 @@ def _byte(file: IO[bytes], position: int) -> bytes:
 
 
 def without_password(url: str | None) -> str:
-    """Return what study.toml says of the storage.
+    """Return the storage as study.toml names it: "journal", or the URL without its password.
 
     Raises:
-        UserError: this is no URL of a database.
+        UserError: not a database URL.
     """
     if url is None:
         return "journal"
@@ -76,9 +76,9 @@ def _parsed(url: str) -> Any:
             parsed = parsed.set(drivername="postgresql+psycopg")
         parsed.get_dialect()
     except NoSuchModuleError as problem:
-        raise UserError(f"--storage: SQLAlchemy knows no database {parsed.drivername!r}") from problem
+        raise UserError(f"--storage: SQLAlchemy has no driver for {parsed.drivername!r}") from problem
     except (ArgumentError, ValueError) as problem:
-        raise UserError("--storage is no database URL, such as postgresql://user:password@host/name") from problem
+        raise UserError("--storage is not a database URL, such as postgresql://user:password@host/name") from problem
     return parsed
 
 
@@ -86,9 +86,9 @@ def open_storage(folder: StudyFolder, url: str | None) -> BaseStorage:
     """Return the storage of a study.
 
     Raises:
-        UserError: the database does not answer in time, or refuses.
+        UserError: the database does not answer in time, or refuses the connection.
     """
-    quiet()
+    silence_optuna()
     if url is None:
         folder.path.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(folder.journal), KernelLock(folder.journal)))
@@ -105,7 +105,7 @@ def open_storage(folder: StudyFolder, url: str | None) -> BaseStorage:
         except BaseException as problem:
             problems.append(problem)
 
-    # A driver may wait for a name server or a silent host for minutes; whoever asked does not.
+    # Without the thread, a driver could block for minutes on a name server or on a host that does not answer.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
@@ -116,13 +116,13 @@ def open_storage(folder: StudyFolder, url: str | None) -> BaseStorage:
 
 
 def first_line(problem: BaseException) -> str:
-    """Return the first sentence of a driver's message, without its class and its appendix."""
+    """Return the first line of a driver's message, without the name of its class."""
     first = str(problem.__cause__ or problem).strip().splitlines() or [type(problem).__name__]
     return first[0].removeprefix("(psycopg.OperationalError) ")
 
 
-def quiet() -> None:
-    """Silence Optuna's own log; q2pi says what happens itself."""
+def silence_optuna() -> None:
+    """Turn off Optuna's log: q2pi prints its own progress."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -131,7 +131,7 @@ def serve(storage: BaseStorage) -> int:
     """Serve optuna-dashboard on a storage until Ctrl-C.
 
     Raises:
-        UserError: it is not installed.
+        UserError: optuna-dashboard is not installed.
     """
     try:
         from optuna_dashboard import run_server
@@ -142,12 +142,12 @@ def serve(storage: BaseStorage) -> int:
 
 
 def create_study(folder: StudyFolder, plan: Plan, storage: BaseStorage) -> optuna.Study:
-    """Return the study, made if it is new, with the defaults queued as its trial 0."""
+    """Return the study; a new study is created, with the defaults enqueued as trial 0."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     study = optuna.create_study(
         storage=storage,
         study_name=plan.name,
-        directions=[up, down] if plan.against_seconds else [up],
+        directions=[up, down] if plan.minimizes_seconds else [up],
         load_if_exists=True,
         sampler=make_sampler(plan, 0),
     )
@@ -160,7 +160,7 @@ def create_study(folder: StudyFolder, plan: Plan, storage: BaseStorage) -> optun
 
 
 def load_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
-    """Return the study with its pruner; a sampler is given to it for each trial."""
+    """Return the study with its pruner; `trial.claim` sets a sampler for each trial."""
     return optuna.load_study(
         study_name=plan.name, storage=storage, sampler=make_sampler(plan, 0), pruner=make_pruner(plan)
     )

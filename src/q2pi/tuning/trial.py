@@ -1,12 +1,12 @@
-"""One trial: owned by exactly one living process, measured over its seeds, its end reported exactly once.
+"""One trial: owned by one process at a time, trained on its seeds, and its result reported exactly once.
 
-    claim    under one lock for all: a running trial whose owner has died, or else a new one; its `.owner` is locked and
-             its whole configuration is stored before any training
-    measure  the seeds one after the other through `execute`, reporting every evaluation to the pruner
-    report   its end, from the process that owned it last
+    claim    under the study's lock: take a running trial whose owner has died, or else a new trial; lock its `.owner`
+             and store its whole configuration before any training
+    measure  train the seeds one after the other with `execute` and report every evaluation to the pruner
+    report   store the result, from the process that owns the trial
 
-A process can be killed between any two lines. The kernel then frees its locks. The next claim finds the trial still
-running in the storage, draws what was not drawn yet, and continues its runs from their own checkpoints.
+A process can be killed between any two lines: the kernel then releases its locks. The next claim finds the trial in the
+state "running", samples the options that are missing, and continues its runs from their checkpoints.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ from q2pi.training.events import Diverged, Evaluated, Event, Interrupted, Starte
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.samplers import make_sampler
-from q2pi.tuning.space import changed, suggest
+from q2pi.tuning.space import sample_options, with_options
 
 RETRIES = 3
-"""How often a trial is started again if processes die in it one after the other before its next checkpoint."""
+"""Number of times that a trial is retried if its processes die before its next checkpoint."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How work on a trial ended."""
+    """Result of a trial, or "interrupted"."""
 
     state: Literal["complete", "pruned", "failed", "interrupted"]
     values: tuple[float, ...] = ()
     note: str = ""
-    """One line on a failure or a divergence."""
+    """Reason of a failure or a divergence in one line."""
 
 
 @dataclass
@@ -57,10 +57,10 @@ class Claim:
     trial: optuna.Trial
     config: ResolvedConfig[Any]
     attempt: list[int]
-    """Progress at each claim since the trial began, this one's last."""
+    """Agent steps of the trial's checkpoints at each claim, this claim last."""
     owner: IO[bytes]
     is_continued: bool
-    """Whether another process began the trial."""
+    """Whether another process started the trial."""
 
     @property
     def number(self) -> int:
@@ -68,7 +68,7 @@ class Claim:
 
     @property
     def is_lost(self) -> bool:
-        """Whether every process that may retry the trial has died in it before its next checkpoint."""
+        """Whether all retries are used: every process died before the trial's next checkpoint."""
         return len(self.attempt) > RETRIES + 1 and self.attempt[-RETRIES - 2] == self.attempt[-1]
 
 
@@ -78,15 +78,15 @@ def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> 
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state == TrialState.RUNNING and (owner := take(folder.owner(frozen.number))):
-                # its owner may have reported its end since the list was read
+                # without a second look, a trial whose owner reported its end since the list was read would run again
                 if study.get_trials(deepcopy=False)[frozen.number].state == TrialState.RUNNING:
                     study.sampler = make_sampler(plan, frozen.number)
                     return _claimed(folder, plan, optuna.Trial(study, frozen._trial_id), owner)
                 owner.close()
-        begun = [frozen for frozen in trials if frozen.state != TrialState.WAITING]
-        if len(begun) >= wanted:
+        started = [frozen for frozen in trials if frozen.state != TrialState.WAITING]
+        if len(started) >= wanted:
             return None
-        study.sampler = make_sampler(plan, len(begun))
+        study.sampler = make_sampler(plan, len(started))
         trial = study.ask()
         owner = take(folder.owner(trial.number))
         assert owner is not None
@@ -94,10 +94,10 @@ def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> 
 
 
 def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[bytes]) -> Claim:
-    drawn = suggest(trial, plan.space)
+    sampled = sample_options(trial, plan.space)
     table = trial.user_attrs.get("config")
     if table is None:
-        config = plan.base if trial.number == 0 else repaired(plan, drawn)
+        config = plan.base if trial.number == 0 else repaired(plan, sampled)
         trial.set_user_attr("config", to_table(config))
     else:
         config = config_of(plan, table)
@@ -106,19 +106,19 @@ def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[byt
     return Claim(trial, config, attempt, owner, is_continued=table is not None)
 
 
-def repaired(plan: Plan, drawn: dict[str, Any]) -> ResolvedConfig[Any]:
-    """Return the run of independently drawn options, repaired so that they fit together."""
-    config = changed(plan.base, plan.fixed | drawn, "trial")
+def repaired(plan: Plan, sampled: dict[str, Any]) -> ResolvedConfig[Any]:
+    """Return the configuration with independently sampled options, repaired to satisfy the algorithm's constraints."""
+    config = with_options(plan.base, plan.fixed | sampled, "trial")
     return resolve(config.hyper.repaired(config))
 
 
 def largest(plan: Plan) -> ResolvedConfig[Any]:
-    """Return a run that needs as much memory as any of the study: integers at the upper ends of their ranges."""
+    """Return the configuration that needs the most memory: integers at the upper ends of their ranges."""
     return repaired(plan, {name: span.high for name, span in plan.space.items() if isinstance(span, Int | PowerOfTwo)})
 
 
 def config_of(plan: Plan, table: dict[str, Any]) -> ResolvedConfig[Any]:
-    """Return the configuration in a trial's table."""
+    """Return the configuration that is stored with a trial."""
     return resolve(from_table(default_config(plan.base.algorithm), table, "trial"))
 
 
@@ -128,7 +128,7 @@ def _progress(folder: StudyFolder, plan: Plan, number: int) -> int:
     return sum(max(steps(run.checkpoints), default=0) for run in runs)
 
 
-def work_on(
+def run_trial(
     folder: StudyFolder,
     plan: Plan,
     study: optuna.Study,
@@ -136,22 +136,22 @@ def work_on(
     stop: Stop,
     on_evaluation: Callable[[int], None] = lambda step: None,
 ) -> Outcome:
-    """Measure a claimed trial, report its end to the study, and release it.
+    """Train and evaluate a claimed trial, report its result to the study, and release it.
 
     Args:
         folder, plan, study: the study.
         claimed: the trial.
-        stop: polled at each step; the trial's run then ends with a checkpoint, and the outcome is "interrupted".
+        stop: polled at each step; when it returns true, the run saves a checkpoint and the outcome is "interrupted".
         on_evaluation: called with the agent steps of each evaluation.
 
     Raises:
-        OSError: the disk is full, or the like: the trial stays in the state "running", to be continued.
-        StorageInternalError: the database is lost: likewise.
+        OSError: for instance a full disk; the trial keeps the state "running" and can be continued.
+        StorageInternalError: the connection to the database is lost; the trial can be continued, too.
     """
     with closing(claimed.owner):
         try:
             if claimed.is_lost:
-                outcome = Outcome("failed", note=f"{RETRIES + 1} processes died in it before its next checkpoint")
+                outcome = Outcome("failed", note=f"{RETRIES + 1} processes died before its next checkpoint")
             else:
                 outcome = measure(folder, plan, claimed, stop, on_evaluation)
         except Diverged as problem:
@@ -180,7 +180,7 @@ def _report_end(study: optuna.Study, claimed: Claim, outcome: Outcome) -> None:
 def measure(
     folder: StudyFolder, plan: Plan, claimed: Claim, stop: Stop, on_evaluation: Callable[[int], None]
 ) -> Outcome:
-    """Train the seeds of a trial, as far as they are not trained yet, and return its value."""
+    """Train the unfinished seeds of a trial and return its outcome."""
     curves: list[Curve] = []
     for seed in plan.trial_seeds:
         run = folder.trial(claimed.number) / f"seed-{seed}"
@@ -193,7 +193,7 @@ def measure(
             return Outcome("interrupted")
         curves.append(read_curve(run))
     result = value(plan.objective, curves)
-    if not plan.against_seconds:
+    if not plan.minimizes_seconds:
         return Outcome("complete", (result,))
     seconds = [read_seconds(folder.trial(claimed.number) / f"seed-{seed}") for seed in plan.trial_seeds]
     return Outcome("complete", (result, sum(seconds) / len(seconds)))
@@ -205,7 +205,7 @@ class _Pruning:
     def __init__(
         self, plan: Plan, claimed: Claim, run: Path, previous: list[Curve], on_evaluation: Callable[[int], None]
     ) -> None:
-        """Prepare; `run` is the seed's folder, `previous` the curves of the seeds before it."""
+        """Create the sink; `run` is the seed's folder, `previous` the curves of earlier seeds."""
         self.plan, self.claimed, self.run, self.previous = plan, claimed, run, previous
         self.on_evaluation = on_evaluation
         self.curve: Curve = []
@@ -230,12 +230,12 @@ class _Pruning:
 
 
 def _should_prune(plan: Plan, claimed: Claim, result: float, count: int) -> bool:
-    """Report a trial's value if its current seed ended here, and ask the pruner; the defaults are never pruned.
+    """Report the objective after `count` evaluations and return whether to prune; the defaults are never pruned.
 
-    Optuna's pruners compare a trial's best report so far: a report of an earlier, luckier seed would shield all later
-    seeds, so the pruner is shown the reports of the current seed alone.
+    Optuna's pruners compare the best value that a trial has reported. A high value of an earlier seed would protect the
+    trial from pruning in later seeds, so the pruner receives only the values of the current seed.
     """
-    if plan.against_seconds:
+    if plan.minimizes_seconds:
         return False
     claimed.trial.report(result, count)
     if claimed.number == 0 or count >= plan.evaluations * plan.seeds:

@@ -17,7 +17,7 @@ BOXING = (0.1, 12.1)
 
 def report_of(*runs: RunFolder) -> dict[str, Any]:
     report = summarise(*collect(runs))
-    assert json.loads(json.dumps(report, allow_nan=False)) == report, "it survives JSON"
+    assert json.loads(json.dumps(report, allow_nan=False)) == report, "the report is JSON-able"
     return report
 
 
@@ -44,7 +44,7 @@ def test_a_cell_by_hand(tmp_path: Path) -> None:
     }
     assert cell["human_normalized"] is None
     assert report["human_normalized_iqm"] is None
-    assert any("nothing is normalised" in note for note in report["notes"])
+    assert any("none is normalised" in note for note in report["notes"])
     assert any("too narrow" in note for note in report["notes"])
 
 
@@ -68,7 +68,7 @@ def test_human_normalised_numbers_by_hand(tmp_path: Path) -> None:
     iqm = report["human_normalized_iqm"]
     assert iqm["environments"] == ["Pong", "Boxing"]
     assert iqm["methods"]["dqn"]["iqm"] == pytest.approx(1.25)  # 0.5, 0.5, 2, 2: the middle half is 0.5 and 2
-    # Every seed did the same, so other seeds would too: the environments' difference is no uncertainty.
+    # Every seed did the same, so other seeds would too: the difference between environments adds no uncertainty.
     assert iqm["methods"]["dqn"]["interval"] == pytest.approx([1.25, 1.25])
     assert report["environments"]["Pong"]["methods"]["dqn"]["human_normalized"]["mean"] == pytest.approx(0.5)
     (profile,) = report["profiles"]
@@ -84,7 +84,7 @@ def test_environments_without_a_reference_stay_raw_and_apart(tmp_path: Path) -> 
         (["Pong"], "human-normalised score"),
         (["CartPole-v1"], "raw score"),
     ]
-    assert any("CartPole-v1 have no such reference" in note for note in report["notes"])
+    assert any("CartPole-v1 have no reference scores" in note for note in report["notes"])
 
 
 def test_an_improvement_is_over_the_environments_that_both_methods_have(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_improvement_is_over_the_environments_that_both_methods_have(tmp_path
     assert "dqn has no runs on Acrobot-v1." in report["notes"]
 
 
-def test_curves_against_steps_and_against_seconds_by_hand(tmp_path: Path) -> None:
+def test_curves_over_steps_and_over_seconds_by_hand(tmp_path: Path) -> None:
     curve = [(250, 4.0), (750, 8.0)]
     slow = finished_run(tmp_path / "slow", 1.0, seed=1, curve=curve, seconds_per_step=0.02)
     fast = finished_run(tmp_path / "fast", 1.0, seed=2, curve=[(250, 6.0), (750, 20.0)], seconds_per_step=0.01)

@@ -1,4 +1,4 @@
-"""The page and the figures: they need nothing else and show the numbers."""
+"""The page and the figures: self-contained, with the numbers of the report."""
 
 import re
 from pathlib import Path
@@ -38,11 +38,11 @@ def test_the_page_needs_no_other_file_and_holds_the_numbers(tmp_path: Path) -> N
     assert page.count('src="data:image/png;base64,') == 6
     assert "href" not in page
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
-    for text in ("166.5 [111.0, 222.0]", "30 whole episodes a run", "sticky actions 0.25", "epsilon 0.001", "1,000"):
+    for text in ("166.5 [111.0, 222.0]", "30 whole episodes per run", "sticky actions 0.25", "epsilon 0.001", "1,000"):
         assert text in page
 
 
-def test_what_runs_are_called_is_no_markup(tmp_path: Path) -> None:
+def test_labels_are_escaped(tmp_path: Path) -> None:
     report = report_on(tmp_path / "runs")
     report["left_out"] = {"<b>run</b>": "a & b"}
     page = report_page(report, {})
@@ -68,7 +68,7 @@ def test_figures_show_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     bar = panel.containers[0].lines[2][0].get_segments()[0]  # type: ignore[attr-defined]
     assert bar.tolist() == [[111.0, 0.0], [222.0, 0.0]]
     assert kept["scores"].axes[0].get_title(loc="left") == "Pong"
-    assert not kept["scores"].axes[0].xaxis_inverted(), "negative scores rise to the right too"
+    assert not kept["scores"].axes[0].xaxis_inverted(), "negative scores increase to the right, too"
     profile = kept["performance_profiles"].axes[0].lines[0]
     assert list(profile.get_ydata()) == report["profiles"][0]["methods"]["dqn"]["share"]  # type: ignore[index]
     assert len(kept["probability_of_improvement"].axes[0].containers) == 1

@@ -26,7 +26,7 @@ def test_runs_that_differ_in_their_seed_are_one_cell_in_the_order_of_the_seeds(t
     assert cells_of(*runs) == {"CartPole-v1": {"dqn": [10.0, 20.0, 30.0]}}
 
 
-def test_a_method_is_an_algorithm_with_the_options_that_tell_its_runs_apart(tmp_path: Path) -> None:
+def test_a_method_is_an_algorithm_with_the_options_in_which_its_runs_differ(tmp_path: Path) -> None:
     runs = [
         finished_run(tmp_path / "a", 1.0, gamma=0.9),
         finished_run(tmp_path / "b", 2.0, gamma=0.99, hidden=(32, 16)),
@@ -39,8 +39,8 @@ def test_a_method_is_an_algorithm_with_the_options_that_tell_its_runs_apart(tmp_
     ]
 
 
-def test_options_that_differ_between_environments_only_make_no_methods(tmp_path: Path) -> None:
-    """As the presets of two environments do; the method is compared over both."""
+def test_options_that_differ_only_between_environments_do_not_distinguish_methods(tmp_path: Path) -> None:
+    """Such as options of two environments' presets; the method is compared over both environments."""
     runs = [
         finished_run(tmp_path / "a", 1.0, learning_rate=0.1),
         finished_run(tmp_path / "b", 2.0, learning_rate=0.2, env_id="Acrobot-v1"),
@@ -68,7 +68,7 @@ def test_another_protocol_is_another_method(
     assert list(cells_of(*runs)["Pong"]) == [f"dqn, {name}" for name in names]
 
 
-def test_two_algorithms_with_two_budgets_are_told_apart_by_them(tmp_path: Path) -> None:
+def test_budgets_distinguish_the_methods_of_two_algorithms(tmp_path: Path) -> None:
     runs = [
         finished_run(tmp_path / "a", 1.0),
         finished_run(tmp_path / "b", 2.0, algorithm="ppo", total_timesteps=800),
@@ -76,7 +76,7 @@ def test_two_algorithms_with_two_budgets_are_told_apart_by_them(tmp_path: Path) 
     assert list(cells_of(*runs)["CartPole-v1"]) == ["dqn, total_timesteps 1,000", "ppo, total_timesteps 800"]
 
 
-def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_runs_that_are_left_out_have_a_reason(tmp_path: Path) -> None:
     done = finished_run(tmp_path / "done", 1.0)
     half = finished_run(tmp_path / "half", 1.0, seed=2, reached=600, curve=[(500, 1.0)])
     bare = finished_run(tmp_path / "bare", 1.0, seed=3)
@@ -86,15 +86,15 @@ def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
     assert len(cells["CartPole-v1"]["dqn"]) == 1
     assert left_out == {
         str(half.path): "not finished: at step 600 of 1,000",
-        str(bare.path): "it was not evaluated at its end (evaluation_episodes is 0)",
+        str(bare.path): "not evaluated at its end (evaluation_episodes is 0)",
     }
     with pytest.raises(UserError, match=r"no run has a score to report: .*half: not finished"):
         collect([half])
 
 
-def test_one_run_twice_is_no_second_seed(tmp_path: Path) -> None:
+def test_a_run_cannot_be_given_twice(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / name, 1.0) for name in ("a", "b")]
-    with pytest.raises(UserError, match="are one run: same configuration, same seed 1"):
+    with pytest.raises(UserError, match="have the same configuration and the same seed 1"):
         collect(runs)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from q2pi.acceleration.cuda_graph import CudaGraph
 from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch, to_metrics
+from q2pi.equations.schedules import linear
 from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics
@@ -23,10 +24,15 @@ class EpsilonGreedyConfig(AlgorithmConfig):
     end_e: float = 0.01
     """Exploration rate at the end of the schedule and from then on."""
     exploration_fraction: float = 0.1
-    """Share of the budget over which epsilon falls linearly."""
+    """Share of the budget over which epsilon falls linearly; without effect if `exploration_steps` is set."""
+    exploration_steps: int = 0
+    """Agent steps over which epsilon falls linearly, whatever the budget; 0 uses `exploration_fraction`."""
+    exploration_delay: int = 0
+    """Agent steps at `start_e` before epsilon begins to fall."""
     eval_epsilon: float = 0.01
     """Exploration rate during evaluation."""
 
+    AT_LEAST: ClassVar[Mapping[str, float]] = {"exploration_steps": 0, "exploration_delay": 0}
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(
         ("start_e", "end_e", "exploration_fraction", "eval_epsilon"), (0, 1)
     )
@@ -49,7 +55,7 @@ class QNetworkConfig(EpsilonGreedyConfig):
 
 
 class EpsilonGreedyAgent:
-    """What agents that learn Q-values share. A subclass has a Q-network, `online`."""
+    """Base class of agents that learn Q-values. A subclass has a Q-network, `online`."""
 
     config: Any
     online: QNetwork
@@ -72,8 +78,10 @@ class EpsilonGreedyAgent:
 
     def epsilon(self, step: int) -> float:
         """Return the exploration rate at agent step `step`."""
-        c = self.config
-        return self.spec.linear(c.start_e, c.end_e, c.exploration_fraction, step)
+        c, falling = self.config, max(0, step - self.config.exploration_delay)
+        if c.exploration_steps:
+            return linear(c.start_e, c.end_e, 1.0, c.exploration_steps, falling)
+        return self.spec.linear(c.start_e, c.end_e, c.exploration_fraction, falling)
 
     def to_metrics(self, scalars: list[dict[str, torch.Tensor]], epsilon: float) -> list[Metrics]:
         """Return the scalars of updates as numbers, with the exploration rate."""
@@ -90,8 +98,10 @@ class EpsilonGreedyAgent:
     ) -> tuple[Array, None]:
         """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
         batch, single = as_batch(observation, self.spec.observation_shape)
-        epsilon = 0.0 if deterministic else self.config.eval_epsilon
-        actions = self.epsilon_greedy(batch, epsilon, np.random.default_rng())
+        if deterministic:
+            actions = greedy_actions(self.q_values(batch), None) + self.first_action
+        else:
+            actions = self.epsilon_greedy(batch, self.config.eval_epsilon, np.random.default_rng())
         return (actions[0] if single else actions), None
 
     def q_values(self, observation: Array) -> Array:
@@ -106,17 +116,30 @@ class EpsilonGreedyAgent:
     def epsilon_greedy(
         self, observation: Array, epsilon: float | Array, noise: np.random.Generator, q: Array | None = None
     ) -> Array:
-        """Return actions [N] as the environment counts them; each environment draws its own coin.
+        """Return actions [N] in the environment's numbering; each environment explores independently.
 
         Args:
             observation: [N, ...].
             epsilon: exploration rate, or one per environment [N].
-            noise: source of the coins and of the random actions.
+            noise: source of randomness: whether to explore, and the random actions.
             q: Q [N, A] if known; else it is computed unless all environments explore.
         """
         explores = noise.random(len(observation)) < epsilon
         chosen = noise.integers(self.actions, size=len(observation))
         if not explores.all():
             values = self.q_values(observation) if q is None else q
-            chosen = np.where(explores, chosen, values.argmax(axis=1))
+            chosen = np.where(explores, chosen, greedy_actions(values, noise))
         return chosen + self.first_action
+
+
+def greedy_actions(q: Array, noise: np.random.Generator | None) -> Array:
+    """Return the actions [N] of the greatest Q [N, A]; ties are broken uniformly, without `noise` by the lowest index.
+
+    Random numbers are drawn only if there is a tie.
+    """
+    best = q == q.max(axis=1, keepdims=True)
+    if noise is None or (best.sum(axis=1) == 1).all():
+        first: Array = best.argmax(axis=1)
+        return first
+    tied: Array = np.where(best, noise.random(q.shape), -1.0).argmax(axis=1)
+    return tied

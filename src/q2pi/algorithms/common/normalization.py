@@ -1,8 +1,9 @@
-"""Running statistics of observations and of returns: explicit state, in checkpoints, never moved by an evaluation.
+"""Running statistics of observations and of returns: explicit state, saved in checkpoints, not changed by evaluation.
 
-Statistics are of everything seen so far, in float64, merged batch by batch (Chan, Golub and LeVeque 1983). They stand
-still between two calls of `update`, so whoever normalises a rollout's rows with them gives every row the same meaning.
-Source of the two uses: Huang et al. 2022, "The 37 Implementation Details of PPO", continuous actions, no. 6 to 9.
+Statistics cover all rows so far, in float64, merged batch by batch (Chan, Golub and LeVeque 1983). They change only in
+`update`, so all steps between two updates are normalised in the same way.
+
+Source of both uses: Huang et al. 2022, "The 37 Implementation Details of PPO", continuous actions, no. 6 to 9.
 """
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from q2pi.types import Array, State
 
 CLIP = 10.0
-"""Normalised numbers are cut to [-CLIP, CLIP]."""
+"""Normalised values are clipped to [-CLIP, CLIP]."""
 EPSILON = 1e-8
-"""Added to variances: a number that never changes is divided by its square root."""
+"""Added to variances, which may be 0."""
 
 
 class RunningMoments:
@@ -29,7 +30,7 @@ class RunningMoments:
         return self.squares / self.count if self.count else np.ones_like(self.squares)
 
     def update(self, rows: Array) -> None:
-        """Take in rows [B, *shape]."""
+        """Add rows [B, *shape] to the statistics."""
         rows = rows.astype(np.float64)
         count, mean = len(rows), rows.mean(axis=0)
         distance = mean - self.mean
@@ -47,7 +48,7 @@ class RunningMoments:
 
 
 class ObservationNormalizer:
-    """Shifts and scales each number of an observation vector to mean 0 and standard deviation 1.
+    """Normalises each component of an observation vector to mean 0 and standard deviation 1.
 
     Args:
         shape: (D,) of one observation.
@@ -57,7 +58,7 @@ class ObservationNormalizer:
         self.moments = RunningMoments(shape)
 
     def update(self, observation: Array) -> None:
-        """Take in observations [B, D], raw."""
+        """Add raw observations [B, D] to the statistics."""
         self.moments.update(observation)
 
     def __call__(self, observation: Array) -> Array:
@@ -73,12 +74,12 @@ class ObservationNormalizer:
 
 
 class RewardScaler:
-    """Divides rewards by the standard deviation of each game's discounted sum of its rewards so far.
+    """Divides rewards by the standard deviation of the discounted sum of past rewards in each environment.
 
-        R_t = gamma * R_{t-1} + r_t, which begins anew with every episode
+        R_t = gamma * R_{t-1} + r_t, reset to 0 at the start of each episode
 
-    It is a sum of past rewards, not a return: its size is that of returns and it is known at once. The mean is not
-    taken off, which would change what is optimal.
+    R_t sums past rewards instead of future ones: it has the scale of returns and is available at once. The mean is not
+    subtracted, since that would change the optimal policy.
 
     Args:
         num_envs: N.
@@ -91,13 +92,13 @@ class RewardScaler:
         self.sums = np.zeros(num_envs)
 
     def update(self, reward: Array, ended: Array) -> None:
-        """Take in T steps of the N games in their order: reward [T, N], raw, and ended [T, N]."""
-        seen = np.empty(reward.shape)
+        """Add T steps of N environments to the statistics: reward [T, N], raw, and ended [T, N]."""
+        discounted_sums = np.empty(reward.shape)
         for t in range(len(reward)):
             self.sums = self.gamma * self.sums + reward[t]
-            seen[t] = self.sums
+            discounted_sums[t] = self.sums
             self.sums = np.where(ended[t], 0.0, self.sums)
-        self.moments.update(seen.reshape(-1, 1))
+        self.moments.update(discounted_sums.reshape(-1, 1))
 
     def __call__(self, reward: Array) -> Array:
         """Return reward / std, float32 of the same shape, in [-CLIP, CLIP]; changes nothing."""

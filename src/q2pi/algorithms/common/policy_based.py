@@ -34,7 +34,7 @@ class PolicyConfig(AlgorithmConfig):
 
 
 class PolicyAgent:
-    """What agents that learn a policy share. A subclass has the `head` of its policy network and `policy`."""
+    """Base class of agents that learn a policy. A subclass has the `head` of its policy network and `policy`."""
 
     config: Any
     head: Any
@@ -66,12 +66,12 @@ class PolicyAgent:
         raise NotImplementedError
 
     def to_env_action(self, action: torch.Tensor) -> Array:
-        """Return the policy's actions [B] as the environment takes them."""
-        sent: Array = self.head.to_env_action(action)
-        return sent
+        """Return the policy's actions [B] converted for the environment."""
+        env_action: Array = self.head.to_env_action(action)
+        return env_action
 
     def tensor(self, observation: Array) -> torch.Tensor:
-        """Return raw observations [B, ...] as the networks take them: normalised if asked for, on the device."""
+        """Return raw observations [B, ...] as network input: on the device, normalised if the option is on."""
         rows = observation if self.observations is None else self.observations(observation)
         return torch.from_numpy(rows).to(self.spec.device)
 
@@ -82,7 +82,7 @@ class PolicyAgent:
             return self.to_env_action(policy.mode() if noise is None else self.head.sample(policy, noise))
 
 
-def _normalizer(wanted: bool, spec: AgentSpec) -> ObservationNormalizer | None:
-    if wanted and len(spec.observation_shape) == 3:
+def _normalizer(enabled: bool, spec: AgentSpec) -> ObservationNormalizer | None:
+    if enabled and len(spec.observation_shape) == 3:
         raise UserError("--normalize-observations is for vectors: images are divided by 255")
-    return ObservationNormalizer(spec.observation_shape) if wanted else None
+    return ObservationNormalizer(spec.observation_shape) if enabled else None

@@ -25,7 +25,7 @@ from q2pi.types import Array
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig(QNetworkConfig):
-    """Options of replay, beside those of exploration and of the network; the defaults are CleanRL's for Atari."""
+    """Options of replay, in addition to exploration and network; the defaults are CleanRL's for Atari."""
 
     gamma: float = 0.99
     """Discount factor per agent step."""
@@ -142,14 +142,14 @@ class ReplayAgent(EpsilonGreedyAgent):
         self.update_graph = CudaGraph(spec.device)
 
     def build_sampler(self) -> Sampler:
-        """Return what draws transitions; override it for prioritized replay."""
+        """Return the sampler of transitions; override it for prioritized replay."""
         return UniformSampler(self.replay)
 
     def begin(self, observation: Array) -> None:
         self.replay.begin(observation[:, -self.spec.frame_shape[0] :])
 
     def sample(self, count: int) -> list[Batch]:
-        """Return the batches of the next `count` updates, drawn together: no update may change what is drawn."""
+        """Return the batches of the next `count` updates, drawn together: no update may change the sampler."""
         generators = [self.spec.rng("replay", self.updates + index) for index in range(count)]
         return batches(self.replay, self.sampler, self.config.batch_size, generators, self.spec.device)
 

@@ -1,9 +1,8 @@
-"""Ranges to search hyperparameters in: what an algorithm's `SPACE` is made of, in the options' own units.
+"""Ranges of hyperparameters for tuning: the entries of an algorithm's `SPACE`, in the options' own units.
 
     SPACE = {"learning_rate": Float(1e-4, 1e-2, log=True), "loss": Choice("mse", "huber")}
 
-Both ends of a range belong to it. Nothing here draws; `q2pi.tuning.space` turns ranges into what its
-engine draws from.
+Ranges include both ends. `q2pi.tuning.space` translates them for the sampler.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Float:
-    """A real number, drawn uniformly or, with `log`, so that each decade is as likely as the next."""
+    """A real number, sampled uniformly or, with `log`, log-uniformly."""
 
     low: float
     high: float
@@ -21,7 +20,7 @@ class Float:
 
 @dataclass(frozen=True)
 class Int:
-    """A whole number, drawn uniformly or on a logarithmic scale."""
+    """An integer, sampled uniformly or, with `log`, log-uniformly."""
 
     low: int
     high: int
@@ -30,7 +29,7 @@ class Int:
 
 @dataclass(frozen=True)
 class PowerOfTwo:
-    """A power of two, each as likely as the next."""
+    """A power of two; all have the same probability."""
 
     low: int
     high: int
@@ -43,7 +42,7 @@ class PowerOfTwo:
 
 @dataclass(frozen=True)
 class OneMinus:
-    """A number below 1 whose distance to 1 is drawn on a logarithmic scale, as discount factors ask for."""
+    """A number below 1 whose distance to 1 is sampled log-uniformly, for discount factors."""
 
     low: float
     high: float
@@ -51,7 +50,7 @@ class OneMinus:
 
 @dataclass(frozen=True, init=False)
 class Choice:
-    """One of several values: numbers, words, switches or tuples."""
+    """One of several values: numbers, strings, booleans or tuples."""
 
     options: tuple[Any, ...]
 
@@ -65,5 +64,5 @@ Space = dict[str, Range]
 
 
 def ends(values: Range) -> tuple[Any, ...]:
-    """Return the extreme values of a range; all values of a choice."""
+    """Return both ends of a range, or all values of a choice."""
     return values.options if isinstance(values, Choice) else (values.low, values.high)

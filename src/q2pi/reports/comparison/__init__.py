@@ -1,6 +1,6 @@
-"""Reports on many runs: what their folders say, in numbers with intervals, figures and a page.
+"""Reports on many runs: numbers with intervals, figures and an HTML page.
 
     run folders --read--> cells (environment x method) --numbers--> a JSON-able dict --figures, page--> PNG, HTML, text
 
-Figures and tables show what the dict says and nothing else.
+Figures and tables show only numbers of this dict.
 """

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn from its numbers alone; in the style of `reports.style`."""
+"""The figures of a report, drawn from its numbers in the style of `reports.style`."""
 
 import math
 import textwrap
@@ -28,13 +28,13 @@ Report = dict[str, Any]
 LINES = ("-", "--")
 COLUMNS = 3
 MOST_PAIRS = 24
-"""Pairs of methods that are drawn; all of them are in the report's numbers."""
+"""Largest number of pairs of methods in the figure; the report's numbers have all pairs."""
 BANDS = "lines: mean over seeds; bands: 95 % bootstrap interval over seeds, if there are two or more"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A number with its interval and what it was made from, on a line of its own."""
+    """A row of a figure: an estimate, its interval, and the scores of single seeds as dots."""
 
     label: str
     value: float
@@ -44,7 +44,7 @@ class Row:
 
 
 def draw(report: Report, folder: Path) -> dict[str, Path]:
-    """Write every figure that the report has numbers for and return title -> PNG."""
+    """Write every figure for which the report has numbers and return title -> PNG."""
     figures = {"Scores": scores(report, folder / "scores.png")}
     if report["human_normalized_iqm"] is not None:
         figures["Human-normalised interquartile mean"] = normalised_iqm(report, folder / "human_normalized_iqm.png")
@@ -63,7 +63,7 @@ def draw(report: Report, folder: Path) -> dict[str, Path]:
 
 
 def scores(report: Report, path: Path) -> Path:
-    """Draw each environment's scores: every seed, their mean and its interval."""
+    """Draw the scores of each environment: every seed, the mean over seeds and its interval."""
     colours = _styles(report["methods"])
     panels = {
         env_id: [
@@ -94,14 +94,14 @@ def normalised_iqm(report: Report, path: Path) -> Path:
     ]
     caption = (
         f"over {', '.join(numbers['environments'])}; bars: 95 % stratified bootstrap interval over seeds; "
-        "0 is a random player, 1 a human tester"
+        "0 is a random agent, 1 a human tester"
     )
     title = "Interquartile mean of human-normalised scores"
     return save_figure(_rows_figure({"": rows}, title, caption, "human-normalised score"), path)
 
 
 def improvements(report: Report, path: Path) -> Path:
-    """Draw the probability of improvement of every two methods."""
+    """Draw the probability of improvement of each pair of methods."""
     pairs = report["probability_of_improvement"]
     colours = _styles(report["methods"])
     rows = [
@@ -114,8 +114,8 @@ def improvements(report: Report, path: Path) -> Path:
         for pair in pairs[:MOST_PAIRS]
     ]
     caption = (
-        "probability that a run of the first method scores more than one of the second, on an environment drawn at "
-        "random (a tie counts half); bars: 95 % stratified bootstrap interval over seeds"
+        "probability that a run of the first method scores more than one of the second, on a random "
+        "environment (a tie counts half); bars: 95 % stratified bootstrap interval over seeds"
     )
     if len(pairs) > MOST_PAIRS:
         caption += f"; the first {MOST_PAIRS} of {len(pairs)} pairs"
@@ -144,7 +144,7 @@ def profiles(report: Report, path: Path) -> Path:
 
 
 def curves(report: Report, key: str, path: Path, title: str, x: str) -> Path | None:
-    """Draw training returns of every environment against agent steps or seconds, or return None without any."""
+    """Draw training returns of each environment against agent steps or seconds; return None if there are none."""
     styles = _styles(report["methods"])
     drawn = {
         env_id: {method: cell[key] for method, cell in env["methods"].items() if cell[key] is not None}
@@ -245,14 +245,14 @@ def _panel_title(axes: Axes, name: str) -> None:
 
 
 def _plain_axis(axes: Axes) -> None:
-    """Let the horizontal axis hold numbers that are neither whole nor positive."""
+    """Format the horizontal axis for fractions and negative numbers."""
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.xaxis.set_major_locator(AutoLocator())
     axes.grid(color=GRID, linewidth=0.8)
 
 
 def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return method -> (colour, line), both in turn: dashes show a line that lies on another one."""
+    """Return method -> (colour, line style); dashes show a line below them if two lines overlap."""
     return {method: (COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]) for index, method in enumerate(methods)}
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a report, as one JSON-able dict: every score with its protocol, its runs and its interval.
+"""The numbers of a report as a JSON-able dict: every score with its protocol, its runs and its interval.
 
 All intervals are 95 % percentile bootstrap intervals over seeds; a single seed has none (null).
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from q2pi.reports.comparison.read import PROTOCOL, Cells, Sample
 from q2pi.reports.labels import differing, options_of, rules_of, short
-from q2pi.reports.windows import usual_width, window_means_of_all, window_width
+from q2pi.reports.windows import default_width, window_means_of_all, window_width
 from q2pi.statistics.atari_scores import REFERENCE_SCORES
 from q2pi.statistics.comparisons import (
     aggregate_iqm,
@@ -32,12 +32,16 @@ Scores = dict[str, Array]
 THRESHOLDS = 101
 FEW_SEEDS = (
     "Intervals over few seeds are too narrow: of means of normal scores, 95 % percentile bootstrap intervals over "
-    "2, 3, 5 and 10 seeds hold the truth about 50, 75, 84 and 90 % of the time."
+    "2, 3, 5 and 10 seeds contain the true mean with probability 50, 75, 84 and 90 %."
+)
+SAME_EPISODES = (
+    "All runs of an environment are evaluated on the same episode seeds: intervals over training seeds do not include "
+    "the choice of these episodes."
 )
 
 
 def summarise(cells: Cells, left_out: Mapping[str, str]) -> Report:
-    """Return the whole report on runs sorted into cells, see `read.collect`."""
+    """Return the report on cells of runs, see `read.collect`."""
     methods = list(dict.fromkeys(method for cell in cells.values() for method in cell))
     scores = {
         method: {env_id: _scores(cell[method]) for env_id, cell in cells.items() if method in cell}
@@ -63,7 +67,7 @@ def _scores(cell: Sequence[Sample]) -> Array:
 
 
 def _environment(env_id: str, methods: Mapping[str, Sequence[Sample]]) -> Report:
-    width = usual_width([sample.history for cell in methods.values() for sample in cell])
+    width = default_width([sample.history for cell in methods.values() for sample in cell])
     return {
         "window_steps": width,
         "methods": {method: _cell(env_id, cell, width) for method, cell in methods.items()},
@@ -102,7 +106,7 @@ def _human_normalized(env_id: str, scores: Array) -> Report | None:
 
 
 def _curve(curves: Sequence[tuple[Array, Array]], width: int, unit: float = 1.0) -> Report | None:
-    """Return the mean over runs of their window means at the centres of the windows in which every run has one."""
+    """Return the mean over runs at the centres of the windows in which every run has a value."""
     if not all(len(places) for places, _ in curves):
         return None
     centres, means = window_means_of_all(curves, width)
@@ -118,7 +122,7 @@ def _curve(curves: Sequence[tuple[Array, Array]], width: int, unit: float = 1.0)
 
 
 def _wall_clock_curve(cell: Sequence[Sample]) -> Report | None:
-    """Return the curve over seconds of training, in windows of whole milliseconds that suit this method's speed."""
+    """Return the curve over seconds of training, in windows of whole milliseconds."""
     curves = [(np.ceil(1000 * sample.seconds), sample.history.returns) for sample in cell]
     if any(not len(places) or np.isnan(places).any() for places, _ in curves):
         return None
@@ -147,7 +151,7 @@ def _human_normalized_iqm(scores: Mapping[str, Scores], env_ids: Sequence[str]) 
 
 
 def _profiles(scores: Mapping[str, Scores], env_ids: Sequence[str], normalisable: Sequence[str]) -> list[Report]:
-    """Return one profile of human-normalised scores over all environments that have them, and raw ones of the rest."""
+    """Return the profile of human-normalised scores, and a profile of raw scores for each other environment."""
     profiles = []
     if normalisable:
         tasks = {method: _normalised(of_method, normalisable) for method, of_method in scores.items()}
@@ -177,7 +181,7 @@ def _profile(tasks: Mapping[str, Sequence[Array]], env_ids: list[str], scale: st
 
 
 def _improvements(scores: Mapping[str, Scores]) -> list[Report]:
-    """Return, for every two methods, the probability that a run of the first beats one of the second."""
+    """Return, for each pair of methods, the probability that a run of the first beats a run of the second."""
     rows = []
     for first, second in combinations(scores, 2):
         shared = [env_id for env_id in scores[first] if env_id in scores[second]]
@@ -198,28 +202,28 @@ def _improvements(scores: Mapping[str, Scores]) -> list[Report]:
 
 
 def _notes(cells: Cells, methods: list[str], common: list[str], normalisable: list[str]) -> list[str]:
-    """Return what a reader has to know before believing the numbers."""
+    """Return the caveats of the numbers."""
     sizes = sorted({len(cell) for env in cells.values() for cell in env.values()})
-    notes = []
+    notes = [SAME_EPISODES]
     if sizes[0] == 1:
-        notes.append("A single seed says nothing about other seeds: numbers from a single seed have no interval.")
+        notes.append("Numbers from a single seed have no interval: they do not show the variance between seeds.")
     if sizes[-1] > 1 and sizes[0] <= 10:
         notes.append(FEW_SEEDS)
     if len(sizes) > 1:
         notes.append(
             f"Environments and methods have different numbers of runs ({sizes[0]} to {sizes[-1]}); in the aggregate "
-            "interquartile mean an environment with more runs weighs more."
+            "interquartile mean, environments with more runs have more weight."
         )
     for method in methods:
         missing = [env_id for env_id in cells if method not in cells[env_id]]
         if missing:
             notes.append(f"{method} has no runs on {', '.join(missing)}.")
     if len(cells) > 1 and not common:
-        notes.append("No environment has runs of every method: nothing is aggregated over environments but pairs.")
+        notes.append("No environment has runs of every method: only pairs of methods are aggregated over environments.")
     notes += [_note_on_normalising(cells, normalisable)]
     rules = dict.fromkeys(rules_of(s.history.run.env()) for e in normalisable for c in cells[e].values() for s in c)
     if len(rules) > 1:
-        notes.append(f"The human-normalised numbers stand on several rules: {' | '.join(rules)}.")
+        notes.append(f"The human-normalised numbers mix several rules: {' | '.join(rules)}.")
     for method in methods:
         tables = [options_of(env[method][0].history) for env in cells.values() if method in env]
         names = sorted(short(name) for name in differing(tables) if name in PROTOCOL or "hyper." in name)
@@ -231,12 +235,12 @@ def _notes(cells: Cells, methods: list[str], common: list[str], normalisable: li
 def _note_on_normalising(cells: Cells, normalisable: list[str]) -> str:
     raw = [env_id for env_id in cells if env_id not in REFERENCE_SCORES]
     if not normalisable:
-        return "There are no human reference scores for these environments: all scores are raw, nothing is normalised."
+        return "There are no human reference scores for these environments: all scores are raw, none is normalised."
     note = (
-        "Human-normalised: 0 is a random player, 1 a human tester, both after up to 30 no-ops without sticky actions "
+        "Human-normalised: 0 is a random agent, 1 a human tester, both after up to 30 no-ops without sticky actions "
         "(Wang et al. 2016)."
     )
-    return f"{note} {', '.join(raw)} have no such reference and stay raw." if raw else note
+    return f"{note} {', '.join(raw)} have no reference scores and stay raw." if raw else note
 
 
 def _number(value: float) -> float | None:

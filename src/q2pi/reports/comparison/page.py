@@ -1,4 +1,4 @@
-"""A report for people: one HTML page that needs no other file, and tables for a terminal."""
+"""The report as a self-contained HTML page and as tables for a terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,17 +24,17 @@ NO_INTERVAL = "one seed, no interval"
 
 
 def report_page(report: Report, figures: Mapping[str, Path]) -> str:
-    """Return the page, its images inside."""
+    """Return the HTML page with embedded figures."""
     parts = [
         html.paragraph(
             f"{report['runs']} runs of {len(report['methods'])} methods on {len(report['environments'])} environments. "
-            f"Intervals: {report['intervals']}. [low, high] is such an interval."
+            f"Intervals: {report['intervals']}. Intervals are shown as [low, high]."
         ),
         html.bullets(report["notes"]),
         html.section("Scores"),
         html.paragraph(
-            "Raw scores of whole episodes at the end of each run's budget; the mean over a run's episodes counts once. "
-            "Minutes are of training, the median over seeds, on the machine that made the runs.",
+            "Raw scores of whole episodes at the end of each run; the score of a run is the mean over its episodes. "
+            "Minutes: median training time over seeds, on the machine of the runs.",
             quiet=True,
         ),
         html.table(SCORE_COLUMNS, score_rows(report), NUMBERS),
@@ -107,11 +107,11 @@ def pair_rows(report: Report) -> Cells:
 
 
 def protocol_rows(report: Report) -> Cells:
-    """Return the rows that say what each score means."""
+    """Return the rows of the table of protocols, one for each environment and method."""
     return [
         [
             *(env_id, method, f"{cell['protocol']['agent_steps']:,}"),
-            f"{cell['protocol']['policy']}; {cell['protocol']['evaluation_episodes']} whole episodes a run",
+            f"{cell['protocol']['policy']}; {cell['protocol']['evaluation_episodes']} whole episodes per run",
             *(cell["protocol"]["rules"], ", ".join(map(str, cell["seeds"]))),
         ]
         for env_id, method, cell in _cells(report)
@@ -135,12 +135,12 @@ def _human(numbers: Report | None) -> str:
 
 
 def _short(value: float) -> str:
-    """Return a number with a digit after the point, or as many as a small one needs."""
+    """Return a number with one decimal, or with two if it is below 10."""
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _narrow(rows: Cells) -> tuple[Sequence[str], Cells]:
-    """Return (columns, rows) of the table of scores of one environment, as far as a terminal has room for them."""
+    """Return (columns, rows) of one environment's scores, without the columns that are too much for a terminal."""
     kept = [
         index
         for index, column in enumerate(SCORE_COLUMNS)

@@ -1,9 +1,9 @@
-"""Run folders sorted into cells: one environment and one method, its runs apart by their seeds alone.
+"""Grouping of run folders into cells: one environment and one method, with runs that differ only in their seeds.
 
-A method is an algorithm with the options in which the given runs of this algorithm differ in some environment, seed
-apart. Options that differ between environments only, as the environments' presets do, make no methods of their own.
-Options that a score's meaning depends on (budget, stickiness, ...) distinguish methods if any two runs of one
-environment differ in them, so no cell ever mixes two protocols.
+A method is an algorithm with the options (except the seed) in which its runs on some environment differ. Options that
+differ only between environments, such as options of the environments' presets, do not distinguish methods. Options of
+the evaluation protocol (budget, sticky actions, ...) distinguish methods if any two runs on one environment differ in
+them, so no cell mixes two protocols.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,8 +22,8 @@ PROTOCOL = (
     *("total_timesteps", "evaluation_episodes", "env.protocol", "env.repeat_action_probability", "env.noop_max"),
     *("env.fire_on_reset", "env.frame_skip", "env.max_frames_per_episode", "env.full_action_space"),
 )
-"""Options that the meaning of a score depends on, whatever the algorithm. How an agent acts in evaluation is an option
-of its algorithm and is reported with every cell."""
+"""Options of the evaluation protocol, for all algorithms. The policy in evaluation is an option of the algorithm and is
+reported with every cell."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Sample:
 
     history: History
     score: float
-    """Mean raw score over the episodes of the evaluation at the end of its budget."""
+    """Mean raw score over the episodes of the evaluation at the end of training."""
     episodes: int
     policy: str
-    """How the agent acted in the evaluation, in words."""
+    """Policy in the evaluation, such as "epsilon-greedy, epsilon 0.001"."""
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """[E] seconds of training, evaluations not counted, after which each training episode had ended."""
+        """[E] seconds of training, without evaluations, at the end of each training episode."""
         steps = [0, *(row["step"] for row in self.history.train)]
         total = np.cumsum([0.0, *(row.get("train_seconds", np.nan) for row in self.history.train)])
         seconds: NDArray[np.float64] = np.interp(self.history.steps, steps, total)
@@ -47,7 +47,7 @@ class Sample:
 
     @property
     def minutes(self) -> float:
-        """Minutes of training, evaluations not counted; NaN if the run did not record them."""
+        """Minutes of training, without evaluations; NaN if the run did not record them."""
         return float(sum(row.get("train_seconds", np.nan) for row in self.history.train)) / 60
 
 
@@ -56,7 +56,7 @@ Cells = dict[str, dict[str, list[Sample]]]
 
 
 def collect(runs: Iterable[RunFolder]) -> tuple[Cells, dict[str, str]]:
-    """Return (cells, run -> why it is left out), environments and methods in the order in which they first occur.
+    """Return (cells, run -> reason for leaving it out); environments and methods are in order of first occurrence.
 
     Raises:
         UserError: a damaged run, two runs of one configuration and one seed, or no run with a score.
@@ -70,9 +70,7 @@ def collect(runs: Iterable[RunFolder]) -> tuple[Cells, dict[str, str]]:
             samples.append(sample)
     if not samples:
         first = next(iter(left_out.items()), None)
-        raise UserError(
-            f"no run has a score to report: {': '.join(first)}" if first else "there is no run to report on"
-        )
+        raise UserError(f"no run has a score to report: {': '.join(first)}" if first else "no run to report on")
     cells: Cells = {}
     for sample, method in zip(samples, method_names([sample.history for sample in samples]), strict=True):
         cells.setdefault(sample.history.env_id, {}).setdefault(method, []).append(sample)
@@ -84,7 +82,7 @@ def collect(runs: Iterable[RunFolder]) -> tuple[Cells, dict[str, str]]:
 
 
 def method_names(histories: Sequence[History]) -> list[str]:
-    """Return the name of each run's method: its algorithm and the options that distinguish it, see the module."""
+    """Return the name of each run's method: its algorithm and the options that distinguish methods."""
     options = [options_of(history) for history in histories]
     in_protocol = _differing_protocol(histories, options)
     groups: dict[tuple[str, str], list[Options]] = {}
@@ -109,14 +107,14 @@ def _differing_protocol(histories: Sequence[History], options: Sequence[Options]
 
 
 def _read(run: RunFolder) -> Sample | str:
-    """Return a finished run with its score, or why it has none."""
+    """Return a finished run with its score, or the reason why it has none."""
     history = read_history(run)
     budget = history.total_timesteps
     if history.newest_step < budget:
         return f"not finished: at step {history.newest_step:,} of {budget:,}"
     last = max(history.evaluations, default=0)
     if last < budget:
-        return "it was not evaluated at its end (evaluation_episodes is 0)"
+        return "not evaluated at its end (evaluation_episodes is 0)"
     statistics = history.evaluations[last]
     policy = evaluation_policy(run)
     if policy is None:

@@ -5,7 +5,6 @@ preset named after the environment (`CartPole-v1.toml`), else `quick` for Atari 
 if the algorithm has them.
 """
 
-import tomllib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config
-from q2pi.config import RunConfig, from_table
+from q2pi.config import RunConfig, from_table, read_toml
 from q2pi.envs.names import canonical, is_atari
 from q2pi.errors import UserError, suggest
 
@@ -32,7 +31,7 @@ def configure(
     Args:
         algorithm: name of the algorithm.
         env_id: environment; None uses the preset's or the algorithm's default.
-        preset: a name from `names(algorithm)` or the path of a TOML file; None chooses by environment.
+        preset: a name from `names(algorithm)` or the path of a TOML file; None uses the default for the environment.
 
     Raises:
         UserError: an unknown algorithm, environment or preset, or a preset made for another algorithm.
@@ -46,10 +45,7 @@ def configure(
     env_preset = f"{_file_name(env_id or base.env.env_id)}-{preset}"
     preset = env_preset if env_preset in names(algorithm) else preset
     source = _find(algorithm, preset)
-    try:
-        table = tomllib.loads(source.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"--preset {preset} is not valid TOML: {problem}") from problem
+    table = read_toml(source, f"--preset {preset}")
     if table.get("algorithm", algorithm) != algorithm:
         raise UserError(f"--preset {preset} is for {table['algorithm']}, not for {algorithm}")
     return _with_env(base, env_id, table, f"preset {preset}"), preset
