@@ -527,3 +527,17 @@ def test_reinforce_bounds_the_gradient_of_each_network(bound: float) -> None:
     for network in agent.networks().values():
         norm = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm().item()
         assert norm == pytest.approx(bound, rel=1e-3) if bound else norm > 1
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_ties_are_broken_at_random_and_in_predictions_by_the_lowest_action(name: str) -> None:
+    """Of three equal Q-values, without exploration."""
+    agent = preferring(name, start_e=0.0, end_e=0.0, eval_epsilon=0.0)
+    if name == "q_learning":
+        agent.q[:] = 0.0
+    else:
+        torch.nn.init.zeros_(agent.acting_network.head.bias)
+    observation = observation_of(agent)
+    for action in (agent.act(observation, 0), agent.evaluation_act(observation, np.random.default_rng(0))):
+        np.testing.assert_allclose(np.bincount(action, minlength=3) / MANY, 1 / 3, atol=0.06)
+    assert set(agent.predict(observation)[0]) == {0}
