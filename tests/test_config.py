@@ -248,3 +248,15 @@ def test_generic_code_names_no_hyperparameter() -> None:
     found = {str(path.relative_to(SOURCE)): named_hyperparameters(path.read_text()) for path in files}
     assert {name for name, kinds in found.items() if "string" in kinds} <= BY_STRING
     assert {name for name, kinds in found.items() if "attribute" in kinds} <= BY_ATTRIBUTE
+
+
+def test_the_bounds_of_a_run_belong_to_it() -> None:
+    """One step of every environment is a run, and so is one without evaluations or checkpoints."""
+    zero = {"threads": 0, "checkpoint_frequency": 0, "evaluation_frequency": 0, "evaluation_episodes": 0, "seed": 0}
+    check_run(replace(cartpole(), num_envs=400, log_frequency=1, **zero))
+    check_run(replace(cartpole(), num_envs=1, total_timesteps=1))
+
+
+def test_every_layer_needs_a_unit() -> None:
+    with pytest.raises(UserError, match=r"^--hidden \(3, 0\) is out of range: at least one layer of at least 1 unit$"):
+        resolve(cartpole(hidden=(3, 0)))

@@ -191,3 +191,17 @@ def test_observations_rewards_and_ends_are_gymnasiums(env_id: str) -> None:
         found = step.observation
     assert np.min(seen) < -0.1
     envs.close()
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Box(0, 255, (5, 4, 3), np.uint8), spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(99)],
+    ids=["image", "vector", "table"],
+)
+def test_frames_are_not_written_again(space: Any) -> None:
+    engine = engine_showing(space)
+    frame = first_frame(engine)
+    before = frame.copy()
+    engine.send(np.zeros(2, np.int64))
+    assert not np.array_equal(engine.recv().frame, before)
+    np.testing.assert_array_equal(frame, before)

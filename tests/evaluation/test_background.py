@@ -210,3 +210,26 @@ def test_runs_of_different_seeds_are_evaluated_on_the_same_episodes() -> None:
         seeds.append([episode.seed for episode in evaluated.evaluation.episodes])
     assert seeds[0] == seeds[1]
     assert len(seeds[0]) == 4
+
+
+def test_beside_an_accelerator_evaluations_are_made_in_fp32_on_the_cpu() -> None:
+    """With the weights and the rest of the run's configuration."""
+    jobs: list[Job] = []
+
+    class Recorded:
+        def run(self, given: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
+            for job in given:
+                jobs.append(job)
+                yield JobStatus(job, "finished", {"protocol": {}, "episodes": []})
+
+    config = game(precision="bf16", seed=5)
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    agent = build_agent(config, envs)
+    envs.close()
+    evaluator = BackgroundEvaluator(config, Recorded())
+    evaluator.start(agent, 90)
+    assert [evaluation.step for evaluation in evaluator.finished(wait=True)] == [90]
+    evaluator.close()
+    table = jobs[0].arguments["config"]
+    assert (table["precision"], table["device"], table["seed"]) == ("fp32", "cpu", 5)
+    assert jobs[0].arguments["step"] == 90

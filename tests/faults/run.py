@@ -40,9 +40,9 @@ SECONDS = 300
 CAUGHT, SURVIVED, DOES_NOT_APPLY = "caught", "survived", "does not apply"
 PASSED, FAILED = 0, 1
 """Exit statuses of pytest; others mean that no test was run to its end."""
+PRELOADED = ["pytest", "torch", "torch.testing", "hypothesis", "scipy.stats", "optuna"]
+"""Slow to import; Gymnasium is not among them, because it imports the installed q2pi."""
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "torch", "torch.testing", "hypothesis", "scipy.stats", "optuna"])
-"""Gymnasium is not among them: it imports the installed q2pi."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ def run(faults: Sequence[Fault], root: Path, jobs: int) -> dict[str, str]:
     """Check each fault in copies of `root`, one copy for each of `jobs` processes; return id -> verdict."""
     verdicts: dict[str, str] = {}
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
+    SERVER.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="q2pi-faults-") as folder:
         trees: queue.Queue[Path] = queue.Queue()
         for number in range(jobs):

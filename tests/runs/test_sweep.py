@@ -219,3 +219,12 @@ def test_workers_that_together_need_more_memory_than_there_is(tmp_path: Path) ->
     sweep = sweep_of(tmp_path, BASE.replace("seeds = 2", "seeds = 1\nworkers = 2_000").replace(', "ppo"', ""))
     with pytest.raises(UserError, match=r"--workers 2000 needs up to .* GB, more than the"):
         check(Sweep(sweep.runs[:1] * 1_000, sweep.workers))
+
+
+def test_runs_have_one_thread_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    """The preset has none of its own: by itself it would take every core."""
+    text = BASE + 'preset = "classic"\n'
+    base, _ = configure("ppo", "CartPole-v1", "classic")
+    assert base.threads == 0
+    assert {run.config.threads for run in sweep_of(tmp_path, text).runs} == {1}
+    assert {run.config.threads for run in sweep_of(tmp_path, text + "threads = 2\n").runs} == {2}

@@ -133,3 +133,13 @@ def test_different_numbers_of_runs_are_named(tmp_path: Path) -> None:
     report = report_of(*runs_of(tmp_path, "Pong", [1.0, 2.0]), *runs_of(tmp_path, "Boxing", [1.0, 2.0, 3.0]))
     assert report["runs"] == 5
     assert any("different numbers of runs (2 to 3)" in note for note in report["notes"])
+
+
+def test_minutes_are_the_median_over_seeds(tmp_path: Path) -> None:
+    """1,000 steps of 0.06, 0.12 and 0.6 seconds take 1, 2 and 10 minutes."""
+    runs = [
+        finished_run(tmp_path / str(seed), 1.0, seed=seed, seconds_per_step=seconds)
+        for seed, seconds in enumerate((0.06, 0.6, 0.12))
+    ]
+    cell = report_of(*runs)["environments"]["CartPole-v1"]["methods"]["dqn"]
+    assert cell["minutes"] == pytest.approx(2)

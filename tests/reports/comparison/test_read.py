@@ -1,5 +1,6 @@
 """Runs sorted into environments and methods; no cell mixes two protocols."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,10 @@ def test_seconds_of_an_episode_lie_between_the_rows_around_it(tmp_path: Path) ->
     (sample,) = cells["CartPole-v1"]["dqn"]
     np.testing.assert_allclose(sample.seconds, [5.0, 20.0])
     assert sample.minutes == pytest.approx(20 / 60)
+
+
+def test_the_score_is_that_of_the_last_evaluation(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", 50.0)
+    early = {"kind": "evaluation", "step": 500, "statistics": {"n": 30, "mean": 7.0}, "scores": []}
+    run.metrics_file.write_text(json.dumps(early) + "\n" + run.metrics_file.read_text())
+    assert cells_of(run) == {"CartPole-v1": {"dqn": [50.0]}}
