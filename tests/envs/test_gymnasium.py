@@ -199,7 +199,7 @@ def test_observations_rewards_and_ends_are_gymnasiums(env_id: str) -> None:
     ids=["image", "vector", "table"],
 )
 def test_frames_are_not_written_again(space: Any) -> None:
-    engine = engine_showing(space)
+    engine = engine_with(space)
     frame = first_frame(engine)
     before = frame.copy()
     engine.send(np.zeros(2, np.int64))

@@ -222,7 +222,7 @@ def test_beside_an_accelerator_evaluations_are_made_in_fp32_on_the_cpu() -> None
                 jobs.append(job)
                 yield JobStatus(job, "finished", {"protocol": {}, "episodes": []})
 
-    config = game(precision="bf16", seed=5)
+    config = atari(precision="bf16", seed=5)
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
     envs.close()
