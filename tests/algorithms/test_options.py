@@ -21,6 +21,7 @@ from q2pi.buffers.frames import CompressedFrames, RawFrames
 from q2pi.config import RunConfig
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
+from q2pi.networks.output import OutputLayer
 
 TESTS = Path(__file__).parents[1]
 HERE = "algorithms/test_options.py"
@@ -32,7 +33,10 @@ EXPLORATION = {
     **dict.fromkeys(("start_e", "end_e", "exploration_fraction"), f"{HERE}::test_acting_explores_by_the_schedule"),
     "eval_epsilon": f"{HERE}::test_evaluation_explores_by_its_own_rate",
 }
-NETWORK = {
+SCHEDULE = dict.fromkeys(
+    ("exploration_steps", "exploration_delay"), f"{HERE}::test_exploration_may_fall_later_and_over_a_number_of_steps"
+)
+NETWORK = SCHEDULE | {
     "hidden": f"{HERE}::test_layers_have_the_sizes_asked_for",
     "network": f"{HERE}::test_the_torso_is_the_one_asked_for",
 }
@@ -76,7 +80,7 @@ TABLE: dict[str, dict[str, str]] = {
         "num_envs": "training/test_loop.py::test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed",
         "device": "training/test_loop.py::test_devices",
         "precision": f"{HERE}::test_layers_compute_in_the_precision_asked_for",
-        "threads": "training/test_loop.py::test_threads_are_those_asked_for",
+        "threads": "training/test_loop.py::test_the_number_of_threads_is_set",
         "checkpoint_frequency": "training/test_loop.py::test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed",
         "log_frequency": "training/test_loop.py::test_metrics_are_due_by_frequency_and_before_every_checkpoint",
         "evaluation_frequency": "training/test_loop.py::test_evaluations_are_due_and_there_is_one_at_the_end",
@@ -93,7 +97,7 @@ TABLE: dict[str, dict[str, str]] = {
         "grayscale": "envs/test_atari.py::test_channels_are_red_green_and_blue",
         "crop": "envs/test_atari.py::test_a_crop_keeps_the_middle_of_the_raw_frame",
         "resize": "envs/test_atari.py::test_our_resize_agrees_with_the_engines",
-        "frame_skip": "envs/test_atari.py::test_equals_a_slow_emulator",
+        "frame_skip": "envs/test_atari.py::test_equals_the_slow_oracle",
         "max_pool": "envs/test_atari.py::test_options_of_the_emulator",
         "stack": f"{ACTING}::test_sampled_observations_are_those_that_were_acted_on",
         "max_frames_per_episode": "envs/test_atari.py::test_the_bound_counts_emulator_frames",
@@ -133,6 +137,7 @@ TABLE: dict[str, dict[str, str]] = {
         "tau": f"{DQN}::test_the_target_network_is_updated_at_its_agent_steps",
         "loss": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
         "max_grad_norm": f"{DQN}::test_gradients_are_clipped_by_their_norm",
+        "initial_weights": "training/test_published_presets.py::test_initial_weights_of_dqn",
         "layer_norm": f"{DQN}::test_layer_norm_makes_a_layer_invariant_to_its_scale",
     },
     "pqn": PQN,
@@ -300,6 +305,15 @@ def test_acting_explores_by_the_schedule(name: str) -> None:
         assert explored(agent.act(observation_of(agent), step)) == pytest.approx(epsilon, abs=0.06)
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_exploration_may_fall_later_and_over_a_number_of_steps(name: str) -> None:
+    """From 0.9 to 0.3 over 200 agent steps, after 100 steps at 0.9; the share of the budget then has no effect."""
+    rates = {"start_e": 0.9, "end_e": 0.3, "exploration_fraction": 1.0}
+    agent = preferring(name, exploration_steps=200, exploration_delay=100, **rates)
+    for step, epsilon in ((0, 0.9), (100, 0.9), (200, 0.6), (300, 0.3), (900, 0.3)):
+        assert explored(agent.act(observation_of(agent), step)) == pytest.approx(epsilon, abs=0.06)
+
+
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_evaluation_explores_by_its_own_rate(name: str) -> None:
     agent = preferring(name, start_e=0.0, end_e=0.0, eval_epsilon=0.6)
@@ -388,15 +402,17 @@ def test_the_torso_is_the_one_asked_for(name: str, network: str, features: int) 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "q_learning"])
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_layers_compute_in_the_precision_asked_for(name: str, precision: str, dtype: torch.dtype) -> None:
-    """When acting, and parameters stay float32."""
+    """When acting: hidden layers in bf16, heads and parameters in float32."""
     agent = agent_of(name, precision=precision, **({"start_e": 0.0, "end_e": 0.0} if name in EXPLORERS else {}))
     network = agent.acting_network if name in IMAGES else next(iter(agent.networks().values()))
-    found = []
+    found: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
-            layer.register_forward_hook(lambda module, inputs, output: found.append(output.dtype))
+            layer.register_forward_hook(
+                lambda module, inputs, output: found[isinstance(module, OutputLayer)].add(output.dtype)
+            )
     agent.act(observation_of(agent), 0)
-    assert set(found) == {dtype}
+    assert found == {True: {torch.float32}, False: {dtype}}
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
