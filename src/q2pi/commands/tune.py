@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,8 @@ def _final_table(result: dict[str, Any]) -> Table:
         row = [entry["label"], f"{entry['estimate']:.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\[")]
         if "verdict" in entry:
             low, high = entry["difference_interval"]
-            row += [f"{entry['difference']:+.1f} [{low:.1f}, {high:.1f}]".replace("[", r"\["), entry["verdict"]]
+            interval = rf" \[{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""
+            row += [f"{entry['difference']:+.1f}{interval}", entry["verdict"]]
         table.add_row(*row)
     return table
 
