@@ -11,7 +11,7 @@ from rich.console import Console
 from q2pi.algorithms import registry
 from q2pi.commands.options import parse
 from q2pi.commands.terminal import evaluation_table
-from q2pi.config import at_least, within
+from q2pi.config import at_least, to_table, within
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
 from q2pi.runs.folder import RunFolder
@@ -61,7 +61,7 @@ def _overrides(run: RunFolder, options: Options) -> dict[str, Any]:
         return {}
     within(options, 0, 1, "epsilon")
     algorithm = read_config(run).algorithm
-    others = [name for name in registry.names() if hasattr(registry.default_config(name).hyper, "eval_epsilon")]
+    others = [name for name in registry.names() if "eval_epsilon" in to_table(registry.default_config(name))["hyper"]]
     if algorithm not in others:
         raise UserError(f"--epsilon: {algorithm} has no exploration rate; {', '.join(others)} have one")
     return {"eval_epsilon": options.epsilon}
