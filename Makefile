@@ -15,7 +15,7 @@ train: install
 	$(BIN)/q2pi train
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 faults: $(VENV)/.test
 	$(BIN)/python tests/faults/run.py
