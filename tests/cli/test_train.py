@@ -42,7 +42,7 @@ def test_files_of_a_run_folder(folder: Path) -> None:
 
 
 def test_output_of_train(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None) -> None:
-    path = tmp_path / "run"
+    path = tmp_path / "my run"
     assert cli.main([*TRAIN, "--evaluation-episodes", "2", "--run-dir", str(path)]) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -56,7 +56,7 @@ def test_output_of_train(tmp_path: Path, capfd: pytest.CaptureFixture[str], no_f
     for share in ("act", "environment", "learn", "evaluate"):
         assert re.search(rf"│ {share} +│ +\d", out), "time of each part"
     assert "95 % interval" in out
-    assert f"q2pi evaluate {path}" in out
+    assert f"q2pi evaluate '{path}' " in out, "the command can be pasted into a shell"
 
 
 def test_the_same_command_gives_the_same_run(folder: Path, tmp_path: Path, no_figures: None) -> None:

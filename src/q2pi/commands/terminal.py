@@ -1,6 +1,7 @@
 """Progress and results of a run: a live progress bar on a terminal, plain lines in logs and pipes."""
 
 import math
+import shlex
 import sys
 import time
 from collections import deque
@@ -82,7 +83,7 @@ class TerminalRun:
                 self._report = evaluation.report()
             case events.Interrupted(step):
                 self.close()
-                print(f"stopped at step {step:,}; continue with:  q2pi resume {self.path}")
+                print(f"stopped at step {step:,}; continue with:  q2pi resume {shlex.quote(str(self.path))}")
                 self.status = 130
             case events.Finished():
                 self.close()
@@ -107,10 +108,11 @@ class TerminalRun:
         picture = learning_curves([run], run.figures / "learning_curve.png")
         if picture is not None:
             print(f"learning curve: {picture}")
+        quoted = shlex.quote(str(self.path))
         print("next:")
-        print(f"  q2pi record {self.path}       a video of the best episode")
-        print(f"  q2pi evaluate {self.path}     a score over more episodes")
-        print(f"  q2pi plot {self.path}         its learning curves, alone or with other runs")
+        print(f"  q2pi record {quoted}       a video of the best episode")
+        print(f"  q2pi evaluate {quoted}     a score over more episodes")
+        print(f"  q2pi plot {quoted}         its learning curves, alone or with other runs")
 
 
 class _View:

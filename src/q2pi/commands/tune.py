@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,7 @@ def _evaluate(
         raise UserError("--export: no trial was trained on held-out seeds, so there is no winner (--top)")
     winner = next(candidate for candidate in chosen if candidate.label == result["winner"])
     write_preset(Path(options.export), winner.config, f"Found by q2pi tune: {result['statement']}.")
-    print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {options.export}")
+    print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {shlex.quote(options.export)}")
     return 0
 
 

@@ -15,6 +15,7 @@ folder. Reading imports no torch; `load` reads what needs an algorithm: the type
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,8 @@ class RunFolder:
     def check_new(self) -> None:
         """Raise a UserError if no new run can be created in the folder: it is not empty, or not writable."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
-            raise UserError(
-                f"--run-dir {self.path} exists already; resume it (q2pi resume {self.path}) or name another folder"
-            )
+            resume = f"q2pi resume {shlex.quote(str(self.path))}"
+            raise UserError(f"--run-dir {self.path} exists already; resume it ({resume}) or name another folder")
         nearest = next(parent for parent in [self.path, *self.path.absolute().parents] if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise UserError(f"--run-dir {self.path} cannot be created: {nearest} is not a writable folder")
