@@ -143,7 +143,7 @@ def read_toml(file: Path | Traversable, name: str = "") -> dict[str, Any]:
     """
     name = name or str(file)
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise UserError(f"{name} is not valid TOML: {problem}") from problem
     except OSError as problem:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from q2pi.parallel import portable
 from q2pi.runs import cpu_usage
 from q2pi.runs.cpu_usage import CpuMeter, CpuUsage
 
@@ -24,7 +25,7 @@ class Counters:
             cpu_times=lambda percpu: [SimpleNamespace(**core) for core in self.cores],
         )
         monkeypatch.setattr(cpu_usage, "psutil", psutil)
-        monkeypatch.setattr(cpu_usage, "_cores", lambda: {0, 1})
+        monkeypatch.setattr(portable, "cores", lambda: {0, 1})
         monkeypatch.setattr(cpu_usage.time, "perf_counter", lambda: self.clock)
         monkeypatch.setattr(os, "getloadavg", lambda: (1.25, 0.0, 0.0))
 
@@ -76,7 +77,7 @@ def burn(seconds: float) -> None:
 
 def test_other_programs_on_this_machine_are_seen() -> None:
     """One busy program per core: no core is idle, and the programs take at least a third of the CPU time."""
-    cores = len(cpu_usage._cores())
+    cores = len(portable.cores())
     loop = [sys.executable, "-c", "while True: pass"]
     others: list[subprocess.Popen[Any]] = [subprocess.Popen(loop) for _ in range(cores)]
     try:

@@ -22,6 +22,7 @@ from q2pi.networks.initialisation import seeded
 from q2pi.networks.output import OutputLayer
 from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
+from q2pi.parallel.portable import replace
 
 Precision = Literal["fp32", "bf16"]
 ROUNDS, BATCH, OBSERVATION, ACTIONS = 7, 32, (4, 84, 84), 6
@@ -79,7 +80,7 @@ def _cache_file() -> Path:
 
 def _read_cache() -> dict[str, Any]:
     try:
-        cache = json.loads(_cache_file().read_text())
+        cache = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return cache if isinstance(cache, dict) else {}
@@ -91,8 +92,8 @@ def _write_cache(cache: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(cache, indent=1) + "\n")
-        temporary.replace(file)
+        temporary.write_text(json.dumps(cache, indent=1) + "\n", encoding="utf-8")
+        replace(temporary, file)
     except OSError:
         pass
 

@@ -18,9 +18,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import zstandard
 from numpy.typing import DTypeLike
-from psutil import virtual_memory  # type: ignore[import-untyped]
 
 from q2pi.errors import UserError
+from q2pi.parallel.portable import virtual_memory
 from q2pi.types import Array
 
 Codec = Literal["auto", "raw", "zstd"]

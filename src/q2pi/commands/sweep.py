@@ -17,6 +17,7 @@ from q2pi.commands.terminal import PLAIN_SECONDS, score_line
 from q2pi.config import at_least
 from q2pi.parallel.executor import Executor, JobStatus, Stop
 from q2pi.parallel.local import LocalProcesses
+from q2pi.parallel.portable import quoted
 from q2pi.parallel.stop import StopRequest
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.manifest import steps
@@ -76,7 +77,7 @@ def run(sweep: Sweep, root: Path, executor: Executor, stop: Stop) -> int:
     if stop():
         print("stopped; the same command continues from the checkpoints")
         return 130
-    print(f"next:\n  q2pi report {root}     tables, figures and an HTML page of all finished runs")
+    print(f"next:\n  q2pi report {quoted(root)}     tables, figures and an HTML page of all finished runs")
     return 1 if failed else 0
 
 

@@ -1,7 +1,6 @@
 """Progress and results of a run: a live progress bar on a terminal, plain lines in logs and pipes."""
 
 import math
-import shlex
 import sys
 import time
 from collections import deque
@@ -16,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from q2pi.config import ResolvedConfig, RunConfig
+from q2pi.parallel.portable import peak_memory, quoted
 from q2pi.parallel.stop import StopRequest
-from q2pi.runs.estimate import Estimate, TimingRun, gigabytes, options_of, peak_memory
+from q2pi.runs.estimate import Estimate, TimingRun, gigabytes, options_of
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events
@@ -83,7 +83,7 @@ class TerminalRun:
                 self._report = evaluation.report()
             case events.Interrupted(step):
                 self.close()
-                print(f"stopped at step {step:,}; continue with:  q2pi resume {shlex.quote(str(self.path))}")
+                print(f"stopped at step {step:,}; continue with:  q2pi resume {quoted(self.path)}")
                 self.status = 130
             case events.Finished():
                 self.close()
@@ -108,11 +108,11 @@ class TerminalRun:
         picture = learning_curves([run], run.figures / "learning_curve.png")
         if picture is not None:
             print(f"learning curve: {picture}")
-        quoted = shlex.quote(str(self.path))
+        name = quoted(self.path)
         print("next:")
-        print(f"  q2pi record {quoted}       a video of the best episode")
-        print(f"  q2pi evaluate {quoted}     a score over more episodes")
-        print(f"  q2pi plot {quoted}         its learning curves, alone or with other runs")
+        print(f"  q2pi record {name}       a video of the best episode")
+        print(f"  q2pi evaluate {name}     a score over more episodes")
+        print(f"  q2pi plot {name}         its learning curves, alone or with other runs")
 
 
 class _View:

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import math
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from q2pi.config import RunConfig, at_least, resolve
 from q2pi.envs.spec import inapplicable
 from q2pi.errors import UserError
 from q2pi.parallel.local import LocalProcesses
+from q2pi.parallel.portable import quoted
 from q2pi.parallel.stop import StopRequest
 from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.training.presets import configure
@@ -185,7 +185,7 @@ def _evaluate(
         raise UserError("--export: no trial was trained on held-out seeds, so there is no winner (--top)")
     winner = next(candidate for candidate in chosen if candidate.label == result["winner"])
     write_preset(Path(options.export), winner.config, f"Found by q2pi tune: {result['statement']}.")
-    print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {shlex.quote(options.export)}")
+    print(f"preset: {options.export}; q2pi train {plan.base.algorithm} --preset {quoted(options.export)}")
     return 0
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from q2pi.parallel.executor import Job, JobStatus, Message, Stop, never
+from q2pi.parallel.portable import ending, own_group
 
 POLL_SECONDS = 0.2
 STDERR_CHARACTERS = 4_000
@@ -79,7 +79,7 @@ class _Process:
             stderr=self.errors,
             text=True,
             env=os.environ | threads,
-            start_new_session=True,  # Ctrl-C at the terminal must reach the parent alone, which asks jobs to stop
+            **own_group(),  # Ctrl-C at the terminal must reach the parent alone, which asks jobs to stop
         )
         # path: a task in the folder of the user's script is not importable from the worker's own sys.path
         self._send({"task": job.task, "arguments": job.arguments, "on_stop": job.on_stop, "path": sys.path})
@@ -133,11 +133,12 @@ class _Process:
         if self.is_stopping and self.job.on_stop == "kill":
             return dataclasses.replace(last, state="stopped")
         self.has_died = True
-        how = f"ended with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
         times = f", {self.deaths + 1} times in a row" if self.deaths else ""
         self.errors.seek(0)
         stderr_tail = self.errors.read()[-STDERR_CHARACTERS:]
-        return dataclasses.replace(last, state="failed", reason=f"its process {how}{times}", traceback=stderr_tail)
+        return dataclasses.replace(
+            last, state="failed", reason=f"its process {ending(code)}{times}", traceback=stderr_tail
+        )
 
 
 _Reports = queue.SimpleQueue[tuple[_Process, JobStatus]]

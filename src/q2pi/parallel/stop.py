@@ -5,6 +5,8 @@ import sys
 from types import FrameType, TracebackType
 from typing import Self
 
+from q2pi.parallel.portable import STOP_SIGNALS
+
 
 class StopRequest:
     """A `stop` callable that the first Ctrl-C or SIGTERM makes true; a second signal raises KeyboardInterrupt.
@@ -17,7 +19,7 @@ class StopRequest:
         """Install the signal handlers; `notice` is printed at the first signal."""
         self.notice = notice
         self.is_requested = False
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
 
     def __call__(self) -> bool:
         return self.is_requested

@@ -16,6 +16,7 @@ from typing import Any
 
 from q2pi.errors import UserError
 from q2pi.parallel.executor import Message, Task
+from q2pi.parallel.portable import STOP_SIGNALS
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
     job = json.loads(sys.stdin.readline())
     sys.path += [entry for entry in job["path"] if entry not in sys.path]
     if job["on_stop"] == "save":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_wait_for_end_of_input, args=(stop, job["on_stop"]), daemon=True).start()
 

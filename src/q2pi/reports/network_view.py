@@ -28,6 +28,7 @@ from q2pi.envs import is_atari, make_envs
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.equations.distributions import Categorical
 from q2pi.errors import UserError
+from q2pi.parallel.portable import replace
 from q2pi.reports.style import COLOURS, GRID, INK, QUIET
 from q2pi.reports.video import Video, choose, make_renderer, replay, stored_episodes
 from q2pi.runs.folder import RunFolder
@@ -371,7 +372,7 @@ def _write(path: Path, fps: float, layout: _Layout, views: list[View]) -> None:
         rest = frames if path.suffix == ".gif" else list(frames)
         durations = _durations(len(views), fps)
         first.save(temporary, save_all=True, append_images=rest, duration=durations, loop=0, **options)
-        temporary.replace(path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

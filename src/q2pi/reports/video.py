@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
+from q2pi.parallel import portable
 from q2pi.runs.folder import RunFolder
 
 Image = NDArray[np.uint8]
@@ -55,7 +56,7 @@ def stored_episodes(run: RunFolder) -> list[dict[str, Any]]:
     entries: dict[tuple[int, int], dict[str, Any]] = {}
     for path in (run.episodes / "best.json", run.episodes / "newest.json"):
         try:
-            stored = json.loads(path.read_text()) if path.is_file() else []
+            stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
             entries |= {(entry["env_index"], entry["episode_index"]): _checked(entry) for entry in stored}
         except (ValueError, KeyError, TypeError) as problem:
             raise UserError(f"{path} is damaged: {problem!r}") from problem
@@ -248,7 +249,7 @@ def _write(path: Path, fps: float, screens: Iterator[Image]) -> int:
             for screen in screens:
                 writer.append_data(_enlarged(screen))
                 frames += 1
-        temporary.replace(path)
+        portable.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return frames

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +21,7 @@ from q2pi.buffers.samplers import UniformSampler
 from q2pi.config import ResolvedConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.errors import UserError
+from q2pi.parallel.portable import psutil
 from q2pi.runs import checkpoint
 from q2pi.training.events import Progress, Started
 from q2pi.training.loop import run

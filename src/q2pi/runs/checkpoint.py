@@ -29,6 +29,7 @@ from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save as save_torch
 
 from q2pi.errors import UserError
+from q2pi.parallel import portable
 from q2pi.runs import manifest
 from q2pi.runs.manifest import folder_of, steps, to_json
 from q2pi.types import Array, State
@@ -62,11 +63,11 @@ def save(folder: Path, step: int, state: State, info: Mapping[str, Any] | None =
     try:
         _write_all(temporary, step, state, dict(info or {}))
         shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        portable.replace(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _flush_folder(folder)
+    portable.flush_folder(folder)
     found = steps(folder)
     kept = [number for number in found if number <= step][-KEPT:]
     for number in found:
@@ -89,7 +90,7 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
         written = _write(folder / file, _compressed(array))
         files[file] = written | {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
     _write(folder / "manifest.json", [manifest.with_checksum(step, info, files)])
-    _flush_folder(folder)
+    portable.flush_folder(folder)
 
 
 def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
@@ -125,7 +126,7 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
         files = stored["files"]
         for name, entry in files.items():
             _verify(path / name, entry)
-        flat: dict[str, Any] = json.loads((path / "state.json").read_text())
+        flat: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
         flat |= load_torch_file(path / "weights.safetensors")
         flat |= load_numpy_file(path / "arrays.safetensors")
         for name, entry in files.items():
@@ -250,11 +251,3 @@ def _verify(path: Path, entry: Mapping[str, Any]) -> None:
 def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,10 +1,10 @@
 """CPU time that other programs take on this process's cores: a timing run on a busy machine overestimates the time."""
 
-import os
 import time
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
+from q2pi.parallel import portable
+from q2pi.parallel.portable import psutil
 
 DISTORTION = 0.25
 """Share of the cores a run needs that other programs may take before its timing is distorted."""
@@ -35,14 +35,14 @@ class CpuMeter:
     """Measures the CPU usage from its construction to `read`."""
 
     def __init__(self) -> None:
-        self._load = os.getloadavg()[0]
+        self._load = portable.load_average()
         self._start = time.perf_counter()
         self._own, self._busy, self._total = _own_seconds(), *_core_seconds()
 
     def read(self) -> CpuUsage:
         """Return the usage since the start."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
-        own, cores = (_own_seconds() - self._own) / seconds, len(_cores())
+        own, cores = (_own_seconds() - self._own) / seconds, len(portable.cores())
         busy, total = _core_seconds()
         # In some containers the CPU counters do not advance: use the load average before the start instead.
         other = (busy - self._busy) / seconds - own if total > self._total else self._load
@@ -57,14 +57,10 @@ def _own_seconds() -> float:
 def _core_seconds() -> tuple[float, float]:
     """Return (busy, total) seconds of the cores that this process may use, by all programs since the machine booted."""
     busy = total = 0.0
-    allowed = _cores()
+    allowed = portable.cores()
     for core, times in enumerate(psutil.cpu_times(percpu=True)):
         if core in allowed:
             used = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
             busy += used
             total += used + times.idle + getattr(times, "iowait", 0.0)
     return busy, total
-
-
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -11,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
-
 from q2pi.algorithms.base import AlgorithmConfig
 from q2pi.algorithms.registry import agent_spec
 from q2pi.config import ResolvedConfig, RunConfig, flag, to_table
 from q2pi.envs import is_atari, make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import NUM_ENVS
+from q2pi.parallel.portable import peak_memory, psutil
 from q2pi.runs import checkpoint
 from q2pi.runs.cpu_usage import CpuMeter, CpuUsage
 from q2pi.training.events import Checkpoint, Diverged, Progress
@@ -92,12 +90,6 @@ def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> 
         raise UserError(
             f"--workers {workers} needs up to {gigabytes(needed)}, more than the {gigabytes(free)} of free memory"
         )
-
-
-def peak_memory() -> int:
-    """Return the peak bytes of memory of this process."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def time_run(config: ResolvedConfig[Any]) -> TimingRun:

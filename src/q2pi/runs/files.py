@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from q2pi.parallel import portable
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file by `content`, flushed to disk; readers see the old file or the new file, never a part of it.
@@ -21,7 +23,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        portable.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -15,7 +15,6 @@ folder. Reading imports no torch; `load` reads what needs an algorithm: the type
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ import tomli_w
 from q2pi.config import RunConfig, from_table, read_toml, to_table
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
+from q2pi.parallel.portable import quoted
 from q2pi.runs.files import write_atomically
 from q2pi.runs.locks import take
 
@@ -67,7 +67,7 @@ class RunFolder:
     def check_new(self) -> None:
         """Raise a UserError if no new run can be created in the folder: it is not empty, or not writable."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
-            resume = f"q2pi resume {shlex.quote(str(self.path))}"
+            resume = f"q2pi resume {quoted(self.path)}"
             raise UserError(f"--run-dir {self.path} exists already; resume it ({resume}) or name another folder")
         nearest = next(parent for parent in [self.path, *self.path.absolute().parents] if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):

@@ -78,6 +78,6 @@ def evaluation_policy(run: RunFolder) -> str | None:
     if not run.evaluation_file.is_file():
         return None
     try:
-        return str(json.loads(run.evaluation_file.read_text())["protocol"]["policy"])
+        return str(json.loads(run.evaluation_file.read_text(encoding="utf-8"))["protocol"]["policy"])
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{run.evaluation_file} is damaged: {problem!r}") from problem

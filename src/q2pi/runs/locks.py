@@ -1,32 +1,49 @@
-"""File locks that the kernel releases when the owning process ends, even if it is killed."""
+"""File locks that the system releases when the owning process ends, even if it is killed."""
 
-import fcntl
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
 
 
-def take(path: Path) -> IO[bytes] | None:
-    """Return the open, locked file, or None if another process holds the lock; closing the file releases it."""
-    file = _open(path)
+class Lock:
+    """A lock that this process holds until `close`."""
+
+    def __init__(self, held: FileLock) -> None:
+        self._held = held
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._held.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def take(path: Path) -> Lock | None:
+    """Return the lock, or None if another process, or another part of this one, holds it."""
+    lock = _lock(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        lock.acquire(timeout=0)
+    except Timeout:
         return None
-    return file
+    return Lock(lock)
 
 
-def wait(path: Path) -> IO[bytes]:
-    """Block until the lock is free; return the open, locked file; closing the file releases the lock."""
-    file = _open(path)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except BaseException:
-        file.close()
-        raise
-    return file
+def wait(path: Path) -> Lock:
+    """Block until the lock is free and return it."""
+    lock = _lock(path)
+    lock.acquire()
+    return Lock(lock)
 
 
 @contextmanager
@@ -37,20 +54,18 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process holds the lock. It creates no file, so the folder may be read-only."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
+    """Return whether a process holds the lock. It creates no file; nobody trains in a folder that is read-only."""
+    if not path.exists():
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+    with contextlib.suppress(PermissionError):
+        lock = take(path)
+        if lock is None:
             return True
+        lock.close()
     return False
 
 
-def _open(path: Path) -> IO[bytes]:
-    """Open a file to read and append; create the file and its folder if they are missing."""
+def _lock(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("ab+")
+    # thread_local: a lock that is released in another thread than the one that took it would stay held.
+    return FileLock(str(path), thread_local=False, poll_interval=0.01)

@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
         UserError: a later version of q2pi wrote the checkpoint.
         OSError, ValueError, KeyError: the file is missing or damaged.
     """
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     if not isinstance(manifest, dict):
         raise ValueError("manifest.json is not a manifest")
     stored = manifest.pop("sha256", None)

@@ -34,7 +34,7 @@ class Recorder:
         for folder in (run.episodes, run.figures, run.videos, run.checkpoints):
             folder.mkdir(exist_ok=True)
         _drop_rows_after(run.metrics_file, step)
-        self.metrics = run.metrics_file.open("a")
+        self.metrics = run.metrics_file.open("a", encoding="utf-8", newline="\n")
         saved = notes(run.checkpoints, step)
         self.newest: deque[Entry] = deque(saved.get("newest", []), maxlen=NEWEST_EPISODES)
         self.best: list[Entry] = saved.get("best", [])
@@ -91,6 +91,6 @@ def _drop_rows_after(path: Path, step: int) -> None:
     """Remove the rows that an interrupted run wrote after its checkpoint, and an incomplete last line."""
     if not path.exists():
         return
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
     write_atomically(path, "".join(kept))

@@ -146,7 +146,7 @@ def is_evaluated(run: Path, episodes: int) -> bool:
 
 def _scores(file: Path, episodes: int) -> list[float] | None:
     """Return the scores of a final evaluation, NaN if the run diverged, None if the number of episodes differs."""
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text(encoding="utf-8"))
     if "diverged" in report:
         return [float("nan")] * episodes
     scores: list[float] = report["scores"]

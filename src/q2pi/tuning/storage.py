@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 
 from q2pi.errors import UserError
-from q2pi.runs.locks import wait
+from q2pi.runs.locks import Lock, wait
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.samplers import make_pruner, make_sampler
 from q2pi.tuning.space import encode, label, value_of
@@ -29,16 +29,18 @@ class KernelLock(JournalFileOpenLock):
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
-        self.file: IO[bytes] | None = None
+        self.lock: Lock | None = None
 
     def acquire(self) -> bool:
-        self.file = wait(self.journal)
-        _cut_torn_line(self.file)
+        # A file of its own: Windows would not let Optuna write into a locked journal.
+        self.lock = wait(self.journal.with_name(f".{self.journal.name}.lock"))
+        with self.journal.open("ab+") as file:
+            _cut_torn_line(file)
         return True
 
     def release(self) -> None:
-        assert self.file is not None
-        self.file.close()
+        assert self.lock is not None
+        self.lock.close()
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -28,7 +28,7 @@ from q2pi.errors import UserError
 from q2pi.parallel.executor import Stop
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.locks import hold, take
+from q2pi.runs.locks import Lock, hold, take
 from q2pi.runs.manifest import steps
 from q2pi.training.events import Diverged, Evaluated, Event, Interrupted, Started
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
@@ -58,7 +58,7 @@ class Claim:
     config: ResolvedConfig[Any]
     attempt: list[int]
     """Agent steps of the trial's checkpoints at each claim, this claim last."""
-    owner: IO[bytes]
+    owner: Lock
     is_continued: bool
     """Whether another process started the trial."""
 
@@ -93,7 +93,7 @@ def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> 
         return _claimed(folder, plan, trial, owner)
 
 
-def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: IO[bytes]) -> Claim:
+def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: Lock) -> Claim:
     sampled = sample_options(trial, plan.space)
     table = trial.user_attrs.get("config")
     if table is None:
@@ -161,7 +161,7 @@ def run_trial(
         except UserError as problem:
             outcome = Outcome("failed", note=str(problem))
         except Exception as problem:
-            (folder.trial(claimed.number) / "error.txt").write_text(traceback.format_exc())
+            (folder.trial(claimed.number) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             outcome = Outcome("failed", note=f"{type(problem).__name__}: {problem}")
         _report_end(study, claimed, outcome)
     return outcome
