@@ -111,7 +111,7 @@ class AtariEngine:
                 self._emulators[env_index] = emulator
         self._emulator_frames[mask] = 0
         all_false = np.zeros(self.num_envs, np.bool_)
-        return self._frames(np.zeros(self.num_envs, np.float32), all_false, all_false)
+        return self._frames(np.zeros(self.num_envs), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Start a game's next episode on a second emulator, in the background; `reset` with this seed uses it."""
@@ -132,7 +132,7 @@ class AtariEngine:
 
     def recv(self) -> Frames:
         """Wait for the step that `send` started."""
-        reward, terminated = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.bool_)
+        reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
         self._lives = np.zeros(self.num_envs, np.int64)
         for env_index, emulator in enumerate(self._emulators):
             self._screens[env_index], (reward[env_index],), (terminated[env_index],), _, info = emulator.recv()

@@ -195,8 +195,7 @@ def _gymnasium(spec: EnvSpec) -> Renderer:
             for action in actions:
                 taken = np.asarray(action, env.action_space.dtype)
                 _, reward, terminated, truncated, _ = env.step(taken[()])
-                # Training stores rewards as float32: without the cast the returns would differ.
-                yield _screen_of(env, spec.env_id), float(np.float32(reward)), bool(terminated or truncated)
+                yield _screen_of(env, spec.env_id), float(reward), bool(terminated or truncated)
                 if terminated or truncated:
                     return
         finally:
