@@ -10,9 +10,10 @@ from q2pi.config import from_table, override, resolve
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation
+from q2pi.runs.evaluations import evaluate_run
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import evaluate_run, load_agent
+from q2pi.runs.load import load_agent
 from q2pi.runs.sinks import Sink
 from q2pi.training.events import Event, Started
 from q2pi.training.presets import configure
@@ -74,9 +75,26 @@ def load(run_dir: str | Path) -> Agent:
     return load_agent(RunFolder.open(run_dir))[0]
 
 
-def evaluate(run_dir: str | Path, *, episodes: int = 30, seed: int = EVALUATION_SEED) -> Evaluation:
-    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, in separate environments."""
-    return evaluate_run(run_dir, episodes, seed)
+def evaluate(
+    run_dir: str | Path,
+    *,
+    episodes: int = 30,
+    seed: int = EVALUATION_SEED,
+    epsilon: float | None = None,
+    **rules: Any,
+) -> Evaluation:
+    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, in separate environments.
+
+    Args:
+        run_dir: folder of the run.
+        episodes: number of whole episodes.
+        seed: seed of the episodes and of the exploration.
+        epsilon: exploration rate; None is the run's `eval_epsilon`.
+        rules: fields of `EnvSpec` that replace the run's, such as `env_id` or `env_options`.
+    """
+    options = {} if epsilon is None else {"eval_epsilon": epsilon}
+    run = RunFolder.open(run_dir)
+    return evaluate_run(run, episodes=episodes, seed=seed, rules=rules, options=options).evaluation
 
 
 def make_envs(env_id: str = "SpaceInvaders", num_envs: int = 1, *, seed: int = 1, **options: Any) -> VectorEnv:

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status: int = import_module(f"q2pi.commands.{command}").main(rest)
     except UserError as problem:
-        return _fail(str(problem))
+        return _fail_of_user(problem)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -66,6 +66,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _fail_of_user(problem: UserError) -> int:
+    """Print the mistake in one line; if an environment raised an exception, print its traceback and return 1."""
+    from q2pi.commands.output import environment_traceback
+
+    status, trace = _fail(str(problem)), environment_traceback(problem)
+    if not trace:
+        return status
+    print(f"the environment's own traceback:\n{trace}", end="", file=sys.stderr)
+    return 1
 
 
 def _fail(message: str) -> int:

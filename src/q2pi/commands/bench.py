@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from q2pi.commands.options import parse
+from q2pi.commands.output import prints_to_stderr
 from q2pi.config import at_least
 from q2pi.runs import benchmark as bench
 from q2pi.runs.folder import RunFolder
@@ -51,7 +52,8 @@ def main(arguments: list[str]) -> int:
     options = parse(Options, "bench", DESCRIPTION, arguments)
     at_least(options, 1, "steps", "repetitions")
     at_least(options, 1_000, "transitions")
-    measures = measure(options)
+    with prints_to_stderr(options.json):
+        measures = measure(options)
     if options.json:
         print(json.dumps(measures, indent=1))
         return 0

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -10,15 +11,21 @@ from rich.console import Console
 
 from q2pi.algorithms import registry
 from q2pi.commands.options import parse
+from q2pi.commands.output import prints_to_stderr
 from q2pi.commands.terminal import evaluation_table
-from q2pi.config import at_least, to_table, within
+from q2pi.config import at_least, from_table, to_table, within
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
-from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
+from q2pi.evaluation.evaluate import EVALUATION_SEED, time_limit_notice
+from q2pi.runs.evaluations import evaluate_run, store
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_agent, read_config
+from q2pi.runs.load import read_config
 
-DESCRIPTION = """Evaluate a run's newest checkpoint on whole episodes with fixed seeds and raw scores. The environments
-are separate from the training environments, and nothing is written."""
+DESCRIPTION = """Evaluate a run's newest checkpoint on whole episodes with fixed seeds and raw scores, in separate
+environments. Options of the environment replace the run's, such as --env-options or --protocol; the spaces must stay
+the same. The report is stored with its protocol in evaluations/ of the run's folder, apart from the run's own score."""
+UNCHANGED = EnvSpec(env_id="")
+"""No rule is replaced."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Options:
     """Exploration rate, in [0, 1]; by default the run's eval_epsilon."""
     json: bool = False
     """Print only the report, as JSON."""
+    env: EnvSpec = field(default_factory=lambda: UNCHANGED)
 
 
 def main(arguments: list[str]) -> int:
@@ -40,15 +48,35 @@ def main(arguments: list[str]) -> int:
     at_least(options, 1, "episodes")
     at_least(options, 0, "seed")
     run = RunFolder.open(options.run)
-    agent, config, step, warnings = load_agent(run, _overrides(run, options))
-    for warning in warnings:
-        print(f"q2pi: {warning}", file=sys.stderr)
-    report = evaluate(agent, config.env, step=step, episodes=options.episodes, seed=options.seed).report()
+    overrides = _overrides(run, options)
+    rules = {name: value for name, value in to_table(options.env).items() if value not in ("", [])}
+    with prints_to_stderr(options.json):
+        result = evaluate_run(run, episodes=options.episodes, seed=options.seed, rules=rules, options=overrides)
+        for warning in result.warnings:
+            _warn(warning)
+        evaluation, report = result.evaluation, result.report()
+        if notice := time_limit_notice(from_table(EnvSpec(), evaluation.protocol["env"], ""), evaluation.episodes):
+            _warn(notice)
+        stored = _store(run, report)
     if options.json:
         print(json.dumps(report, indent=1))
     else:
         Console().print(evaluation_table(report))
+        print(f"stored in {stored}" if stored else "not stored")
     return 0
+
+
+def _store(run: RunFolder, report: dict[str, Any]) -> Path | None:
+    """Store the report and return the file, or None if the folder cannot be written."""
+    try:
+        return store(run, report)
+    except OSError as problem:
+        _warn(f"{run.evaluations} cannot be written: {(problem.strerror or str(problem)).lower()}")
+        return None
+
+
+def _warn(text: str) -> None:
+    print(f"q2pi: {text}", file=sys.stderr)
 
 
 def _overrides(run: RunFolder, options: Options) -> dict[str, Any]:

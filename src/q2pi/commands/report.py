@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from q2pi.commands.options import parse
+from q2pi.commands.output import prints_to_stderr
 from q2pi.errors import UserError
 from q2pi.runs.files import write_atomically
 from q2pi.runs.find import find_runs
@@ -31,6 +32,21 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     options = parse(Options, "report", DESCRIPTION, arguments)
+    with prints_to_stderr(options.json):
+        report, text = _write(options)
+    if options.json:
+        print(text, end="")
+    else:
+        from q2pi.reports.comparison.page import print_tables
+
+        out = Path(options.out)
+        print_tables(report, Console())
+        print(f"page: {out / 'report.html'}   numbers: {out / 'report.json'}   figures: {out}/*.png")
+    return 0
+
+
+def _write(options: Options) -> tuple[dict[str, Any], str]:
+    """Write the files of the report; return its numbers, also as JSON."""
     if not options.runs:
         raise UserError("report needs at least one run, or a folder of runs (q2pi runs lists them)")
     runs = [run for path in options.runs for run in _runs_below(Path(path))]
@@ -40,7 +56,7 @@ def main(arguments: list[str]) -> int:
 
     from q2pi.reports.comparison.figures import draw
     from q2pi.reports.comparison.numbers import summarise
-    from q2pi.reports.comparison.page import print_tables, report_page
+    from q2pi.reports.comparison.page import report_page
     from q2pi.reports.comparison.read import collect
 
     report = summarise(*collect(runs))
@@ -49,12 +65,7 @@ def main(arguments: list[str]) -> int:
     figures = draw(report, out)
     write_atomically(out / "report.json", text)
     write_atomically(out / "report.html", report_page(report, figures))
-    if options.json:
-        print(text, end="")
-    else:
-        print_tables(report, Console())
-        print(f"page: {out / 'report.html'}   numbers: {out / 'report.json'}   figures: {out}/*.png")
-    return 0
+    return report, text
 
 
 def _runs_below(path: Path) -> list[RunFolder]:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from q2pi.config import ResolvedConfig, RunConfig
+from q2pi.config import ResolvedConfig, RunConfig, flag
+from q2pi.envs.errors import EnvError
 from q2pi.parallel.portable import peak_memory, quoted
 from q2pi.parallel.stop import StopRequest
 from q2pi.runs.estimate import Estimate, TimingRun, gigabytes, options_of
@@ -56,6 +57,8 @@ class TerminalRun:
 
     def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> bool:
         self._request.restore()
+        if isinstance(problem, EnvError) and self._view is not None:
+            print(f"no step is lost; continue with:  q2pi resume {quoted(self.path)}")
         if not isinstance(problem, events.Diverged):
             return False
         newest = [str(path) for path in sorted(RunFolder(self.path).checkpoints.glob("[0-9]*"))][-1:]
@@ -264,7 +267,15 @@ def evaluation_table(report: dict[str, Any]) -> Table:
         table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % ; {HUMAN_PROTOCOL}")
     table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")
     table.add_row("episodes", f"{protocol['episodes']}, seed {protocol['seed']}")
+    for name, (trained, evaluated) in report.get("differences", {}).items():
+        table.add_row(flag(name), f"{_words(evaluated)}; in training {_words(trained)}")
     return table
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def time_table(seconds: dict[str, float]) -> Table:

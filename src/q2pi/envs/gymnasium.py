@@ -57,6 +57,13 @@ def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
     return env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
 
 
+def has_default_time_limit(spec: "EnvSpec") -> bool:
+    """Return whether episodes are cut at DEFAULT_TIME_LIMIT: neither the environment nor its options have a limit."""
+    registered = gymnasium.registry.get(spec.env_id.rpartition(":")[2])
+    has_none = registered is not None and registered.max_episode_steps is None
+    return has_none and "max_episode_steps" not in spec.keywords()
+
+
 def _install_command(message: str) -> str:
     """Return the pip command for the extra that Gymnasium's message names, or the message itself."""
     extra = re.search(r"gymnasium\[([\w-]+)\]", message)

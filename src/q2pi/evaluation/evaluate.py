@@ -1,6 +1,6 @@
 """Evaluation of an agent: separate environments, fixed seeds, whole episodes, raw scores, and the protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -105,6 +105,20 @@ def _protocol(agent: Agent, spec: EnvSpec, episodes: int, seed: int) -> dict[str
         "precision": agent.spec.precision,
         "versions": {package: version(package) for package in packages},
     }
+
+
+def time_limit_notice(spec: EnvSpec, episodes: Iterable[Episode]) -> str | None:
+    """Return a line that says so if an episode was cut at the limit for environments that have none, else None."""
+    if is_atari(spec.env_id):
+        return None
+    from q2pi.envs.gymnasium import DEFAULT_TIME_LIMIT, has_default_time_limit
+
+    if not any(episode.length >= DEFAULT_TIME_LIMIT for episode in episodes) or not has_default_time_limit(spec):
+        return None
+    return (
+        f"{spec.env_id} has no time limit: an episode was cut at {DEFAULT_TIME_LIMIT:,} steps; "
+        "--env-options max_episode_steps=N sets another limit"
+    )
 
 
 def mean_return(episodes: list[Episode]) -> float:

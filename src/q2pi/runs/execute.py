@@ -16,14 +16,16 @@ from typing import Any
 
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
+from q2pi.envs.errors import EnvError
 from q2pi.errors import UserError
+from q2pi.evaluation.evaluate import time_limit_notice
 from q2pi.parallel.executor import Emit, Job, Message, Stop, never
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
-from q2pi.training.events import Checkpoint, Diverged, Event, Finished, Interrupted
+from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Event, Finished, Interrupted
 from q2pi.training.loop import run
 from q2pi.types import State
 
@@ -46,11 +48,12 @@ def execute(
         path: the run folder, made if it is missing; None records nothing.
         sinks: receive the run's events, after the folder's own sinks.
         stop: see `loop.run`; when it returns true, the run ends with a checkpoint and can be executed again.
-        warn: called with one line for each damaged checkpoint.
+        warn: called with one line for each damaged checkpoint, and once if the default time limit cuts an episode.
 
     Raises:
         UserError: the folder holds a run of another configuration or is in use, or the algorithm does not support
             the environment.
+        EnvError: an environment failed; the folder has a checkpoint of the last complete step.
         Diverged: a loss, a value or a weight is not finite.
     """
     last: Event | None = None
@@ -68,6 +71,7 @@ def execute(
         if folder is not None:
             folder.tensorboard.mkdir(exist_ok=True)
             sinks = [TensorBoard(folder.tensorboard, step), Recorder(folder, step, seconds_before), *sinks]
+        sinks = [*sinks, _TimeLimitNotice(config, warn)]
         for sink in sinks:
             resources.callback(sink.close)
         for event in chain([started], events):
@@ -100,6 +104,7 @@ def execute_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
 
     Raises:
         UserError: see `execute`; also if training diverged.
+        RuntimeError: an environment raised an exception, which is the cause.
     """
     path, table = arguments["path"], arguments["config"]
     config = resolve(from_table(default_config(table["algorithm"]), table, path))
@@ -107,12 +112,37 @@ def execute_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
         last = execute(config, path, sinks=[_StepMessages(emit)], stop=stop, warn=_warn)
     except Diverged as problem:
         raise UserError(f"training diverged: {problem}") from problem
+    except EnvError as problem:
+        if problem.__cause__ is None:
+            raise
+        raise RuntimeError(str(problem)) from problem.__cause__
     step = config.total_timesteps if last is None else last.step
     return {"step": step, "stopped": isinstance(last, Interrupted)}
 
 
 def _warn(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+class _TimeLimitNotice:
+    """A sink that warns once if episodes are cut at the limit for environments that have none."""
+
+    def __init__(self, config: ResolvedConfig[Any], warn: Callable[[str], None]) -> None:
+        self.config, self.warn, self.has_warned = config, warn, False
+
+    def write(self, event: Event) -> None:
+        if self.has_warned or not isinstance(event, EpisodeEnded | Evaluated):
+            return
+        episodes = (event.episode,) if isinstance(event, EpisodeEnded) else event.evaluation.episodes
+        if notice := time_limit_notice(self.config.env, episodes):
+            self.has_warned = True
+            self.warn(notice)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class _StepMessages:

@@ -5,7 +5,8 @@
         metrics.jsonl      one JSON object a line: training rows, episodes, evaluations
         tensorboard/       the same as TensorBoard events
         episodes/          newest.json and best.json: seeds and actions, enough to recreate the episodes
-        evaluation.json    the newest evaluation
+        evaluation.json    the newest evaluation of training: the run's own score
+        evaluations/       evaluations by q2pi evaluate, each with its protocol; reports do not read them
         figures/  videos/  pictures of the run
         checkpoints/       the newest two, see checkpoint.py
 
@@ -40,6 +41,7 @@ class RunFolder:
         self.config_file = self.path / "config.toml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.evaluation_file = self.path / "evaluation.json"
+        self.evaluations = self.path / "evaluations"
         self.checkpoints = self.path / "checkpoints"
         self.episodes = self.path / "episodes"
         self.figures = self.path / "figures"

@@ -1,7 +1,6 @@
 """Reading the parts of a run folder that need its algorithm: typed configuration, newest checkpoint, agent."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from q2pi.algorithms.base import Agent
@@ -9,7 +8,6 @@ from q2pi.algorithms.registry import build_agent, default_config, restore
 from q2pi.config import ResolvedConfig, RunConfig, from_table, override, read_toml, resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
-from q2pi.evaluation.evaluate import Evaluation, evaluate
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
 from q2pi.types import State
@@ -51,9 +49,3 @@ def load_agent(
     state["agent"].pop("replay", None)
     restore(agent, state)
     return agent, config, step, warnings
-
-
-def evaluate_run(path: Path | str, episodes: int, seed: int) -> Evaluation:
-    """Evaluate a run's newest checkpoint on whole episodes with fixed seeds, in environments of its own."""
-    agent, config, step, _ = load_agent(RunFolder.open(path))
-    return evaluate(agent, config.env, step=step, episodes=episodes, seed=seed)

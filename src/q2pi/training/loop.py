@@ -21,6 +21,7 @@ from q2pi.algorithms.base import Agent
 from q2pi.algorithms.registry import build_agent, restore
 from q2pi.config import ResolvedConfig
 from q2pi.envs import make_envs
+from q2pi.envs.errors import EnvError
 from q2pi.envs.vector import VectorEnv
 from q2pi.evaluation.background import make_evaluator
 from q2pi.training.events import (
@@ -34,7 +35,7 @@ from q2pi.training.events import (
     Progress,
     Started,
 )
-from q2pi.types import Metrics, State
+from q2pi.types import Array, Metrics, State
 
 DEFAULT_THREADS = torch.get_num_threads()
 """Number of threads for `threads = 0`: torch's default, one per core unless OMP_NUM_THREADS is set."""
@@ -52,6 +53,7 @@ def run(
 
     Raises:
         UserError: the algorithm does not support the environment, or another version wrote the state.
+        EnvError: an environment failed; a `Checkpoint` of the last complete step came just before.
         Diverged: a loss, a value or a weight is not finite.
     """
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
@@ -60,51 +62,68 @@ def run(
     evaluator = make_evaluator(config)
     try:
         agent = build_agent(config, envs)
-        step = _start(agent, envs, state)
+        step, action = _start(agent, envs, state)
         yield Started(step, config, agent)
         clock, means, checkpoint_due = Clock(), _Means(), False
-        while step < config.total_timesteps:
-            with clock.part("act"):
-                action = agent.act(envs.observation, step)
-            with clock.part("environment"):
-                envs.send(action)
-            if agent.overlap:
-                with clock.part("learn"):
-                    means.add(agent.learn(step), step)
-            with clock.part("environment"):
-                result = envs.recv()
-            with clock.part("observe"):
-                agent.observe(action, result)
-            previous_step, step = step, step + config.num_envs
-            is_last = step >= config.total_timesteps
-            if is_last or not agent.overlap:
-                with clock.part("learn"):
-                    means.add(agent.learn(step), step)
-            for episode in result.episodes:
-                yield EpisodeEnded(step, episode)
-            stops = stop() and not is_last
-            if config.evaluation_episodes > 0 and (is_last or _due(config.evaluation_frequency, previous_step, step)):
-                with clock.part("evaluate"):
-                    # If updates overlap with the emulators, those due by now are made during the next step.
-                    evaluator.start(agent, step if is_last or not agent.overlap else previous_step)
-            if evaluator.is_busy:
-                with clock.part("evaluate"):
-                    evaluations = evaluator.finished(wait=is_last or stops)
-                for evaluation in evaluations:
-                    yield Evaluated(evaluation.step, evaluation)
-            checkpoint_due |= is_last or stops or _due(config.checkpoint_frequency, previous_step, step)
-            # A checkpoint does not contain pending evaluations; saving now would lose their scores on resume.
-            saves = checkpoint_due and not evaluator.is_busy
-            if saves or _due(config.log_frequency, previous_step, step):
-                yield Progress(step, means.read(), clock.read())
-            if saves:
-                checkpoint_due = False
-                _check_finite(agent, step)
-                with clock.part("checkpoint"):
-                    yield Checkpoint(step, {"step": step, "envs": envs.state(), "agent": agent.state()})
-            if stops:
-                yield Interrupted(step)
-                return
+        try:
+            while step < config.total_timesteps:
+                if action is None:
+                    with clock.part("act"):
+                        action = agent.act(envs.observation, step)
+                with clock.part("environment"):
+                    envs.send(action)
+                if agent.overlap:
+                    with clock.part("learn"):
+                        means.add(agent.learn(step), step)
+                with clock.part("environment"):
+                    result = envs.recv()
+                with clock.part("observe"):
+                    agent.observe(action, result)
+                previous_step, step, action = step, step + config.num_envs, None
+                is_last = step >= config.total_timesteps
+                if is_last and agent.overlap:
+                    # The last updates come next. If the run is extended, its next action must be that of the weights
+                    # before them, as in a run with the larger budget from the start.
+                    with clock.part("act"):
+                        action = agent.act(envs.observation, step)
+                if is_last or not agent.overlap:
+                    with clock.part("learn"):
+                        means.add(agent.learn(step), step)
+                for episode in result.episodes:
+                    yield EpisodeEnded(step, episode)
+                stops = stop() and not is_last
+                if config.evaluation_episodes > 0 and (
+                    is_last or _due(config.evaluation_frequency, previous_step, step)
+                ):
+                    with clock.part("evaluate"):
+                        # If updates overlap with the emulators, those due by now are made during the next step.
+                        evaluator.start(agent, step if is_last or not agent.overlap else previous_step)
+                if evaluator.is_busy:
+                    with clock.part("evaluate"):
+                        evaluations = evaluator.finished(wait=is_last or stops)
+                    for evaluation in evaluations:
+                        yield Evaluated(evaluation.step, evaluation)
+                checkpoint_due |= is_last or stops or _due(config.checkpoint_frequency, previous_step, step)
+                # A checkpoint does not contain pending evaluations; saving now would lose their scores on resume.
+                saves = checkpoint_due and not evaluator.is_busy
+                if saves or _due(config.log_frequency, previous_step, step):
+                    yield Progress(step, means.read(), clock.read())
+                if saves:
+                    checkpoint_due = False
+                    _check_finite(agent, step)
+                    with clock.part("checkpoint"):
+                        yield Checkpoint(step, _state(step, envs, agent, action))
+                if stops:
+                    yield Interrupted(step)
+                    return
+        except EnvError:
+            # The agent has not observed the failed step. Without this checkpoint all steps since the last one are lost.
+            for evaluation in evaluator.finished(wait=True):
+                yield Evaluated(evaluation.step, evaluation)
+            yield Progress(step, means.read(), clock.read())
+            _check_finite(agent, step)
+            yield Checkpoint(step, _state(step, envs, agent, action if agent.overlap else None))
+            raise
         clock.read()
         yield Finished(step, clock.total)
     finally:
@@ -112,15 +131,27 @@ def run(
         envs.close()
 
 
-def _start(agent: Agent, envs: VectorEnv, state: State | None) -> int:
-    """Start the first episodes or restore a checkpoint's state; return the agent step."""
+def _start(agent: Agent, envs: VectorEnv, state: State | None) -> tuple[int, Array | None]:
+    """Start the first episodes or restore a checkpoint's state; return (agent step, next action if it is chosen)."""
     if state is None:
         agent.begin(envs.reset())
-        return 0
+        return 0, None
     envs.load(state["envs"])
     restore(agent, state)
-    step: int = state["step"]
-    return step
+    return state["step"], state.get("action")
+
+
+def _state(step: int, envs: VectorEnv, agent: Agent, action: Array | None) -> State:
+    """Return the complete state after `step` agent steps.
+
+    Args:
+        step: agent steps.
+        envs: the environments.
+        agent: the agent.
+        action: [N] next action if it was chosen before the newest updates; else None.
+    """
+    state = {"step": step, "envs": envs.state(), "agent": agent.state()}
+    return state if action is None else state | {"action": action}
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:

@@ -24,9 +24,10 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.evaluation.evaluate import EVALUATION_SEED
 from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
+from q2pi.runs.evaluations import evaluate_run
 from q2pi.runs.execute import execute
 from q2pi.runs.files import write_atomically
-from q2pi.runs.load import evaluate_run
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import clock
 from q2pi.statistics.pairs import sign_flip_interval
 from q2pi.statistics.scores import bootstrap_interval, interquartile_mean, mean, std
@@ -131,7 +132,7 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
         if isinstance(execute(config, run, stop=stop), Interrupted):
             return {"stopped": True}
         emit({"state": "trained"})
-        report |= evaluate_run(run, episodes, FINAL_EVALUATION_SEED).report()
+        report |= evaluate_run(RunFolder.open(run), episodes=episodes, seed=FINAL_EVALUATION_SEED).evaluation.report()
     except Diverged as problem:
         report["diverged"] = str(problem)
     write_atomically(run / "final_evaluation.json", json.dumps(report, indent=1))
