@@ -52,6 +52,13 @@ class RunConfig(Generic[Hyperparameters]):
     """Agent steps between evaluations during training; 0 evaluates only at the end."""
     evaluation_episodes: int = 30
     """Number of whole episodes per evaluation; 0 disables evaluation."""
+    preset: str | None = None
+    """Preset of the algorithm, or path of a TOML file; by default chosen by the environment."""
+    from_run: str | None = None
+    """Folder of a run of the same algorithm whose newest weights, with the statistics of normalisation, this run starts
+    from; its replay, optimizer and counters are not taken over."""
+    from_digest: str | None = None
+    """Digest of the run in `from_run`, as q2pi digest prints it."""
     env: EnvSpec = field(default_factory=EnvSpec)
     hyper: Hyperparameters
 

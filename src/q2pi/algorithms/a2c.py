@@ -36,6 +36,7 @@ from q2pi.buffers.rollout import Batch, Rollout
 from q2pi.config import RunConfig
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, returns
+from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
 from q2pi.networks import optimizer
 from q2pi.networks.policy import ActorCritic
@@ -105,6 +106,12 @@ class Config(PolicyConfig):
         """Return the run with a rollout within the budget."""
         steps = min(self.num_steps, run.total_timesteps // run.num_envs)
         return replace(run, hyper=replace(self, num_steps=steps))
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.anneal_learning_rate:
+            found["learning_rate"] = linear(self.learning_rate, 0.0, 1.0, total_timesteps, step)
+        return found
 
     def updates_due(self, step: int, num_envs: int) -> int:
         return step // (self.num_steps * num_envs)
@@ -266,6 +273,13 @@ class Agent(PolicyAgent):
             "rollouts": self.rollouts,
         }
         return state | {name: statistics.state() for name, statistics in self._statistics().items()}
+
+    def load_weights(self, state: State) -> None:
+        self.load_observation_statistics(state)
+        optimizer.load_weights(self.networks(), state)
+        if self.rewards is not None and "rewards" in state:
+            # The value network predicts returns in this scale; the sums belong to the other run's episodes.
+            self.rewards.moments.load(state["rewards"]["moments"])
 
     def load(self, state: State) -> None:
         optimizer.load_weights(self.networks(), state)

@@ -139,6 +139,18 @@ class AlgorithmConfig:
         """Return a short run with the same work per step and per update, for timing."""
         return run
 
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        """Return name -> value at agent step `step` of each schedule in use that depends on the budget."""
+        return {}
+
+    def extended(self: Own, budget: int, new_budget: int) -> Own:
+        """Return the hyperparameters of a run whose budget is extended, in agent steps.
+
+        A schedule of exploration keeps its length in agent steps, so an agent that has stopped exploring does not begin
+        again; every other schedule follows the new budget.
+        """
+        return self
+
     @property
     def image_network(self) -> Network:
         """The torso for images, whose precision is measured before a run."""
@@ -212,6 +224,13 @@ class Agent(Protocol):
 
     def state(self) -> State:
         """Return everything that training has changed, as nested dicts of tensors, arrays and numbers."""
+
+    def load_weights(self, state: State) -> None:
+        """Take over the networks and the statistics of normalisation of another agent's `state`, and nothing else.
+
+        Raises:
+            UserError: the other agent has other statistics or a table of another shape.
+        """
 
     def load(self, state: State) -> None:
         """Restore what `state` returned; without its "replay" the agent can act, not learn."""

@@ -28,6 +28,7 @@ from q2pi.algorithms.common.target_network import TargetNetwork
 from q2pi.buffers.samplers import Batch
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, targets
+from q2pi.equations.schedules import linear
 from q2pi.networks import initialisation, optimizer
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics, State
@@ -82,6 +83,12 @@ class Config(ReplayConfig):
         "layer_norm": space.Choice(False, True),
     }
     """For vectors; for images, narrow `buffer_size` to what memory holds and fix `hidden`, which has no effect."""
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.anneal_learning_rate:
+            found["learning_rate"] = linear(self.learning_rate, 0.0, 1.0, total_timesteps, step)
+        return found
 
     @property
     def method(self) -> str:
@@ -177,9 +184,12 @@ class Agent(ReplayAgent):
             "updates": self.updates,
         }
 
-    def load(self, state: State) -> None:
+    def load_weights(self, state: State) -> None:
         optimizer.load_weights(self.networks(), state)
         self.target.refresh()
+
+    def load(self, state: State) -> None:
+        self.load_weights(state)
         optimizer.load_optimizer(self.optimizer, state.get("optimizer", {}))
         self.update_graph.reset()
         if "replay" in state:

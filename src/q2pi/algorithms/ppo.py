@@ -39,6 +39,7 @@ from q2pi.algorithms.common.minibatches import MinibatchConfig
 from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig
 from q2pi.equations import losses
+from q2pi.equations.schedules import linear
 from q2pi.types import Metrics
 
 
@@ -89,6 +90,12 @@ class Config(MinibatchConfig, a2c.Config):
         "max_grad_norm": space.Float(0.3, 5.0, log=True),
         "hidden": space.Choice((32, 32), (64, 64), (128, 128)),
     }
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.anneal_clip_coefficient:
+            found["clip_coefficient"] = linear(self.clip_coefficient, 0.0, 1.0, total_timesteps, step)
+        return found
 
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
         """Return a run with short rollouts and minibatches of the same size, all of whose epochs are made."""

@@ -40,6 +40,7 @@ from q2pi.algorithms.common.minibatches import MinibatchConfig
 from q2pi.buffers.rollout import Rollout
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, returns, schedules
+from q2pi.equations.schedules import linear
 from q2pi.networks import optimizer
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.value import QNetwork
@@ -92,6 +93,12 @@ class Config(MinibatchConfig, QNetworkConfig):
         "end_e": space.Float(0.001, 0.2, log=True),
         "hidden": space.Choice((64, 64), (128, 128), (256, 256)),
     }
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.anneal_learning_rate:
+            found["learning_rate"] = linear(self.learning_rate, 0.0, 1.0, total_timesteps, step)
+        return found
 
     def storage_bytes(self, spec: AgentSpec, steps: int) -> int:
         """Return the bytes of a rollout and of its copy that the network reads."""
@@ -230,8 +237,11 @@ class Agent(EpsilonGreedyAgent):
             "rollouts": self.rollouts,
         }
 
-    def load(self, state: State) -> None:
+    def load_weights(self, state: State) -> None:
         optimizer.load_weights(self.networks(), state)
+
+    def load(self, state: State) -> None:
+        self.load_weights(state)
         optimizer.load_optimizer(self.optimizer, state.get("optimizer", {}))
         self.rollout.load(state["rollout"])
         self.rollouts = state["rollouts"]

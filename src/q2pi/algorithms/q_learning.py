@@ -26,6 +26,7 @@ from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch
 from q2pi.algorithms.common import search_space as space
 from q2pi.config import RunConfig, within
 from q2pi.envs.vector import Step
+from q2pi.equations.schedules import linear
 from q2pi.equations.tabular import Target, epsilon_greedy, tabular_target
 from q2pi.errors import UserError
 from q2pi.types import Array, Metrics, State
@@ -96,6 +97,19 @@ class Config(AlgorithmConfig):
                 f"--env-id {env_id} with --stack {spec.stack} has {states:.3g} states: "
                 f"q_learning holds tables of at most {LARGEST_TABLE:,} entries"
             )
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.exploration_fraction > 0 and self.start_e != self.end_e:
+            found["epsilon"] = linear(self.start_e, self.end_e, self.exploration_fraction, total_timesteps, step)
+        if self.final_learning_rate is not None:
+            found["learning_rate"] = linear(self.learning_rate, self.final_learning_rate, 1.0, total_timesteps, step)
+        return found
+
+    def extended(self, budget: int, new_budget: int) -> "Config":
+        if "epsilon" not in self.schedules(0, budget):
+            return self
+        return replace(self, exploration_fraction=self.exploration_fraction * budget / new_budget)
 
     def updates_due(self, step: int, num_envs: int) -> int:
         """Return one update per agent step; SARSA's newest ones wait for the next action."""
@@ -225,18 +239,21 @@ class Agent:
         waiting = [[np.nan] * len(Transition._fields) if one is None else list(one) for one in self.pending]
         return {"q": self.q, "states": self.states, "pending": np.array(waiting, np.float64), "updates": self.updates}
 
+    def load_weights(self, state: State) -> None:
+        if state["q"].shape != self.q.shape:
+            raise UserError(
+                f"the saved tables have shape {state['q'].shape}, this run needs {self.q.shape}: "
+                "--env-id and --target must be those of the saved run"
+            )
+        self.q = np.array(state["q"])
+
     def load(self, state: State) -> None:
         """Continue from a `state()`.
 
         Raises:
             UserError: the table belongs to another environment or another --target.
         """
-        if state["q"].shape != self.q.shape:
-            raise UserError(
-                f"the checkpoint's tables have shape {state['q'].shape}, config.toml needs {self.q.shape}: "
-                "--env-id and --target must be those of the saved run"
-            )
-        self.q = np.array(state["q"])
+        self.load_weights(state)
         self.states = np.array(state["states"])
         self.pending = [
             None if np.isnan(row[0]) else Transition(int(row[0]), int(row[1]), row[2], row[3], int(row[4]))

@@ -65,6 +65,32 @@ def build_agent(config: ResolvedConfig[Any], envs: VectorEnv) -> Agent:
     return agent
 
 
+def start_from(agent: Agent, weights: State, source: str) -> None:
+    """Give a new agent the weights and the statistics of normalisation of another run.
+
+    Args:
+        agent: a new agent.
+        weights: part "agent" of a checkpoint's state of a run of the same algorithm.
+        source: folder of that run, for messages.
+
+    Raises:
+        UserError: the networks of the two runs differ.
+    """
+    for name, network in agent.networks().items():
+        own, other = network.state_dict(), weights.get(name, {})
+        for layer in dict.fromkeys([*own, *other]):
+            shapes = [tuple(tensors[layer].shape) if layer in tensors else "no such layer" for tensors in (other, own)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"--from {source}: in its network {name!r}, {layer} has shape {shapes[0]}; this run's has "
+                    f"{shapes[1]}: spaces and options of the network must be the same"
+                )
+    try:
+        agent.load_weights(weights)
+    except UserError as problem:
+        raise UserError(f"--from {source}: {problem}") from problem
+
+
 def restore(agent: Agent, state: State) -> None:
     """Give an agent its part of a checkpoint's state.
 

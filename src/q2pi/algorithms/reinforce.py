@@ -335,6 +335,10 @@ class Agent(PolicyAgent):
             state["observations"] = self.observations.state()
         return state
 
+    def load_weights(self, state: State) -> None:
+        self.load_observation_statistics(state)
+        optimizer.load_weights(self.networks(), state)
+
     def load(self, state: State) -> None:
         optimizer.load_weights(self.networks(), state)
         for name, one in self.optimizers.items():

@@ -1,4 +1,4 @@
-"""q2pi resume: continue an interrupted run from its newest checkpoint, bit for bit."""
+"""q2pi resume: continue an interrupted run from its newest checkpoint, bit for bit, or extend a finished one."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,25 +10,33 @@ from q2pi.commands.options import parse
 from q2pi.commands.terminal import TerminalRun
 from q2pi.config import resolve
 from q2pi.runs.execute import execute
+from q2pi.runs.extend import extend
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.runs.manifest import steps
+
+DESCRIPTION = """Continue an interrupted run from its newest checkpoint, bit for bit. With --total-timesteps, extend a
+run: exploration keeps its schedule in agent steps, and every other schedule follows the new budget."""
 
 
 @dataclass(frozen=True)
 class Options:
     run: Annotated[str, tyro.conf.Positional]
     """Folder of the run."""
+    total_timesteps: int | None = None
+    """New budget in agent steps, larger than the run's; by default the run's own. A run that is finished goes on."""
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(
-        Options, "resume", "Continue an interrupted run from its newest checkpoint, bit for bit.", arguments
-    )
+    options = parse(Options, "resume", DESCRIPTION, arguments)
     run = RunFolder.open(options.run)
     if not steps(run.checkpoints):
         load_checkpoint(run)  # raises a UserError: without checkpoint `execute` would train from the start
     config = resolve(read_config(run))
+    if options.total_timesteps is not None:
+        config, schedules = extend(run, options.total_timesteps)
+        if schedules:
+            print(f"extended to {config.total_timesteps:,} agent steps; {schedules}")
     with TerminalRun(config, run.path, Console()) as terminal:
         last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
         if last is None:

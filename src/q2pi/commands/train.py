@@ -4,8 +4,9 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
+import tyro
 from rich.console import Console
 
 from q2pi.commands.help import resolved_env
@@ -16,6 +17,7 @@ from q2pi.envs.spec import inapplicable
 from q2pi.runs.estimate import estimate, time_run
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.source import load_source
 from q2pi.training.presets import configure
 
 H = TypeVar("H")
@@ -31,8 +33,9 @@ class Options(Generic[H]):
     config: RunConfig[H]
     run_dir: str | None = None
     """Folder of the run; by default a new folder in runs/."""
-    preset: str | None = None
-    """Preset of the algorithm, or path of a TOML file; by default chosen by the environment."""
+    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Folder of a run of the same algorithm whose newest weights, with the statistics of normalisation, this run starts
+    from."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
 
@@ -43,7 +46,7 @@ def main(arguments: list[str]) -> int:
         algorithm, *arguments = arguments
     base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
     kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
-    default = Options(config=base, preset=preset)
+    default = Options(config=base)
     options = parse(
         kind,
         f"train {algorithm}",
@@ -52,15 +55,23 @@ def main(arguments: list[str]) -> int:
         default,
         help_default=lambda: dataclasses.replace(default, config=resolved_env(base)),
         hidden=inapplicable(base.env.env_id),
-        refused={"algorithm": "name the algorithm first, as in q2pi train ppo"},
+        refused={
+            "algorithm": "name the algorithm first, as in q2pi train ppo",
+            "from_run": "the flag is --from RUN",
+            "from_digest": "q2pi computes it",
+        },
     )
-    config, console = resolve(options.config), Console()
+    config, console = resolve(dataclasses.replace(options.config, from_run=options.source)), Console()
+    if config.from_run is not None:
+        config, _ = load_source(config)
     if options.explain:
         explain(config, preset, estimate(config), time_run(config), console)
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
     expected = explain(config, preset, estimate(config), time_run(config), console, brief=True)
+    if config.from_run is not None:
+        print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
     print(f"recording in {path}")
     with TerminalRun(config, path, console, expected) as terminal:
         execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)

@@ -42,8 +42,6 @@ class Options(Generic[H]):
     """Options of q2pi tune."""
 
     config: RunConfig[H]
-    preset: str | None = None
-    """Preset of the algorithm for the defaults, or path of a TOML file; by default chosen by the environment."""
     study: str | None = None
     """Folder of the study; by default runs/tune-ALGORITHM-ENVIRONMENT."""
     trials: int = 30
@@ -80,10 +78,10 @@ def main(arguments: list[str]) -> int:
     algorithm = "dqn"
     if arguments and not arguments[0].startswith("-"):
         algorithm, *arguments = arguments
-    base, preset = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
+    base, _ = configure(algorithm, peek(arguments, "--env-id"), peek(arguments, "--preset"))
     base = dataclasses.replace(base, evaluation_episodes=EPISODES, threads=1)
     kind: Any = Options[type(base.hyper)]  # type: ignore[misc]
-    default = Options(config=base, preset=preset)
+    default = Options(config=base)
     options = parse(
         kind,
         f"tune {algorithm}",
@@ -92,7 +90,11 @@ def main(arguments: list[str]) -> int:
         default,
         help_default=lambda: dataclasses.replace(default, config=resolved_env(base)),
         hidden=inapplicable(base.env.env_id),
-        refused={"algorithm": "name the algorithm first, as in q2pi tune ppo"},
+        refused={
+            "algorithm": "name the algorithm first, as in q2pi tune ppo",
+            "from_run": "each trial starts from weights of its own",
+            "from_digest": "each trial starts from weights of its own",
+        },
     )
     if importlib.util.find_spec("optuna") is None:
         raise UserError("q2pi tune needs Optuna: pip install 'q2pi[tune]'")

@@ -8,8 +8,8 @@ finished. It can be called again at any time.
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import time_limit_notice
 from q2pi.parallel.executor import Emit, Job, Message, Stop, never
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint, read_config, trains_the_same
 from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
+from q2pi.runs.source import load_source
 from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Event, Finished, Interrupted
 from q2pi.training.loop import run
 from q2pi.types import State
@@ -58,17 +59,25 @@ def execute(
     """
     last: Event | None = None
     with ExitStack() as resources:
-        folder = None if path is None else _open(Path(path), config)
-        if folder is not None:
-            resources.enter_context(folder.locked())
+        folder = None if path is None else RunFolder(path)
+        is_new = folder is None or not folder.config_file.is_file()
+        if folder is not None and is_new:
+            folder.check_new()
+        elif folder is not None:
+            resources.enter_context(_opened(folder, config))
         step, state, seconds_before = _newest(folder, warn)
         if step >= config.total_timesteps:
             return None
+        weights = None
+        if config.from_run is not None and state is None:
+            config, weights = load_source(config)
         # Without `closing`, the traceback of a sink's exception keeps the generator and its environments alive.
-        events = resources.enter_context(closing(run(config, state, stop)))
+        events = resources.enter_context(closing(run(config, state, stop, weights)))
         # The loop checks state and spaces before its first event, so an invalid run writes nothing.
         started = next(events)
         if folder is not None:
+            if is_new:
+                resources.enter_context(RunFolder.create(folder.path, config).locked())
             folder.tensorboard.mkdir(exist_ok=True)
             sinks = [TensorBoard(folder.tensorboard, step), Recorder(folder, step, seconds_before), *sinks]
         sinks = [*sinks, _TimeLimitNotice(config, warn)]
@@ -172,14 +181,13 @@ def is_finished(path: Path | str) -> bool:
     return max(steps(folder.checkpoints), default=-1) >= read_config(folder).total_timesteps
 
 
-def _open(path: Path, config: ResolvedConfig[Any]) -> RunFolder:
-    """Return the run folder at `path`, new or with a run of this configuration."""
-    folder = RunFolder(path)
-    if not folder.config_file.is_file():
-        return RunFolder.create(path, config)
-    if resolve(read_config(folder)) != config:
-        raise UserError(f"{path} holds a run of another configuration; name another folder or remove it")
-    return folder
+@contextmanager
+def _opened(folder: RunFolder, config: ResolvedConfig[Any]) -> Iterator[None]:
+    """Hold the lock of a run folder with a run of this configuration."""
+    if not trains_the_same(read_config(folder), config):
+        raise UserError(f"{folder.path} holds a run of another configuration; name another folder or remove it")
+    with folder.locked():
+        yield
 
 
 def _newest(folder: RunFolder | None, warn: Callable[[str], None]) -> tuple[int, State | None, float]:

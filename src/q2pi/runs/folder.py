@@ -5,6 +5,7 @@
         metrics.jsonl      one JSON object a line: training rows, episodes, evaluations
         tensorboard/       the same as TensorBoard events
         episodes/          newest.json and best.json: seeds and actions, enough to recreate the episodes
+        extensions.json    old and new budget of each extension; no file if the budget was never changed
         evaluation.json    the newest evaluation of training: the run's own score
         evaluations/       evaluations by q2pi evaluate, each with its protocol; reports do not read them
         figures/  videos/  pictures of the run
@@ -41,6 +42,7 @@ class RunFolder:
         self.config_file = self.path / "config.toml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.evaluation_file = self.path / "evaluation.json"
+        self.extensions_file = self.path / "extensions.json"
         self.evaluations = self.path / "evaluations"
         self.checkpoints = self.path / "checkpoints"
         self.episodes = self.path / "episodes"

@@ -1,6 +1,7 @@
 """Reading the parts of a run folder that need its algorithm: typed configuration, newest checkpoint, agent."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from q2pi.algorithms.base import Agent
@@ -23,6 +24,12 @@ def read_config(folder: RunFolder) -> RunConfig[Any]:
     if not isinstance(table.get("algorithm"), str):
         raise UserError(f"{folder.config_file}: the option 'algorithm' is missing")
     return from_table(default_config(table["algorithm"]), table, str(folder.config_file))
+
+
+def trains_the_same(stored: RunConfig[Any], config: RunConfig[Any]) -> bool:
+    """Return whether two configurations train the same run, whatever they note of a preset's name and a digest."""
+    notes: dict[str, Any] = {"preset": None, "from_digest": None}
+    return replace(resolve(stored), **notes) == replace(resolve(config), **notes)
 
 
 def load_checkpoint(folder: RunFolder) -> tuple[int, State, dict[str, Any], list[str]]:

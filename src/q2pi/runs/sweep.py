@@ -45,7 +45,7 @@ from q2pi.parallel.executor import Job
 from q2pi.runs.estimate import check_side_by_side, estimate
 from q2pi.runs.execute import is_finished, run_job
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.load import read_config, trains_the_same
 from q2pi.training.presets import configure
 
 PART_KEYS = ("algorithms", "env_ids", "options", "grid", "algorithm")
@@ -321,7 +321,9 @@ def _refuse_duplicates(file: Path, runs: list[SweepRun]) -> None:
     paths: set[str] = set()
     configs: dict[str, str] = {}
     for run in runs:
-        duplicate = configs.setdefault(json.dumps(to_table(run.config), sort_keys=True), run.name)
+        duplicate = configs.setdefault(
+            json.dumps(to_table(dataclasses.replace(run.config, preset=None)), sort_keys=True), run.name
+        )
         if run.name in paths:
             raise UserError(f"{file}: {run.name} is listed twice")
         if duplicate != run.name:
@@ -333,7 +335,7 @@ def _check_folder(run: SweepRun) -> None:
     folder = RunFolder(run.path)
     if not folder.config_file.is_file():
         folder.check_new()
-    elif resolve(read_config(folder)) != run.config:
+    elif not trains_the_same(read_config(folder), run.config):
         raise UserError(
             f"{run.path} holds a run of another configuration: name another folder with --runs, or remove it"
         )

@@ -18,7 +18,7 @@ import torch
 
 from q2pi.acceleration.allocator import keep_freed_memory
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, restore
+from q2pi.algorithms.registry import build_agent, restore, start_from
 from q2pi.config import ResolvedConfig
 from q2pi.envs import make_envs
 from q2pi.envs.errors import EnvError
@@ -42,7 +42,10 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 def run(
-    config: ResolvedConfig[Any], state: State | None = None, stop: Callable[[], bool] = lambda: False
+    config: ResolvedConfig[Any],
+    state: State | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    weights: State | None = None,
 ) -> Generator[Event, None, None]:
     """Train, from the start or from a checkpoint's state, and yield events.
 
@@ -50,6 +53,7 @@ def run(
         config: the run's configuration.
         state: the `state` of a `Checkpoint` event of a run with the same config.
         stop: polled after each step of the environments; once it returns True, the run ends with a checkpoint.
+        weights: state of the agent of the run in `config.from_run`; a new run starts from its weights.
 
     Raises:
         UserError: the algorithm does not support the environment, or another version wrote the state.
@@ -62,7 +66,7 @@ def run(
     evaluator = make_evaluator(config)
     try:
         agent = build_agent(config, envs)
-        step, action = _start(agent, envs, state)
+        step, action = _start(config, agent, envs, state, weights)
         yield Started(step, config, agent)
         clock, means, checkpoint_due = Clock(), _Means(), False
         try:
@@ -131,9 +135,13 @@ def run(
         envs.close()
 
 
-def _start(agent: Agent, envs: VectorEnv, state: State | None) -> tuple[int, Array | None]:
+def _start(
+    config: ResolvedConfig[Any], agent: Agent, envs: VectorEnv, state: State | None, weights: State | None
+) -> tuple[int, Array | None]:
     """Start the first episodes or restore a checkpoint's state; return (agent step, next action if it is chosen)."""
     if state is None:
+        if weights is not None:
+            start_from(agent, weights, str(config.from_run))
         agent.begin(envs.reset())
         return 0, None
     envs.load(state["envs"])

@@ -14,6 +14,7 @@ from q2pi.runs.files import write_atomically
 NOT_EXPORTED = (
     *("algorithm", "env", "hyper", "seed", "device", "log_frequency"),
     *("checkpoint_frequency", "evaluation_frequency", "evaluation_episodes"),
+    *("preset", "from_run", "from_digest"),
 )
 """Fields of a run that depend on the search or on the machine; a preset does not contain them."""
 

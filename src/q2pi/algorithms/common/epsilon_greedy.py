@@ -1,8 +1,8 @@
 """Epsilon-greedy action selection over Q-values, its schedule, and its evaluation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from q2pi.equations.schedules import linear
 from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics
+
+Own = TypeVar("Own", bound="EpsilonGreedyConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,18 @@ class EpsilonGreedyConfig(AlgorithmConfig):
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(
         ("start_e", "end_e", "exploration_fraction", "eval_epsilon"), (0, 1)
     )
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.exploration_steps == 0 and self.exploration_fraction > 0 and self.start_e != self.end_e:
+            falling = max(0, step - self.exploration_delay)
+            found["epsilon"] = linear(self.start_e, self.end_e, self.exploration_fraction, total_timesteps, falling)
+        return found
+
+    def extended(self: Own, budget: int, new_budget: int) -> Own:
+        if "epsilon" not in self.schedules(0, budget):
+            return self
+        return replace(self, exploration_fraction=self.exploration_fraction * budget / new_budget)
 
 
 @dataclass(frozen=True, kw_only=True)

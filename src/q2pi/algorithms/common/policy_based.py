@@ -10,7 +10,7 @@ import torch
 from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch
 from q2pi.algorithms.common.normalization import ObservationNormalizer
 from q2pi.errors import UserError
-from q2pi.types import Array
+from q2pi.types import Array, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,22 @@ class PolicyAgent:
         """Return the policy's actions [B] converted for the environment."""
         env_action: Array = self.head.to_env_action(action)
         return env_action
+
+    def load_observation_statistics(self, state: State) -> None:
+        """Take over the statistics of observations from another agent's state.
+
+        Raises:
+            UserError: only one of the two agents normalises observations.
+        """
+        if (self.observations is None) != ("observations" not in state):
+            words = ["does not normalise", "normalises"]
+            other = words["observations" in state]
+            raise UserError(
+                f"it {other} observations, this run {words[self.observations is not None]} them: "
+                "--normalize-observations must be the same"
+            )
+        if self.observations is not None:
+            self.observations.load(state["observations"])
 
     def tensor(self, observation: Array) -> torch.Tensor:
         """Return raw observations [B, ...] as network input: on the device, normalised if the option is on."""

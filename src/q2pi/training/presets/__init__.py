@@ -5,6 +5,7 @@ preset named after the environment (`CartPole-v1.toml`), else `quick` for Atari 
 if the algorithm has them.
 """
 
+from dataclasses import replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -42,6 +43,7 @@ def configure(
         preset = _default_preset(algorithm, env_id or base.env.env_id)
     if preset is None:
         return _with_env(base, env_id, {}, ""), None
+    base = replace(base, preset=preset)
     env_preset = f"{_file_name(env_id or base.env.env_id)}-{preset}"
     preset = env_preset if env_preset in names(algorithm) else preset
     source = _find(algorithm, preset)
