@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from q2pi.algorithms.registry import default_config
-from q2pi.config import override
+from q2pi.config import RunConfig, override
 from q2pi.envs.spec import resolve
 from q2pi.runs.folder import RunFolder
 
@@ -20,11 +20,17 @@ def finished_run(
     policy: str = "epsilon-greedy, epsilon 0.001",
     curve: Sequence[tuple[int, float]] = ((500, 1.0), (1_000, 2.0)),
     seconds_per_step: float = 0.01,
-    reached: int = 1_000,
+    reached: int | None = None,
+    base: RunConfig[Any] | None = None,
     **options: Any,
 ) -> RunFolder:
-    """Write a run of 1,000 agent steps whose newest evaluation, at step `reached`, has mean `score`."""
-    config = override(default_config(algorithm), {"total_timesteps": 1_000, "env_id": "CartPole-v1"} | options)
+    """Write a run of 1,000 agent steps, or of the budget of `base`, whose newest evaluation has mean `score`.
+
+    The evaluation is at step `reached`, by default at the end.
+    """
+    defaults = {"total_timesteps": 1_000, "env_id": "CartPole-v1"} if base is None else {}
+    config = override(base or default_config(algorithm), defaults | options)
+    reached = reached or max(config.total_timesteps, 1_000)
     config = dataclasses.replace(config, env=resolve(config.env))
     run = RunFolder.create(path, config)
     rows: list[dict[str, Any]] = [{"kind": "episode", "step": step, "return": value} for step, value in curve]

@@ -22,10 +22,18 @@ def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
+NO_PROPERTIES = (
+    *("seed", "algorithm", "env.env_id", "preset", "from_run", "from_digest"),
+    *("evaluation_episodes", "evaluation_frequency", "checkpoint_frequency", "log_frequency"),
+)
+"""Options that are no property of a method: they do not change what is learned, or the label names them otherwise."""
+
+
 def options_of(history: History) -> Options:
-    """Return the options of a run except its seed, its algorithm and its environment's name."""
-    excluded = ("seed", "algorithm", "env.env_id")
-    return {name: value for name, value in leaves(history.config) if name not in excluded}
+    """Return the options of a run that are properties of its method."""
+    options = {name: value for name, value in leaves(history.config) if name not in NO_PROPERTIES}
+    # The seeds of a method may each start from a run of their own.
+    return options | ({"from_run": "another run"} if history.config.get("from_run") else {})
 
 
 def differing(tables: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -3,13 +3,14 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from q2pi.types import Array
 
@@ -33,8 +34,31 @@ def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's suffix (.png, .svg, .pdf) and return the path; missing folders are
     created."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    thin_ticks(figure)
     figure.savefig(path, format=path.suffix[1:] or "png", facecolor=PAPER)
     return path
+
+
+def thin_ticks(figure: Figure) -> None:
+    """Reduce the number of ticks of each horizontal axis until their labels are apart from each other."""
+    for count in range(7, 0, -1):
+        figure.draw_without_rendering()
+        crowded = [axes for axes in figure.axes if _labels_touch(axes)]
+        if not crowded:
+            return
+        for axes in crowded:
+            axes.xaxis.set_major_locator(MaxNLocator(count, min_n_ticks=1))
+
+
+def _labels_touch(axes: Axes) -> bool:
+    """Return whether two labels of the horizontal axis are less than half a character apart; fixed ticks are kept."""
+    if isinstance(axes.xaxis.get_major_locator(), FixedLocator | NullLocator):
+        return False
+    low, high = sorted(axes.get_xlim())
+    ticks = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = sorted(tuple(tick.label1.get_window_extent().intervalx) for tick in ticks if tick.label1.get_text())
+    gap = 0.3 * float(axes.xaxis.get_major_ticks()[0].label1.get_fontsize()) * axes.figure.dpi / 72
+    return any(right[0] - left[1] < gap for left, right in pairwise(boxes))
 
 
 def grid_of_panels(figure: Figure, count: int, columns: int) -> list[Axes]:

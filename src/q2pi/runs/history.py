@@ -32,6 +32,12 @@ class History:
         return str(self.config["algorithm"])
 
     @property
+    def preset(self) -> str | None:
+        """Name of the preset that the options came from; None without one."""
+        name = self.config.get("preset")
+        return None if name is None else str(name)
+
+    @property
     def env_id(self) -> str:
         return str(self.config["env"]["env_id"])
 

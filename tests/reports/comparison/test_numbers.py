@@ -40,7 +40,7 @@ def test_a_cell_by_hand(tmp_path: Path) -> None:
         "agent_steps": 1_000,
         "rules": "raw rewards, not clipped for learning",
         "policy": "epsilon-greedy, epsilon 0.001",
-        "evaluation_episodes": 30,
+        "evaluation_episodes": [30],
     }
     assert cell["human_normalized"] is None
     assert report["human_normalized_iqm"] is None

@@ -1,10 +1,13 @@
 """The page and the figures: self-contained, with the numbers of the report."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator, ScalarFormatter
 from reported_runs import finished_run
 from rich.console import Console
 
@@ -13,6 +16,7 @@ from q2pi.reports.comparison.figures import draw
 from q2pi.reports.comparison.numbers import summarise
 from q2pi.reports.comparison.page import print_tables, report_page
 from q2pi.reports.comparison.read import collect
+from q2pi.reports.style import finish_axes, new_figure, save_figure
 
 
 def report_on(folder: Path, seeds: int = 2) -> dict[str, object]:
@@ -40,6 +44,41 @@ def test_the_page_needs_no_other_file_and_holds_the_numbers(tmp_path: Path) -> N
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
     for text in ("166.5 [111.0, 222.0]", "30 whole episodes per run", "sticky actions 0.25", "epsilon 0.001", "1,000"):
         assert text in page
+
+
+def test_a_title_of_a_section_is_on_the_page_once(tmp_path: Path) -> None:
+    report = report_on(tmp_path / "runs")
+    titles = re.findall(r"<h2>(.*?)</h2>", report_page(report, draw(report, tmp_path / "out")))
+    assert len(titles) == len(set(titles)) == 7
+
+
+RANGES = [(0, 1e6), (123_456.78, 123_456.79), (-1e6, 1e6), (0, 1e-6), (-0.5, 0.5), (99_990_000, 99_999_999), (3, 3)]
+
+
+def test_labels_of_narrow_axes_are_apart(tmp_path: Path) -> None:
+    """Panels that are an inch wide, with numbers of many digits."""
+    figure = new_figure(7, 4)
+    panels = list(figure.subplots(1, len(RANGES)))
+    for axes, (low, high) in zip(panels, RANGES, strict=True):
+        axes.plot([low, high], [0, 1])
+        finish_axes(axes, "", small=True, from_zero=False)
+        axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        axes.xaxis.set_major_locator(AutoLocator())
+    figure.draw_without_rendering()
+    assert any(overlapping(axes) for axes in panels), "the labels overlap if nothing is done"
+    save_figure(figure, tmp_path / "narrow.png")
+    assert not any(overlapping(axes) for axes in panels)
+    assert all(1 <= len(labels(axes)) <= 9 for axes in panels)
+
+
+def labels(axes: Any) -> list[Any]:
+    low, high = sorted(axes.get_xlim())
+    return [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+
+
+def overlapping(axes: Any) -> bool:
+    boxes = sorted(tuple(label.get_window_extent().intervalx) for label in labels(axes))
+    return any(right[0] < left[1] for left, right in pairwise(boxes))
 
 
 def test_labels_are_escaped(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs sorted into environments and methods; no cell mixes two protocols."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from reported_runs import finished_run
 
 from q2pi.errors import UserError
+from q2pi.reports.comparison.numbers import summarise
 from q2pi.reports.comparison.read import collect
 from q2pi.runs.folder import RunFolder
+from q2pi.training.presets import configure
 
 
 def cells_of(*runs: RunFolder) -> dict[str, dict[str, list[float]]]:
@@ -54,7 +57,6 @@ def test_options_that_differ_only_between_environments_do_not_distinguish_method
         ({}, {"repeat_action_probability": 0.0}, ["repeat_action_probability 0.25", "repeat_action_probability 0.0"]),
         ({}, {"total_timesteps": 900}, ["total_timesteps 1,000", "total_timesteps 900"]),
         ({}, {"eval_epsilon": 0.05}, ["eval_epsilon 0.001", "eval_epsilon 0.05"]),
-        ({}, {"evaluation_episodes": 7}, ["evaluation_episodes 30", "evaluation_episodes 7"]),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else None,
 )
@@ -68,12 +70,76 @@ def test_another_protocol_is_another_method(
     assert list(cells_of(*runs)["Pong"]) == [f"dqn, {name}" for name in names]
 
 
-def test_budgets_distinguish_the_methods_of_two_algorithms(tmp_path: Path) -> None:
+def test_budgets_do_not_split_the_methods_of_two_algorithms(tmp_path: Path) -> None:
     runs = [
         finished_run(tmp_path / "a", 1.0),
         finished_run(tmp_path / "b", 2.0, algorithm="ppo", total_timesteps=800),
     ]
-    assert list(cells_of(*runs)["CartPole-v1"]) == ["dqn, total_timesteps 1,000", "ppo, total_timesteps 800"]
+    assert list(cells_of(*runs)["CartPole-v1"]) == ["dqn", "ppo"]
+
+
+def test_how_often_a_run_is_evaluated_and_logged_is_no_property_of_its_method(tmp_path: Path) -> None:
+    other = {"evaluation_episodes": 7, "evaluation_frequency": 9, "checkpoint_frequency": 10, "log_frequency": 11}
+    runs = [finished_run(tmp_path / "a", 1.0), finished_run(tmp_path / "b", 2.0, seed=2, **other)]
+    assert cells_of(*runs) == {"CartPole-v1": {"dqn": [1.0, 2.0]}}
+    with pytest.raises(UserError, match="the same seed 1"):
+        collect([runs[0], finished_run(tmp_path / "c", 2.0, evaluation_episodes=7)])
+
+
+def test_shipped_presets_are_one_method_over_environments(tmp_path: Path) -> None:
+    """PPO's and PQN's presets differ in budgets and in the number of evaluation episodes."""
+    runs, budgets = [], set()
+    for name, env_id, seed in itertools.product(("ppo", "pqn"), ("CartPole-v1", "Acrobot-v1"), (1, 2)):
+        base, _ = configure(name, env_id)
+        budgets.add((env_id, base.total_timesteps, base.evaluation_episodes))
+        runs.append(finished_run(tmp_path / f"{name}-{env_id}-{seed}", seed, base=base, seed=seed))
+    assert len(budgets) == 4, "the presets differ"
+    assert {env_id: list(cell) for env_id, cell in cells_of(*runs).items()} == {
+        "CartPole-v1": ["ppo", "pqn"],
+        "Acrobot-v1": ["ppo", "pqn"],
+    }
+    report = summarise(*collect(runs))
+    (pair,) = report["probability_of_improvement"]
+    assert pair["environments"] == ["CartPole-v1", "Acrobot-v1"]
+    assert any("different budgets on Acrobot-v1" in note for note in report["notes"])
+
+
+def test_a_preset_that_differs_by_environment_is_one_method_that_it_names(tmp_path: Path) -> None:
+    rates = {("laptop", "CartPole-v1"): 0.1, ("laptop", "Acrobot-v1"): 0.2, ("quick", "CartPole-v1"): 0.3}
+    runs = [
+        finished_run(
+            tmp_path / f"{preset}-{env_id}-{seed}",
+            10 * rate + seed,
+            env_id=env_id,
+            learning_rate=rate,
+            seed=seed,
+            preset=preset,
+        )
+        for (preset, env_id), rate in rates.items()
+        for seed in (1, 2)
+    ]
+    assert cells_of(*runs) == {
+        "CartPole-v1": {"dqn, preset laptop": [2.0, 3.0], "dqn, preset quick": [4.0, 5.0]},
+        "Acrobot-v1": {"dqn, preset laptop": [3.0, 4.0]},
+    }
+
+
+def test_an_option_that_is_changed_within_a_preset_is_named_beside_it(tmp_path: Path) -> None:
+    runs = [
+        finished_run(tmp_path / "a", 1.0, preset="quick", gamma=0.9),
+        finished_run(tmp_path / "b", 2.0, preset="quick", gamma=0.99),
+        finished_run(tmp_path / "c", 3.0, gamma=0.99),
+    ]
+    assert list(cells_of(*runs)["CartPole-v1"]) == [
+        *("dqn, preset quick, gamma 0.9", "dqn, preset quick, gamma 0.99", "dqn, preset none, gamma 0.99")
+    ]
+
+
+def test_runs_from_other_runs_are_a_method_whatever_each_started_from(tmp_path: Path) -> None:
+    starts = [{"from_run": f"runs/{seed}", "from_digest": str(seed), "seed": seed} for seed in (1, 2)]
+    runs = [finished_run(tmp_path / str(start["seed"]), 1.0, **start) for start in starts]
+    runs.append(finished_run(tmp_path / "scratch", 2.0))
+    assert cells_of(*runs) == {"CartPole-v1": {"dqn, from_run another run": [1.0, 1.0], "dqn, from_run default": [2.0]}}
 
 
 def test_runs_that_are_left_out_have_a_reason(tmp_path: Path) -> None:

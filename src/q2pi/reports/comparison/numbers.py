@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from q2pi.reports.comparison.read import PROTOCOL, Cells, Sample
+from q2pi.reports.comparison.read import RULES, Cells, Sample
 from q2pi.reports.labels import differing, options_of, rules_of, short
 from q2pi.reports.windows import default_width, window_means_of_all, window_width
 from q2pi.statistics.atari_scores import REFERENCE_SCORES
@@ -83,7 +83,7 @@ def _cell(env_id: str, cell: Sequence[Sample], width: int) -> Report:
             "agent_steps": first.history.total_timesteps,
             "rules": rules_of(first.history.run.env()),
             "policy": first.policy,
-            "evaluation_episodes": first.episodes,
+            "evaluation_episodes": sorted({sample.episodes for sample in cell}),
         },
         "scores": scores.tolist(),
         "mean": mean(scores),
@@ -220,13 +220,21 @@ def _notes(cells: Cells, methods: list[str], common: list[str], normalisable: li
             notes.append(f"{method} has no runs on {', '.join(missing)}.")
     if len(cells) > 1 and not common:
         notes.append("No environment has runs of every method: only pairs of methods are aggregated over environments.")
+    unequal = [
+        env_id
+        for env_id, cell in cells.items()
+        if len({sample.history.total_timesteps for samples in cell.values() for sample in samples}) > 1
+    ]
+    if unequal:
+        notes.append(f"Methods have different budgets on {', '.join(unequal)}: see the agent steps of each score.")
     notes += [_note_on_normalising(cells, normalisable)]
     rules = dict.fromkeys(rules_of(s.history.run.env()) for e in normalisable for c in cells[e].values() for s in c)
     if len(rules) > 1:
         notes.append(f"The human-normalised numbers mix several rules: {' | '.join(rules)}.")
     for method in methods:
         tables = [options_of(env[method][0].history) for env in cells.values() if method in env]
-        names = sorted(short(name) for name in differing(tables) if name in PROTOCOL or "hyper." in name)
+        shown = ("total_timesteps", *RULES)
+        names = sorted(short(name) for name in differing(tables) if name in shown or "hyper." in name)
         if names:
             notes.append(f"{method} has options that differ between environments: {', '.join(names)}.")
     return notes

@@ -20,6 +20,8 @@ PROTOCOL_COLUMNS = ("environment", "method", "agent steps", "evaluation", "rules
 PAIR_COLUMNS = ("first", "second", "environments", "runs", "P(first beats second)")
 IQM_COLUMNS = ("method", "runs", "interquartile mean")
 NUMBERS = {"seeds", "mean", "interquartile mean", "agent steps", "minutes", "runs", "human-normalised"}
+IQM, PAIRS = "Human-normalised interquartile mean", "Probability of improvement"
+"""Titles of sections with a table and a figure."""
 NO_INTERVAL = "one seed, no interval"
 
 
@@ -38,21 +40,28 @@ def report_page(report: Report, figures: Mapping[str, Path]) -> str:
             quiet=True,
         ),
         html.table(SCORE_COLUMNS, score_rows(report), NUMBERS),
+        *_figure("Scores", figures),
     ]
     if report["human_normalized_iqm"] is not None:
         environments = ", ".join(report["human_normalized_iqm"]["environments"])
-        parts += [html.section("Human-normalised interquartile mean")]
+        parts += [html.section(IQM)]
         parts += [html.paragraph(f"Over {environments}.", quiet=True)]
-        parts += [html.table(IQM_COLUMNS, iqm_rows(report), NUMBERS)]
+        parts += [html.table(IQM_COLUMNS, iqm_rows(report), NUMBERS), *_figure(IQM, figures)]
     if report["probability_of_improvement"]:
-        parts += [html.section("Probability of improvement"), html.table(PAIR_COLUMNS, pair_rows(report), NUMBERS)]
-    for title, path in figures.items():
-        parts += [html.section(title), html.image(path, title)]
+        parts += [html.section(PAIRS), html.table(PAIR_COLUMNS, pair_rows(report), NUMBERS), *_figure(PAIRS, figures)]
+    for title in figures:
+        if title not in ("Scores", IQM, PAIRS):
+            parts += [html.section(title), *_figure(title, figures)]
     parts += [html.section("Protocols"), html.table(PROTOCOL_COLUMNS, protocol_rows(report), NUMBERS)]
     if report["left_out"]:
         left_out = [f"{run}: {reason}" for run, reason in report["left_out"].items()]
         parts += [html.section("Left out"), html.bullets(left_out)]
     return html.page("q2pi report", f"Report on {report['runs']} runs", parts)
+
+
+def _figure(title: str, figures: Mapping[str, Path]) -> list[str]:
+    """Return the figure of a section, if there is one."""
+    return [html.image(figures[title], title)] if title in figures else []
 
 
 def print_tables(report: Report, console: Console) -> None:
@@ -111,7 +120,8 @@ def protocol_rows(report: Report) -> Cells:
     return [
         [
             *(env_id, method, f"{cell['protocol']['agent_steps']:,}"),
-            f"{cell['protocol']['policy']}; {cell['protocol']['evaluation_episodes']} whole episodes per run",
+            f"{cell['protocol']['policy']}; "
+            f"{' or '.join(map(str, cell['protocol']['evaluation_episodes']))} whole episodes per run",
             *(cell["protocol"]["rules"], ", ".join(map(str, cell["seeds"]))),
         ]
         for env_id, method, cell in _cells(report)

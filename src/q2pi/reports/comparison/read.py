@@ -1,9 +1,10 @@
 """Grouping of run folders into cells: one environment and one method, with runs that differ only in their seeds.
 
-A method is an algorithm with the options (except the seed) in which its runs on some environment differ. Options that
-differ only between environments, such as options of the environments' presets, do not distinguish methods. Options of
-the evaluation protocol (budget, sticky actions, ...) distinguish methods if any two runs on one environment differ in
-them, so no cell mixes two protocols.
+A method is an algorithm, the name of its preset if runs with several presets are compared, and the options in which its
+runs with one preset on one environment differ. Options that differ only between environments or presets do not
+distinguish methods: a preset that differs by environment is one method. Rules of the environment (sticky actions, ...)
+distinguish methods if any two runs on one environment differ in them, so no cell mixes two protocols. The number of
+evaluation episodes is no property of a method.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,12 +19,12 @@ from q2pi.reports.labels import Options, differing, options_of, refuse_same_seed
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, evaluation_policy, read_history
 
-PROTOCOL = (
-    *("total_timesteps", "evaluation_episodes", "env.protocol", "env.repeat_action_probability", "env.noop_max"),
-    *("env.fire_on_reset", "env.frame_skip", "env.max_frames_per_episode", "env.full_action_space"),
+RULES = (
+    *("env.protocol", "env.repeat_action_probability", "env.noop_max", "env.fire_on_reset"),
+    *("env.frame_skip", "env.max_frames_per_episode", "env.full_action_space", "env.env_options"),
 )
-"""Options of the evaluation protocol, for all algorithms. The policy in evaluation is an option of the algorithm and is
-reported with every cell."""
+"""Rules of the environment that scores depend on, for all algorithms. The policy in evaluation is an option of the
+algorithm; it is reported with every cell, as are the budget and the number of evaluation episodes."""
 
 
 @dataclass(frozen=True)
@@ -82,28 +83,33 @@ def collect(runs: Iterable[RunFolder]) -> tuple[Cells, dict[str, str]]:
 
 
 def method_names(histories: Sequence[History]) -> list[str]:
-    """Return the name of each run's method: its algorithm and the options that distinguish methods."""
+    """Return the name of each run's method: its algorithm, its preset and the options that distinguish methods."""
     options = [options_of(history) for history in histories]
-    in_protocol = _differing_protocol(histories, options)
-    groups: dict[tuple[str, str], list[Options]] = {}
+    rules = _differing_rules(histories, options)
+    groups: dict[tuple[str, str, str | None], list[Options]] = {}
+    presets: dict[tuple[str, str], set[str | None]] = {}
     for history, table in zip(histories, options, strict=True):
-        groups.setdefault((history.algorithm, history.env_id), []).append(table)
-    distinguishing = {history.algorithm: set(in_protocol) for history in histories}
-    for (algorithm, _), tables in groups.items():
+        groups.setdefault((history.algorithm, history.env_id, history.preset), []).append(table)
+        presets.setdefault((history.algorithm, history.env_id), set()).add(history.preset)
+    distinguishing = {history.algorithm: set(rules) for history in histories}
+    for (algorithm, _, _), tables in groups.items():
         distinguishing[algorithm] |= differing(tables)
+    compared = {algorithm for (algorithm, _), found in presets.items() if len(found) > 1}
     names = []
     for history, table in zip(histories, options, strict=True):
         words = [f"{short(name)} {_text(table.get(name))}" for name in sorted(distinguishing[history.algorithm])]
+        if history.algorithm in compared:
+            words.insert(0, f"preset {history.preset or 'none'}")
         names.append(", ".join([history.algorithm, *words]))
     return names
 
 
-def _differing_protocol(histories: Sequence[History], options: Sequence[Options]) -> set[str]:
-    """Return the options of `PROTOCOL` in which any two runs of one environment differ."""
+def _differing_rules(histories: Sequence[History], options: Sequence[Options]) -> set[str]:
+    """Return the options of `RULES` in which any two runs of one environment differ."""
     by_env: dict[str, list[Options]] = {}
     for history, table in zip(histories, options, strict=True):
         by_env.setdefault(history.env_id, []).append(table)
-    return set().union(*map(differing, by_env.values())) & set(PROTOCOL)
+    return set().union(*map(differing, by_env.values())) & set(RULES)
 
 
 def _read(run: RunFolder) -> Sample | str:
