@@ -13,6 +13,7 @@ from q2pi.runs.execute import execute
 from q2pi.runs.extend import extend
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.loggers import check_loggers, make_loggers
 from q2pi.runs.manifest import steps
 
 DESCRIPTION = """Continue an interrupted run from its newest checkpoint, bit for bit. With --total-timesteps, extend a
@@ -25,10 +26,13 @@ class Options:
     """Folder of the run."""
     total_timesteps: int | None = None
     """New budget in agent steps, larger than the run's; by default the run's own. A run that is finished goes on."""
+    log: tuple[str, ...] = ()
+    """Services that the metrics are also sent to: wandb, trackio; they are not those of the interrupted run."""
 
 
 def main(arguments: list[str]) -> int:
     options = parse(Options, "resume", DESCRIPTION, arguments)
+    check_loggers(options.log)
     run = RunFolder.open(options.run)
     if not steps(run.checkpoints):
         load_checkpoint(run)  # raises a UserError: without checkpoint `execute` would train from the start
@@ -38,7 +42,8 @@ def main(arguments: list[str]) -> int:
         if schedules:
             print(f"extended to {config.total_timesteps:,} agent steps; {schedules}")
     with TerminalRun(config, run.path, Console()) as terminal:
-        last = execute(config, run.path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+        sinks = [terminal, *make_loggers(options.log, run.path)]
+        last = execute(config, run.path, sinks=sinks, stop=terminal.stop, warn=terminal.warn)
         if last is None:
             print(f"{run.path} is finished: {config.total_timesteps:,} agent steps")
     return terminal.status

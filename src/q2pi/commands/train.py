@@ -1,6 +1,7 @@
 """q2pi train: train an agent, print its progress and its score, and suggest the next commands."""
 
 import dataclasses
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from q2pi.envs.spec import inapplicable
 from q2pi.runs.estimate import estimate, time_run
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.loggers import check_loggers, make_loggers
 from q2pi.runs.source import load_source
 from q2pi.training.presets import configure
 
@@ -36,6 +38,8 @@ class Options(Generic[H]):
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Folder of a run of the same algorithm whose newest weights, with the statistics of normalisation, this run starts
     from."""
+    log: tuple[str, ...] = ()
+    """Services that the metrics are also sent to: wandb, trackio. Logging does not change a run."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
 
@@ -61,6 +65,7 @@ def main(arguments: list[str]) -> int:
             "from_digest": "q2pi computes it",
         },
     )
+    check_loggers(options.log)
     config, console = resolve(dataclasses.replace(options.config, from_run=options.source)), Console()
     if config.from_run is not None:
         config, _ = load_source(config)
@@ -74,10 +79,12 @@ def main(arguments: list[str]) -> int:
         print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
     print(f"recording in {path}")
     with TerminalRun(config, path, console, expected) as terminal:
-        execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+        sinks = [terminal, *make_loggers(options.log, path)]
+        execute(config, path, sinks=sinks, stop=terminal.stop, warn=terminal.warn)
     return terminal.status
 
 
 def _new_folder(config: RunConfig[Any]) -> Path:
-    name = f"{config.env.env_id.replace('/', '-')}-{config.algorithm}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Windows allows no colon, as in MODULE:Env-v0, in the name of a folder.
+    name = f"{re.sub('[/:]', '-', config.env.env_id)}-{config.algorithm}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Path("runs") / name

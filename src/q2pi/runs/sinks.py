@@ -23,6 +23,18 @@ class Sink(Protocol):
         """Free resources; called at the end of the run, also after an exception."""
 
 
+def scalars(event: Event) -> dict[str, float]:
+    """Return name -> value of the scalars in an event, as loggers show them."""
+    match event:
+        case EpisodeEnded(_, episode):
+            return {"episode/return": episode.episode_return}
+        case Progress(_, metrics):
+            return {f"train/{name}": value for name, value in metrics.items()}
+        case Evaluated(_, evaluation):
+            return {"evaluation/mean": evaluation.report()["statistics"]["mean"]}
+    return {}
+
+
 class TensorBoard:
     """Writes TensorBoard's event file, in this thread: a full disk raises an exception.
 
@@ -44,14 +56,8 @@ class TensorBoard:
             self.writer.write_event(BoardEvent(wall_time=time.time(), step=step + 1, session_log=start))
 
     def write(self, event: Event) -> None:
-        match event:
-            case EpisodeEnded(step, episode):
-                self._scalar("episode/return", episode.episode_return, step)
-            case Progress(step, metrics):
-                for name, value in metrics.items():
-                    self._scalar(f"train/{name}", value, step)
-            case Evaluated(step, evaluation):
-                self._scalar("evaluation/mean", evaluation.report()["statistics"]["mean"], step)
+        for name, value in scalars(event).items():
+            self._scalar(name, value, event.step)
 
     def flush(self) -> None:
         self.writer.flush()
