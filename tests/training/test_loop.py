@@ -189,7 +189,18 @@ def test_it_continues_from_a_state() -> None:
     assert state["step"] == 4
     saved = {"step": 4, "envs": state["envs"], "agent": {"calls": 99}}
     calls = agent_after(config(total_timesteps=6), saved).calls
-    assert calls == [("load", 99), ("act", 4), ("learn", 4), "observe", ("learn", 6)]
+    assert calls == [("load", 99), ("act", 4), ("learn", 4), "observe", ("act", 6), ("learn", 6)]
+
+
+def test_an_extended_run_takes_the_action_that_was_chosen_before_the_last_updates() -> None:
+    """Without the stored action, the agent would act with weights that a run with the larger budget has later."""
+    *_, last = (event for event in run(config(total_timesteps=4)) if isinstance(event, Checkpoint))
+    assert last.state["action"].tolist() == [0, 0]
+    saved = last.state | {"agent": {"calls": 99}}
+    rest = [("learn", 4), "observe", ("act", 6), ("learn", 6)]
+    assert agent_after(config(total_timesteps=6), saved).calls == [("load", 99), *rest]
+    del saved["action"]
+    assert agent_after(config(total_timesteps=6), saved).calls == [("load", 99), ("act", 4), *rest]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -26,7 +26,7 @@ class Options:
     out: str | None = None
     """Output file: .mp4, or .gif or .png (animated) with --network-view; by default in videos/ of the run's folder."""
     fps: float | None = None
-    """Agent steps per second; by default the environment's own speed (Atari: 60 / frame skip)."""
+    """Agent steps per second; 0.1 to 1,000; by default the environment's own speed (Atari: 60 / frame skip)."""
     network_view: bool = False
     """Animated GIF or PNG of the screen with the network's input and its Q-values or action probabilities."""
     seconds: float | None = None
@@ -36,7 +36,7 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(Options, "record", DESCRIPTION, arguments)
     if options.fps is not None:
-        within(options, 1, 240, "fps")
+        within(options, 0.1, 1_000, "fps")
     if options.seconds is not None:
         within(options, 0.1, 60, "seconds")
         if not options.network_view:

@@ -228,7 +228,7 @@ class _Layout:
         height, width, _ = views[0].screen.shape
         scale = min(SCREEN[0] / width, SCREEN[1] / height)
         scale = math.floor(scale) if scale >= 1 else scale
-        self.screen = (round(width * scale), round(height * scale))
+        self.screen = (max(1, round(width * scale)), max(1, round(height * scale)))
         self.top = MARGIN + 28
         self.left = MARGIN + self.screen[0] + GAP
         self.bars_top = self.top + self._input_height(views[0].observation) + 44

@@ -6,26 +6,23 @@ agent steps has T + 1 frames; the first shows the reset.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from q2pi.envs.errors import EnvError
 from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.parallel import portable
+from q2pi.reports.screens import Image, fitted, frame_rate, make_rendered, screen_of
 from q2pi.runs.folder import RunFolder
 
-Image = NDArray[np.uint8]
 EMULATOR_RATE = 60
 """Emulator frames per second of an Atari env."""
 DEFAULT_RATE = 30
-HEIGHT = 640
-"""Small screens are enlarged by the largest whole factor that keeps them this high, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -178,54 +175,26 @@ def _atari(spec: EnvSpec) -> Renderer:
 
 
 def _gymnasium(spec: EnvSpec) -> Renderer:
-    # pygame reads these when an environment renders for the first time; without them it opens a window.
-    os.environ["SDL_VIDEODRIVER"] = "dummy"
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    from q2pi.envs.gymnasium import make
+    from q2pi.envs import interaction
 
-    try:
-        env = make(spec, render_mode="rgb_array")
-    except (UserError, TypeError, ValueError) as problem:
-        raise UserError(f"{spec.env_id} cannot be drawn: {_first_line(problem)}") from problem
+    env = make_rendered(spec)
 
     def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
         try:
-            env.reset(seed=seed)
-            yield _screen_of(env, spec.env_id), 0.0, False
+            interaction.reset(env, seed)
+            yield screen_of(env, spec.env_id), 0.0, False
             for action in actions:
                 taken = np.asarray(action, env.action_space.dtype)
-                _, reward, terminated, truncated, _ = env.step(taken[()])
-                yield _screen_of(env, spec.env_id), float(reward), bool(terminated or truncated)
+                _, reward, terminated, truncated = interaction.step(env, taken[()])
+                yield screen_of(env, spec.env_id), reward, terminated or truncated
                 if terminated or truncated:
                     return
+        except interaction.BadResult as problem:
+            raise EnvError(spec.env_id, str(problem)) from problem.__cause__
         finally:
             env.close()
 
-    return Renderer(float(env.metadata.get("render_fps", DEFAULT_RATE)), replay_episode)
-
-
-def _screen_of(env: Any, env_id: str) -> Image:
-    import gymnasium
-
-    try:
-        screen = env.render()
-    except (gymnasium.error.Error, ImportError, NotImplementedError) as problem:
-        raise UserError(f"{env_id} cannot be drawn: {_first_line(problem)}") from problem
-    if not isinstance(screen, np.ndarray) or screen.ndim != 3:
-        raise UserError(f"{env_id} cannot be drawn: it has no render mode rgb_array")
-    return screen.astype(np.uint8)
-
-
-def _first_line(problem: Exception) -> str:
-    return next(iter(str(problem).splitlines()), type(problem).__name__)
-
-
-def _enlarged(screen: Image) -> Image:
-    """Enlarge by a whole factor; repeat the last row or column if the height or width is odd, which H.264 refuses."""
-    factor = max(1, HEIGHT // screen.shape[0])
-    large = screen.repeat(factor, axis=0).repeat(factor, axis=1)
-    height, width, _ = large.shape
-    return np.pad(large, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return Renderer(frame_rate(env, DEFAULT_RATE), replay_episode)
 
 
 def _write(path: Path, fps: float, screens: Iterator[Image]) -> int:
@@ -241,12 +210,14 @@ def _write(path: Path, fps: float, screens: Iterator[Image]) -> int:
         "macro_block_size": 1,
         "output_params": ["-crf", "18", "-movflags", "+faststart"],
     }
-    frames = 0
+    frames, shape = 0, None
     try:
         writer: Any = imageio.get_writer(temporary, fps=fps, **options)
         with writer:
             for screen in screens:
-                writer.append_data(_enlarged(screen))
+                image = fitted(screen, shape)
+                shape = image.shape[:2]
+                writer.append_data(image)
                 frames += 1
         portable.replace(temporary, path)
     finally:
