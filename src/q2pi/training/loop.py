@@ -34,7 +34,7 @@ from q2pi.training.events import (
     Progress,
     Started,
 )
-from q2pi.types import Metrics, State
+from q2pi.types import Array, Metrics, State
 
 DEFAULT_THREADS = torch.get_num_threads()
 """Number of threads for `threads = 0`: torch's default, one per core unless OMP_NUM_THREADS is set."""
@@ -65,7 +65,7 @@ def run(
         clock, means, checkpoint_due = Clock(), _Means(), False
         while step < config.total_timesteps:
             with clock.part("act"):
-                action = agent.act(envs.observation, step)
+                action = _act(agent, envs.observation, step)
             with clock.part("environment"):
                 envs.send(action)
             if agent.overlap:
@@ -121,6 +121,14 @@ def _start(agent: Agent, envs: VectorEnv, state: State | None) -> int:
     restore(agent, state)
     step: int = state["step"]
     return step
+
+
+def _act(agent: Agent, observation: Array, step: int) -> Array:
+    """Return the agent's actions [N]; raise `Diverged` if one is NaN, before the environment is blamed for it."""
+    try:
+        return agent.act(observation, step)
+    except FloatingPointError as problem:
+        raise Diverged(f"{problem} after {step} agent steps") from problem
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:
