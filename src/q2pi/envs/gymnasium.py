@@ -19,11 +19,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from q2pi.envs import interaction
+from q2pi.envs import interaction, modules
 from q2pi.envs.errors import EnvError, first_line
 from q2pi.envs.interaction import BadResult
 from q2pi.envs.interface import Frames
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 from q2pi.types import Array
 
 if TYPE_CHECKING:
@@ -53,8 +53,46 @@ def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
             raise EnvError(spec.env_id, f"it cannot be made: {first_line(error)}") from error
         reason = str(error).partition("\n")[0]
         raise UserError(f"--env-options {' '.join(spec.env_options)}: {spec.env_id} rejects them: {reason}") from error
+    for wrapper in spec.wrappers:
+        env = _wrapped(env, wrapper, spec.env_id)
     has_time_limit = env.spec is None or env.spec.max_episode_steps is not None
     return env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
+
+
+def load_wrapper(name: str) -> Callable[[Any], Any]:
+    """Return the wrapper MODULE:NAME.
+
+    Raises:
+        UserError: another form, no such module, or nothing in it that can be called under this name.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise UserError(f"--wrappers {name}: it must be MODULE:NAME, such as gymnasium.wrappers:FlattenObservation")
+    found: Any = modules.load(module, f"--wrappers {name}")
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"--wrappers {name}: {module} has no {part}{suggest(part, dir(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"--wrappers {name}: {attribute} cannot be called with an environment")
+    return found  # type: ignore[no-any-return]
+
+
+def _wrapped(env: Any, name: str, env_id: str) -> Any:
+    """Return the environment in one more wrapper; if that fails, close the environment."""
+    try:
+        wrapped = load_wrapper(name)(env)
+    except UserError:
+        env.close()
+        raise
+    except Exception as error:
+        env.close()
+        raise EnvError(env_id, f"the wrapper {name} raised {first_line(error)}") from error
+    if not isinstance(wrapped, gymnasium.Env):
+        env.close()
+        returned = interaction.described(wrapped)
+        raise UserError(f"--wrappers {name}: it returned {returned}, and must return a Gymnasium environment")
+    return wrapped
 
 
 def _install_command(message: str) -> str:

@@ -45,8 +45,7 @@ class CategoricalHead(nn.Module):
     def __init__(self, features: int, actions: int, start: int) -> None:
         super().__init__()
         self.start = start
-        self.logits = OutputLayer(features, actions)
-        orthogonal(self.logits, 0.01)
+        self.logits = _logits(features, actions)
 
     def forward(self, features: Tensor) -> Categorical:
         return Categorical(self.logits(features))
@@ -73,8 +72,7 @@ class MultiCategoricalHead(nn.Module):
         self.largest = int(sizes.max())
         slots = [d * self.largest + action for d, size in enumerate(sizes) for action in range(size)]
         self.register_buffer("slots", torch.tensor(slots), persistent=False)
-        self.logits = OutputLayer(features, len(slots))
-        orthogonal(self.logits, 0.01)
+        self.logits = _logits(features, len(slots))
 
     def forward(self, features: Tensor) -> MultiCategorical:
         logits = self.logits(features)
@@ -102,8 +100,7 @@ class MultiBernoulliHead(nn.Module):
         super().__init__()
         self.space = space
         self.action_shape = (math.prod(space.shape),)
-        self.logits = OutputLayer(features, self.action_shape[0])
-        orthogonal(self.logits, 0.01)
+        self.logits = _logits(features, self.action_shape[0])
 
     def forward(self, features: Tensor) -> MultiBernoulli:
         return MultiBernoulli(self.logits(features))
@@ -116,6 +113,13 @@ class MultiBernoulliHead(nn.Module):
         """Return actions [B, *shape] of the space's type."""
         env_action: NDArray[Any] = action.cpu().numpy().reshape(len(action), *self.space.shape).astype(self.space.dtype)
         return env_action
+
+
+def _logits(features: int, size: int) -> OutputLayer:
+    """Return the layer of a head's logits, whose policy is at first nearly uniform."""
+    layer = OutputLayer(features, size)
+    orthogonal(layer, 0.01)
+    return layer
 
 
 def _uniform(generator: np.random.Generator, like: Tensor) -> Tensor:
