@@ -155,6 +155,10 @@ class Agent(PolicyAgent):
             return optimizer.adam(parameters, lr=rate, eps=eps)
         return torch.optim.RMSprop(parameters, lr=rate, eps=eps, alpha=0.99)
 
+    def cut_episodes(self, observation: Array) -> None:
+        # The last next observation is unknown, so the steps since the last update cannot be learned from.
+        self.rollout.clear()
+
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
             policy, value = self.forward(observation)

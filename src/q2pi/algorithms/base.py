@@ -190,6 +190,12 @@ class Agent(Protocol):
     def begin(self, observation: Array) -> None:
         """Receive the first observations [N, ...] of a new run."""
 
+    def cut_episodes(self, observation: Array) -> None:
+        """Receive the first observations [N, ...] of new episodes in place of those in progress, which are lost.
+
+        Called after `load`, if the environments cannot be restored. No transition may join two episodes.
+        """
+
     def act(self, observation: Array, step: int) -> Array:
         """Return training actions [N] for observations [N, ...] at agent step `step`, with exploration."""
 

@@ -164,6 +164,10 @@ class Agent:
     def begin(self, observation: Array) -> None:
         self.states = self._rows(observation)
 
+    def cut_episodes(self, observation: Array) -> None:
+        self.states = self._rows(observation)
+        self.pending = [None] * self.spec.num_envs
+
     def act(self, observation: Array, step: int) -> Array:
         return self._explore(observation, self.epsilon(step), self.spec.rng("explore", step))
 

@@ -106,6 +106,7 @@ class AtariEngine:
         assert spec.frame_skip is not None
         assert spec.max_frames_per_episode is not None
         self.num_envs = num_envs
+        self.is_known_reproducible = True
         self._frame_skip = spec.frame_skip
         self._max_frames = spec.max_frames_per_episode
         self._emulator_frames = np.zeros(num_envs, np.int64)

@@ -136,6 +136,7 @@ class GymnasiumEngine:
         self.num_envs = num_envs
         self._env_id = spec.env_id
         self._envs = _make_all(spec, num_envs)
+        self.is_known_reproducible = not spec.wrappers and _is_gymnasiums_own(self._envs[0])
         self._space: Any = self._envs[0].observation_space
         self.action_space: Any = self._envs[0].action_space
         try:
@@ -215,6 +216,12 @@ class GymnasiumEngine:
 
     def _frames(self, frame: Array, reward: Array, terminated: Array, truncated: Array) -> Frames:
         return Frames(frame, reward, terminated, truncated, lives=np.zeros(self.num_envs, np.int64))
+
+
+def _is_gymnasiums_own(env: Any) -> bool:
+    """Return whether an environment is Gymnasium's or q2pi's own, whose randomness follows `reset(seed)`."""
+    entry_point = None if env.spec is None or env.spec.additional_wrappers else env.spec.entry_point
+    return isinstance(entry_point, str) and entry_point.startswith(("gymnasium.envs.", "q2pi.envs."))
 
 
 def _make_all(spec: "EnvSpec", num_envs: int) -> list[Any]:

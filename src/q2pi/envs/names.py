@@ -70,11 +70,11 @@ def _gymnasium_name(env_id: str) -> str | None:
     modules.load(module, f"--env-id {env_id}")
     if name in gymnasium.registry:
         return env_id
-    ids = [found for found in gymnasium.registry if found.rsplit("-v", 1)[0] == name and _VERSION.search(found)]
-    if not ids:
+    found = [other for other in gymnasium.registry if other.rsplit("-v", 1)[0] == name and _VERSION.search(other)]
+    if not found:
         close = suggest(name, gymnasium.registry)
         raise UserError(f"--env-id {env_id} cannot be imported: {module} registers no environment {name}{close}")
-    return f"{module}:{max(ids, key=_version)}"
+    return f"{module}:{max(found, key=_version)}"
 
 
 _VERSION = re.compile(r"-v(\d+)$")
