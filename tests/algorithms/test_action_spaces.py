@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from small_envs import Small, registered
+from own_envs import Small, registered
 
 import q2pi
 from q2pi.envs import make_envs

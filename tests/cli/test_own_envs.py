@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_envs import Small, registered
+from own_envs import Small, registered
 
 from q2pi import cli
 

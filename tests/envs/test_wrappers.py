@@ -5,7 +5,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-from small_envs import Small, registered
+from own_envs import Small, registered
 
 from q2pi.envs import make_envs
 from q2pi.envs.gymnasium import make

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from small_envs import Small, registered
+from own_envs import Small, registered
 
 from q2pi.algorithms import registry
 from q2pi.buffers.episodes import Episodes
