@@ -150,7 +150,7 @@ def test_transitions_are_drawn_in_proportion_to_their_priorities(alpha: float) -
 
 
 def test_weights_by_hand() -> None:
-    """Priorities 1 and 4, alpha 0.5: masses 1 and 2. With beta 1 the weights are 1 and 1/2, with beta 0.5 1 and 0.71."""
+    """Priorities 1 and 4, alpha 0.5: masses 1 and 2. Weights 1 and 1/2 with beta 1, 1 and 0.71 with 0.5."""
     sampler = filled(alpha=0.5, beta=1.0)
     slots = valid(sampler)
     sampler.update_priorities(slots, torch.where(torch.arange(len(slots)) % 2 == 0, 1.0, 4.0))
