@@ -33,8 +33,8 @@ def bootstrap_target(
 
     Sources: Mnih et al. 2015; van Hasselt, Guez and Silver 2016, equation 4 (q of the online network); Bellemare,
     Dabney and Munos 2017, algorithm 1; Dabney et al. 2018, "Distributional Reinforcement Learning with Quantile
-    Regression", algorithm 1; Vieillard, Pietquin and Geist 2020, "Munchausen Reinforcement Learning", M-DQN and M-IQN. A
-    soft policy with probabilities is the mixture of the actions' distributions, of the same mean.
+    Regression", algorithm 1; Vieillard, Pietquin and Geist 2020, "Munchausen Reinforcement Learning", M-DQN and M-IQN.
+    A soft policy with probabilities is the mixture of the actions' distributions, of the same mean.
 
     Args:
         reward: [B] the reward, or the n-step return without its bootstrap.
