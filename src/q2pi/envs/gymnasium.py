@@ -142,7 +142,7 @@ def _conversion(env_id: str, space: Any) -> tuple[spaces.Box, Callable[[Any], Ar
         height, width, channels = space.shape
         white = 255 if space.dtype == np.bool_ else 1
         frame_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
-        return frame_space, lambda batch: np.moveaxis(batch, -1, 1).astype(np.uint8) * np.uint8(white)
+        return frame_space, lambda batch: np.moveaxis(batch, -1, 1).copy() * np.uint8(white)
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         return spaces.Box(low, high, dtype=np.float32), lambda batch: batch.reshape(len(batch), -1).astype(np.float32)
