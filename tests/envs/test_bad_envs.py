@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from small_envs import Small, registered
+from own_envs import Small, registered
 
 from q2pi.envs import make_envs
 from q2pi.envs.errors import EnvError

@@ -42,6 +42,8 @@ class Options(Generic[H]):
     """Services that the metrics are also sent to: wandb, trackio. Logging does not change a run."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
+    estimate: bool = True
+    """Timing run in environments of its own, for the expected time and memory; --no-estimate skips it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -70,11 +72,12 @@ def main(arguments: list[str]) -> int:
     if config.from_run is not None:
         config, _ = load_source(config)
     if options.explain:
-        explain(config, preset, estimate(config), time_run(config), console)
+        explain(config, preset, estimate(config), time_run(config) if options.estimate else None, console)
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
-    expected = explain(config, preset, estimate(config), time_run(config), console, brief=True)
+    timing = time_run(config) if options.estimate else None
+    expected = explain(config, preset, estimate(config), timing, console, brief=True)
     if config.from_run is not None:
         print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
     print(f"recording in {path}")

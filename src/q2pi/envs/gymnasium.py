@@ -3,6 +3,7 @@
 Observation spaces and the frames made from them:
 
     Box, uint8 [H, W, C] of 1, 3 or 4 channels    image     uint8 [C, H, W]
+    Box, bool [H, W, C]                           image     uint8 [C, H, W], 0 or 255
     Box, other                                    vector    float32 [D], flattened
     Discrete                                      table     int64 [1], from 0
     MultiDiscrete, Tuple of Discrete              table     int64 [D], from 0
@@ -19,11 +20,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from q2pi.envs import interaction
+from q2pi.envs import interaction, modules
 from q2pi.envs.errors import EnvError, first_line
 from q2pi.envs.interaction import BadResult
 from q2pi.envs.interface import Frames
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 from q2pi.types import Array
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
             raise EnvError(spec.env_id, f"it cannot be made: {first_line(error)}") from error
         reason = str(error).partition("\n")[0]
         raise UserError(f"--env-options {' '.join(spec.env_options)}: {spec.env_id} rejects them: {reason}") from error
+    for wrapper in spec.wrappers:
+        env = _wrapped(env, wrapper, spec.env_id)
     has_time_limit = env.spec is None or env.spec.max_episode_steps is not None
     return env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
 
@@ -64,9 +67,47 @@ def has_default_time_limit(spec: "EnvSpec") -> bool:
     return has_none and "max_episode_steps" not in spec.keywords()
 
 
+def load_wrapper(name: str) -> Callable[[Any], Any]:
+    """Return the wrapper MODULE:NAME.
+
+    Raises:
+        UserError: another form, no such module, or nothing in it that can be called under this name.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise UserError(f"--wrappers {name}: it must be MODULE:NAME, such as gymnasium.wrappers:FlattenObservation")
+    found: Any = modules.load(module, f"--wrappers {name}")
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"--wrappers {name}: {module} has no {part}{suggest(part, dir(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"--wrappers {name}: {attribute} cannot be called with an environment")
+    return found  # type: ignore[no-any-return]
+
+
+def _wrapped(env: Any, name: str, env_id: str) -> Any:
+    """Return the environment in one more wrapper; if that fails, close the environment."""
+    try:
+        wrapped = load_wrapper(name)(env)
+    except UserError:
+        env.close()
+        raise
+    except Exception as error:
+        env.close()
+        raise EnvError(env_id, f"the wrapper {name} raised {first_line(error)}") from error
+    if not isinstance(wrapped, gymnasium.Env):
+        env.close()
+        returned = interaction.described(wrapped)
+        raise UserError(f"--wrappers {name}: it returned {returned}, and must return a Gymnasium environment")
+    return wrapped
+
+
 def _install_command(message: str) -> str:
     """Return the pip command for the extra that Gymnasium's message names, or the message itself."""
     extra = re.search(r"gymnasium\[([\w-]+)\]", message)
+    if "minatar" in message:
+        return "pip install 'q2pi[minatar]'"
     if extra is None:
         return message
     return f"pip install '{'q2pi' if extra[1] == 'box2d' else 'gymnasium'}[{extra[1]}]'"
@@ -87,9 +128,8 @@ def has_image_observations(spec: "EnvSpec") -> bool:
 def _is_image(space: Any) -> bool:
     return (
         isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
         and len(space.shape) == 3
-        and space.shape[2] in (1, 3, 4)
+        and (space.dtype == np.bool_ or (space.dtype == np.uint8 and space.shape[2] in (1, 3, 4)))
     )
 
 
@@ -105,6 +145,7 @@ class GymnasiumEngine:
         self.num_envs = num_envs
         self._env_id = spec.env_id
         self._envs = _make_all(spec, num_envs)
+        self.is_known_reproducible = not spec.wrappers and _is_gymnasiums_own(self._envs[0])
         self._space: Any = self._envs[0].observation_space
         self.action_space: Any = self._envs[0].action_space
         try:
@@ -186,6 +227,12 @@ class GymnasiumEngine:
         return Frames(frame, reward, terminated, truncated, lives=np.zeros(self.num_envs, np.int64))
 
 
+def _is_gymnasiums_own(env: Any) -> bool:
+    """Return whether an environment is Gymnasium's or q2pi's own, whose randomness follows `reset(seed)`."""
+    entry_point = None if env.spec is None or env.spec.additional_wrappers else env.spec.entry_point
+    return isinstance(entry_point, str) and entry_point.startswith(("gymnasium.envs.", "q2pi.envs."))
+
+
 def _make_all(spec: "EnvSpec", num_envs: int) -> list[Any]:
     """Return N environments; if one cannot be made, the others are closed."""
     envs: list[Any] = []
@@ -222,7 +269,9 @@ def _conversion(env_id: str, space: Any) -> tuple[spaces.Box, Callable[[Any], Ar
     """Return the space of one frame, and a function from N observations to frames [N, ...] that always copies."""
     if _is_image(space):
         height, width, channels = space.shape
-        return spaces.Box(0, 255, (channels, height, width), np.uint8), lambda batch: np.moveaxis(batch, -1, 1).copy()
+        white = 255 if space.dtype == np.bool_ else 1
+        frame_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
+        return frame_space, lambda batch: np.moveaxis(batch, -1, 1).copy() * np.uint8(white)
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         return spaces.Box(low, high, dtype=np.float32), lambda batch: batch.reshape(len(batch), -1).astype(np.float32)

@@ -28,6 +28,7 @@ class Engine(Protocol):
     num_envs: int
     frame_space: Any  # gymnasium.spaces.Box of one frame: uint8 [C, H, W], float32 [D], or int64 [D]
     action_space: Any  # Gymnasium space of one environment's action
+    is_known_reproducible: bool  # episodes follow from seed and actions, without a check
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true, with seeds [N]; the other environments are not changed.

@@ -16,6 +16,7 @@ import numpy as np
 
 from q2pi.envs.errors import EnvError
 from q2pi.envs.interface import Engine, Frames
+from q2pi.envs.reproducibility import is_reproducible
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.types import Array
@@ -96,7 +97,7 @@ class Step:
 
 _CANNOT_RESTORE = (
     "cannot restore the environments: replaying the stored actions gave other rewards or observations "
-    "(was ALE or Gymnasium updated, or does the environment's randomness not follow reset(seed)?)"
+    "(was ALE or Gymnasium updated?)"
 )
 
 
@@ -130,6 +131,13 @@ class VectorEnv:
         self._returns = np.zeros(self.num_envs, np.float64)
         self._actions: list[list[Array]] = [[] for _ in range(self.num_envs)]
         self._sent: Array | None = None
+        self.is_reproducible = True
+        """False if episodes with the same seed and actions were found to differ, see `check_reproducible`."""
+
+    def check_reproducible(self) -> bool:
+        """Step the environments a little to find out whether their episodes can be recreated; then call `reset`."""
+        self.is_reproducible = is_reproducible(self.engine, self.seed_of)
+        return self.is_reproducible
 
     def reset(self) -> Array:
         """Start episode 0 of every environment and return the first observations."""
@@ -198,31 +206,52 @@ class VectorEnv:
 
         `episode_index` int64 [N], `returns` float64 [N] (raw, so far), `actions` by env_index: [T, *action_shape],
         `observation_hash`: of each environment's observation, to be compared when the actions are replayed.
+        `is_reproducible`: see the attribute.
         """
         return {
+            "is_reproducible": self.is_reproducible,
             "episode_index": self._episode_index.copy(),
             "returns": self._returns.copy(),
             "observation_hash": [_hash(observation) for observation in self.observation],
             "actions": {str(env_index): self._stored_actions(env_index) for env_index in range(self.num_envs)},
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any]) -> bool:
         """Continue from a `state()`: replay the unfinished episodes from their seeds and actions.
+
+        Return whether the episodes continue. If the environments are not reproducible, which the state may say or the
+        replay may show, new episodes begin instead. Environments known to be reproducible are refused then.
 
         The environments step together, so their last steps are aligned: the longest episode starts first, each other
         one when as many steps remain as it has. Until then an environment repeats the longest episode's actions, and
         the results are discarded.
 
         Raises:
-            UserError: the replay gave other rewards or observations, or the state has another number of environments.
+            UserError: the replay of environments known to be reproducible gave other rewards or observations, or the
+                state has another number of environments.
         """
         num_envs = len(state["episode_index"])
         if num_envs != self.num_envs:
             raise UserError(f"--num-envs {self.num_envs} differs from the checkpoint's {num_envs} environments")
-        actions = [np.asarray(state["actions"][str(env_index)]) for env_index in range(num_envs)]
         self._discard_sent()
         self._episode_index = np.array(state["episode_index"])
-        self._replay(actions)
+        self.is_reproducible = bool(state["is_reproducible"])
+        if self.is_reproducible:
+            try:
+                self._restore(state)
+                return True
+            except UserError:
+                if self.engine.is_known_reproducible:
+                    raise
+                self.is_reproducible = False
+        self._sent = None
+        self._episode_index = np.array(state["episode_index"]) + 1
+        self._start_episodes(np.ones(self.num_envs, np.bool_))
+        return False
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Replay the unfinished episodes of a `state()`; raise a UserError if they differ."""
+        self._replay([np.asarray(state["actions"][str(env_index)]) for env_index in range(self.num_envs)])
         hashes = [_hash(observation) for observation in self.observation]
         if not np.array_equal(self._returns, state["returns"]) or hashes != state["observation_hash"]:
             raise UserError(_CANNOT_RESTORE)

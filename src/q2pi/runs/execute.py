@@ -26,7 +26,7 @@ from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
 from q2pi.runs.source import load_source
-from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Event, Finished, Interrupted
+from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Event, Finished, Interrupted, Notice
 from q2pi.training.loop import run
 from q2pi.types import State
 
@@ -49,7 +49,8 @@ def execute(
         path: the run folder, made if it is missing; None records nothing.
         sinks: receive the run's events, after the folder's own sinks.
         stop: see `loop.run`; when it returns true, the run ends with a checkpoint and can be executed again.
-        warn: called with one line for each damaged checkpoint, and once if the default time limit cuts an episode.
+        warn: called with one line for each damaged checkpoint and `Notice`, and once if the default time limit cuts
+            an episode.
 
     Raises:
         UserError: the folder holds a run of another configuration or is in use, or the algorithm does not support
@@ -89,6 +90,8 @@ def execute(
                     sink.flush()
             for sink in sinks:
                 sink.write(event)
+            if isinstance(event, Notice):
+                warn(event.text)
             last = event
     assert isinstance(last, Finished | Interrupted)
     return last

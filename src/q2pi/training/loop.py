@@ -32,6 +32,7 @@ from q2pi.training.events import (
     Event,
     Finished,
     Interrupted,
+    Notice,
     Progress,
     Started,
 )
@@ -66,14 +67,16 @@ def run(
     evaluator = make_evaluator(config)
     try:
         agent = build_agent(config, envs)
-        step, action = _start(config, agent, envs, state, weights)
+        step, action, notice = _start(config, agent, envs, state, weights)
         yield Started(step, config, agent)
+        if notice:
+            yield Notice(step, f"{config.env.env_id} {notice}")
         clock, means, checkpoint_due = Clock(), _Means(), False
         try:
             while step < config.total_timesteps:
                 if action is None:
                     with clock.part("act"):
-                        action = agent.act(envs.observation, step)
+                        action = _act(agent, envs.observation, step)
                 with clock.part("environment"):
                     envs.send(action)
                 if agent.overlap:
@@ -89,7 +92,7 @@ def run(
                     # The last updates come next. If the run is extended, its next action must be that of the weights
                     # before them, as in a run with the larger budget from the start.
                     with clock.part("act"):
-                        action = agent.act(envs.observation, step)
+                        action = _act(agent, envs.observation, step)
                 if is_last or not agent.overlap:
                     with clock.part("learn"):
                         means.add(agent.learn(step), step)
@@ -135,18 +138,36 @@ def run(
         envs.close()
 
 
+NOT_REPRODUCIBLE = (
+    "is not reproducible: episodes with the same seed and actions differ (are there random numbers that do not follow "
+    "reset(seed)?). It can be trained; a resumed run begins new episodes, and no video of an episode can be made"
+)
+NEW_EPISODES = (
+    "is not reproducible, so the episodes in progress cannot be restored: new ones begin, and the run is no longer "
+    "exactly what it would have been without the interruption"
+)
+
+
 def _start(
     config: ResolvedConfig[Any], agent: Agent, envs: VectorEnv, state: State | None, weights: State | None
-) -> tuple[int, Array | None]:
-    """Start the first episodes or restore a checkpoint's state; return (agent step, next action if it is chosen)."""
+) -> tuple[int, Array | None, str]:
+    """Start the first episodes or restore a checkpoint's state.
+
+    Returns:
+        The agent step, the next action if it was chosen already, and what to say of the environment.
+    """
     if state is None:
         if weights is not None:
             start_from(agent, weights, str(config.from_run))
+        notice = "" if envs.check_reproducible() else NOT_REPRODUCIBLE
         agent.begin(envs.reset())
-        return 0, None
-    envs.load(state["envs"])
+        return 0, None, notice
+    continues = envs.load(state["envs"])
     restore(agent, state)
-    return state["step"], state.get("action")
+    if not continues:
+        agent.cut_episodes(envs.observation)
+        return state["step"], None, NEW_EPISODES
+    return state["step"], state.get("action"), ""
 
 
 def _state(step: int, envs: VectorEnv, agent: Agent, action: Array | None) -> State:
@@ -160,6 +181,14 @@ def _state(step: int, envs: VectorEnv, agent: Agent, action: Array | None) -> St
     """
     state = {"step": step, "envs": envs.state(), "agent": agent.state()}
     return state if action is None else state | {"action": action}
+
+
+def _act(agent: Agent, observation: Array, step: int) -> Array:
+    """Return the agent's actions [N]; raise `Diverged` if one is NaN, before the environment is blamed for it."""
+    try:
+        return agent.act(observation, step)
+    except FloatingPointError as problem:
+        raise Diverged(f"{problem} after {step} agent steps") from problem
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:
