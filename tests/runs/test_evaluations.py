@@ -111,12 +111,12 @@ def test_another_protocol_of_atari_has_its_own_defaults() -> None:
     assert other_env(own, {"repeat_action_probability": 0.0}).protocol == "machado"
 
 
-def test_an_atari_run_is_evaluated_without_sticky_actions(tmp_path: Path, capfd: Any) -> None:
+def test_an_atari_run_is_evaluated_with_sticky_actions(tmp_path: Path, capfd: Any) -> None:
     short = INVADERS | {"total_timesteps": 150, "max_frames_per_episode": 100}
     q2pi.train("dqn", run_dir=tmp_path / "run", **short)
-    report = evaluated(RunFolder(tmp_path / "run"), capfd, "--repeat-action-probability", "0")
-    assert report["protocol"]["env"]["repeat_action_probability"] == 0
-    assert report["differences"] == {"repeat_action_probability": [0.25, 0.0]}
+    report = evaluated(RunFolder(tmp_path / "run"), capfd, "--repeat-action-probability", "0.5")
+    assert report["protocol"]["env"]["repeat_action_probability"] == 0.5
+    assert report["differences"] == {"repeat_action_probability": [0.0, 0.5]}
 
 
 def test_from_python(run: RunFolder) -> None:

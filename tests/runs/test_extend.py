@@ -26,6 +26,7 @@ CONSTANT: dict[str, dict[str, Any]] = {
     "pqn": ROLLOUTS | {"anneal_learning_rate": False, "exploration_steps": 100, "num_minibatches": 2},
     "pqn_laptop": ROLLOUTS | {"anneal_learning_rate": False, "exploration_steps": 100, "num_minibatches": 2},
     "q_learning": QUIET | {"env_id": "FrozenLake-v1", "num_envs": 4, "exploration_fraction": 0.0},
+    "rainbow": CARTPOLE | {"beta_start": 1.0},
     "reinforce": QUIET | {"env_id": "CartPole-v1", "num_envs": 4, "episodes_per_update": 4, "hidden": (8,)},
 }
 """Algorithm -> options with which no schedule depends on the budget."""
@@ -72,6 +73,7 @@ def _scheduled(algorithm: str) -> dict[str, Any]:
     wanted = {"anneal_learning_rate": True, "anneal_clip_coefficient": True, "exploration_steps": 0}
     return CONSTANT[algorithm] | {
         **{name: value for name, value in wanted.items() if name in names},
+        **({"beta_start": 0.4} if "beta_start" in names else {}),
         **({"exploration_fraction": 0.5} if "exploration_fraction" in names else {}),
         **({"final_learning_rate": 0.1} if "final_learning_rate" in names else {}),
     }

@@ -24,6 +24,7 @@ from q2pi.types import State
 POLICY = QUIET | {"env_id": "Pendulum-v1", "num_envs": 2, "total_timesteps": 400, "hidden": (8,)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "dqn": CARTPOLE,
+    "rainbow": CARTPOLE,
     "pqn": QUIET | {"env_id": "CartPole-v1", "num_envs": 2, "num_steps": 10, "num_minibatches": 2, "hidden": (8,)},
     "pqn_laptop": QUIET
     | {"env_id": "CartPole-v1", "num_envs": 2, "num_steps": 10, "num_minibatches": 2, "hidden": (8,), "ema_decay": 0.9},
@@ -31,7 +32,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "reinforce": POLICY | {"episodes_per_update": 2, "normalize_observations": True},
     "q_learning": QUIET | {"env_id": "Taxi-v3", "num_envs": 2},
 }
-COUNTERS = {"dqn": "updates", "pqn": "rollouts", "pqn_laptop": "rollouts", "ppo": "rollouts", "q_learning": "updates"}
+COUNTERS = {
+    "dqn": "updates",
+    "rainbow": "updates",
+    "pqn": "rollouts",
+    "pqn_laptop": "rollouts",
+    "ppo": "rollouts",
+    "q_learning": "updates",
+}
 
 
 class Keep:

@@ -31,6 +31,7 @@ from q2pi.buffers.replay import rows_per_stream
 from q2pi.buffers.samplers import Batch, Sampler
 from q2pi.config import RunConfig
 from q2pi.equations import distributional, losses
+from q2pi.equations.schedules import linear
 from q2pi.networks.noisy import clear_noise, draw_noise
 from q2pi.networks.rainbow import Architecture, RainbowNetwork
 from q2pi.networks.spectral import power_iteration
@@ -152,6 +153,14 @@ class Config(dqn.Config):
         """Return DQN's timing run; without noise, `check` wants some exploration."""
         run = super().timing_config(run)
         return run if self.noisy else replace(run, hyper=replace(run.hyper, end_e=0.01))
+
+    def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
+        found = super().schedules(step, total_timesteps)
+        if self.noisy and not self.noisy_epsilon:
+            found.pop("epsilon", None)
+        if self.prioritized and self.beta_start != self.beta_end:
+            found["beta"] = linear(self.beta_start, self.beta_end, 1.0, total_timesteps, step)
+        return found
 
     def ablations(self) -> "dict[str, Config]":
         return combinations(self)

@@ -80,9 +80,9 @@ def other_env(own: EnvSpec, rules: Mapping[str, Any]) -> EnvSpec:
     base = own
     if rules.keys() & {"env_id", "protocol"}:
         default = resolve(EnvSpec(own.env_id, own.protocol))
-        kept = {"env_id", "protocol", "env_options"}
+        unset = EnvSpec(own.env_id, own.protocol)
         reset: dict[str, Any] = {
-            name: None for name in to_table(own) if name not in kept and getattr(own, name) == getattr(default, name)
+            name: getattr(unset, name) for name in to_table(own) if getattr(own, name) == getattr(default, name)
         }
         base = replace(own, **reset)
     return resolve(from_table(base, rules, "options"))
