@@ -33,12 +33,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "q_learning": QUIET | {"env_id": "Taxi-v3", "num_envs": 2},
 }
 COUNTERS = {
-    "dqn": "updates",
-    "rainbow": "updates",
-    "pqn": "rollouts",
-    "pqn_laptop": "rollouts",
-    "ppo": "rollouts",
-    "q_learning": "updates",
+    **dict.fromkeys(("dqn", "rainbow", "q_learning"), "updates"),
+    **dict.fromkeys(("pqn", "pqn_laptop", "ppo"), "rollouts"),
 }
 
 
