@@ -107,7 +107,7 @@ TABLE: dict[str, dict[str, str]] = {
         "checkpoint_frequency": "training/test_loop.py::test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed",
         "log_frequency": "training/test_loop.py::test_metrics_are_due_by_frequency_and_before_every_checkpoint",
         "evaluation_frequency": "training/test_loop.py::test_evaluations_are_due_and_there_is_one_at_the_end",
-        "preset": "reports/comparison/test_read.py::test_a_preset_that_differs_by_environment_is_one_method_that_it_names",
+        "preset": "reports/comparison/test_read.py::test_a_preset_that_differs_by_environment_is_one_method",
         "from_run": "runs/test_source.py::test_weights_and_statistics_are_those_of_the_source_and_the_rest_is_new",
         "from_digest": "runs/test_source.py::test_a_source_that_has_changed_is_not_used",
         "evaluation_episodes": f"{EVALUATION}::test_runs_of_different_seeds_are_evaluated_on_the_same_episodes",

@@ -13,6 +13,7 @@ from q2pi.acceleration.device import device_of
 from q2pi.algorithms import registry
 from q2pi.algorithms.base import AlgorithmConfig
 from q2pi.config import ResolvedConfig, RunConfig, resolve
+from q2pi.envs.errors import EnvError
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
@@ -116,6 +117,33 @@ def test_without_overlap_learn_follows_observe() -> None:
         *["begin", ("act", 0), "observe", ("learn", 2)],
         *[("act", 2), "observe", ("learn", 4)],
     ]
+
+
+def test_the_action_of_a_failed_step_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent learned between `send` and `recv`: another call of `act` would read other weights."""
+    plain, calls = VectorEnv.recv, []
+
+    def recv(envs: VectorEnv) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            raise EnvError("Truncated-v0", "it broke", 0)
+        return plain(envs)
+
+    monkeypatch.setattr(VectorEnv, "recv", recv)
+    events: list[Any] = []
+    with pytest.raises(EnvError, match="it broke"):
+        run_into(events)
+    *_, progress, checkpoint = events
+    assert (type(progress), checkpoint.step) == (Progress, 4)
+    assert checkpoint.state["action"].tolist() == [0, 0]
+    saved = checkpoint.state | {"agent": {"calls": 99}}
+    assert agent_after(config(total_timesteps=6), saved).calls[:3] == [("load", 99), ("learn", 4), "observe"]
+
+
+def run_into(events: list[Any]) -> None:
+    """Append the events of a run to a list, which then has those before an exception."""
+    for event in run(config()):
+        events.append(event)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,15 @@ def test_budgets_do_not_split_the_methods_of_two_algorithms(tmp_path: Path) -> N
     assert list(cells_of(*runs)["CartPole-v1"]) == ["dqn", "ppo"]
 
 
+def test_rules_split_the_methods_of_two_algorithms(tmp_path: Path) -> None:
+    runs = [
+        finished_run(tmp_path / "a", 1.0, env_id="Pong"),
+        finished_run(tmp_path / "b", 2.0, env_id="Pong", algorithm="ppo", repeat_action_probability=0.0),
+    ]
+    names = list(cells_of(*runs)["Pong"])
+    assert names == ["dqn, repeat_action_probability 0.25", "ppo, repeat_action_probability 0.0"]
+
+
 def test_how_often_a_run_is_evaluated_and_logged_is_no_property_of_its_method(tmp_path: Path) -> None:
     other = {"evaluation_episodes": 7, "evaluation_frequency": 9, "checkpoint_frequency": 10, "log_frequency": 11}
     runs = [finished_run(tmp_path / "a", 1.0), finished_run(tmp_path / "b", 2.0, seed=2, **other)]
@@ -104,7 +113,7 @@ def test_shipped_presets_are_one_method_over_environments(tmp_path: Path) -> Non
     assert any("different budgets on Acrobot-v1" in note for note in report["notes"])
 
 
-def test_a_preset_that_differs_by_environment_is_one_method_that_it_names(tmp_path: Path) -> None:
+def test_a_preset_that_differs_by_environment_is_one_method(tmp_path: Path) -> None:
     rates = {("laptop", "CartPole-v1"): 0.1, ("laptop", "Acrobot-v1"): 0.2, ("quick", "CartPole-v1"): 0.3}
     runs = [
         finished_run(
