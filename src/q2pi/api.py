@@ -36,7 +36,8 @@ def train(
         preset: name of a preset or path of a TOML file; None uses the default for the environment.
         run_dir: new folder for the run's files; None writes nothing.
         sinks: loggers that receive the run's events, see `q2pi.runs.sinks`.
-        options: the command line's options by name, such as `total_timesteps`, `seed`, `learning_rate`.
+        options: the command line's options by name, such as `total_timesteps`, `seed`, `learning_rate`; `from_run` is
+            the folder of a run whose weights this run starts from.
 
     Raises:
         UserError: an unknown option, a value out of its bounds, or a folder that is in use.

@@ -84,6 +84,14 @@ def test_the_same_numbers(hidden: dict[str, str], tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
+def test_a_run_of_a_system_with_locks_is_not_in_use_on_one_without(hidden: dict[str, str], tmp_path: Path) -> None:
+    q2pi.train("dqn", run_dir=tmp_path / "run", **CARTPOLE)
+    assert (tmp_path / "run" / ".lock").exists()
+    assert "finished" in q2pi_command(["runs", "."], hidden, tmp_path)
+    out = q2pi_command(["resume", "run", "--total-timesteps", "500"], hidden, tmp_path)
+    assert "resuming run at step 400 of 500" in out
+
+
 def test_a_sweep_and_its_report(hidden: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(SWEEP)
     assert "done 2 of 2" in q2pi_command(["sweep", "sweep.toml"], hidden, tmp_path)

@@ -1,13 +1,19 @@
 """File locks that the system releases when the owning process ends, even if it is killed."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
+with warnings.catch_warnings():  # of a system without file locks, where a marker file is the lock
+    warnings.simplefilter("ignore")
+    from filelock import FileLock, SoftFileLock, Timeout
+
+SUFFIX = ".held" if issubclass(FileLock, SoftFileLock) else ""
+"""A marker file is a lock by its existence: it must not have the name of a file that another system left unlocked."""
 
 
 class Lock:
@@ -55,7 +61,7 @@ def hold(path: Path) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock. It creates no file; nobody trains in a folder that is read-only."""
-    if not path.exists():
+    if not path.with_name(path.name + SUFFIX).exists():
         return False
     with contextlib.suppress(PermissionError):
         lock = take(path)
@@ -68,4 +74,4 @@ def is_held(path: Path) -> bool:
 def _lock(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     # thread_local: a lock that is released in another thread than the one that took it would stay held.
-    return FileLock(str(path), thread_local=False, poll_interval=0.01)
+    return FileLock(str(path.with_name(path.name + SUFFIX)), thread_local=False, poll_interval=0.01)
