@@ -86,7 +86,8 @@ def test_tables_count_actions_from_the_start_of_their_space() -> None:
             return self.t % 4
 
     with registered(Table) as env_id:
-        agent = q2pi.train("q_learning", env_id=env_id, total_timesteps=400, num_envs=2, evaluation_episodes=0)
+        options = {"learning_rate": 0.5, "gamma": 0.0, "num_envs": 2, "evaluation_episodes": 0}
+        agent = q2pi.train("q_learning", env_id=env_id, total_timesteps=1_000, **options)
         assert evaluate(agent, agent.spec.env, step=400, episodes=2, seed=1).scores == [10.0, 10.0]
     assert agent.predict(np.zeros((1, 1), np.int64))[0].tolist() == [-1]
 
