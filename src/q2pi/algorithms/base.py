@@ -139,6 +139,10 @@ class AlgorithmConfig:
         """Return a short run with the same work per step and per update, for timing."""
         return run
 
+    def ablations(self: Own) -> dict[str, Own]:
+        """Return configurations by name: all, no SWITCH and only SWITCH for each switch, none; {} without switches."""
+        return {}
+
     @property
     def image_network(self) -> Network:
         """The torso for images, whose precision is measured before a run."""

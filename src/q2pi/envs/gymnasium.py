@@ -3,6 +3,7 @@
 Observation spaces and the frames made from them:
 
     Box, uint8 [H, W, C] of 1, 3 or 4 channels    image     uint8 [C, H, W]
+    Box, bool [H, W, C]                           image     uint8 [C, H, W], 0 or 255
     Box, other                                    vector    float32 [D], flattened
     Discrete                                      table     int64 [1], from 0
     MultiDiscrete, Tuple of Discrete              table     int64 [D], from 0
@@ -98,6 +99,8 @@ def _wrapped(env: Any, name: str, env_id: str) -> Any:
 def _install_command(message: str) -> str:
     """Return the pip command for the extra that Gymnasium's message names, or the message itself."""
     extra = re.search(r"gymnasium\[([\w-]+)\]", message)
+    if "minatar" in message:
+        return "pip install 'q2pi[minatar]'"
     if extra is None:
         return message
     return f"pip install '{'q2pi' if extra[1] == 'box2d' else 'gymnasium'}[{extra[1]}]'"
@@ -118,9 +121,8 @@ def has_image_observations(spec: "EnvSpec") -> bool:
 def _is_image(space: Any) -> bool:
     return (
         isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
         and len(space.shape) == 3
-        and space.shape[2] in (1, 3, 4)
+        and (space.dtype == np.bool_ or (space.dtype == np.uint8 and space.shape[2] in (1, 3, 4)))
     )
 
 
@@ -260,7 +262,9 @@ def _conversion(env_id: str, space: Any) -> tuple[spaces.Box, Callable[[Any], Ar
     """Return the space of one frame, and a function from N observations to frames [N, ...] that always copies."""
     if _is_image(space):
         height, width, channels = space.shape
-        return spaces.Box(0, 255, (channels, height, width), np.uint8), lambda batch: np.moveaxis(batch, -1, 1).copy()
+        white = 255 if space.dtype == np.bool_ else 1
+        frame_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
+        return frame_space, lambda batch: np.moveaxis(batch, -1, 1).copy() * np.uint8(white)
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         return spaces.Box(low, high, dtype=np.float32), lambda batch: batch.reshape(len(batch), -1).astype(np.float32)

@@ -100,5 +100,8 @@ def canonical(env_id: str) -> str:
 
 
 def _suggestion(env_id: str) -> str:
-    close = suggest(env_id.lower().removeprefix("ale/"), [*_gymnasium_ids(), *atari_roms()], most=3)
+    name = env_id.lower().removeprefix("ale/")
+    # MinAtar's games have the names of Atari's: only a name with a namespace resembles one with another.
+    similar = [registered for registered in _gymnasium_ids() if "/" in name or "/" not in registered]
+    close = suggest(name, [*similar, *atari_roms()], most=3)
     return close or "; no Atari game or Gymnasium id has a similar name"
