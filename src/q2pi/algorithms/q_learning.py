@@ -262,7 +262,7 @@ class Agent:
         return values
 
     def _explore(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return epsilon-greedy actions [N], in the environment's numbering; each environment explores independently."""
+        """Return the environment's epsilon-greedy actions [N]: each environment explores independently."""
         thresholds = epsilon_greedy(self.q_values(observation), epsilon).cumsum(axis=1)
         coins = noise.random((len(observation), 1))
         drawn: Array = np.minimum((coins >= thresholds).sum(axis=1), self.actions - 1)
