@@ -155,11 +155,12 @@ class GymnasiumEngine:
         observations = []
         for env_index in env_indices:
             try:
-                observations.append(interaction.reset(self._envs[env_index], int(seeds[env_index])))
+                observation, _ = interaction.reset(self._envs[env_index], int(seeds[env_index]))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
+            observations.append(observation)
         frame = np.zeros((self.num_envs, *self.frame_space.shape), self.frame_space.dtype)
-        frame[mask] = self._frames_of(observations, env_indices, "reset")
+        frame[mask] = self._frames_of(env_indices, observations, "reset")
         all_false = np.zeros(self.num_envs, np.bool_)
         return self._frames(frame, np.zeros(self.num_envs), all_false, all_false)
 
@@ -183,27 +184,26 @@ class GymnasiumEngine:
                 result = interaction.step(env, actions[env_index])
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
-            observation, reward[env_index], terminated[env_index], truncated[env_index] = result
-            # An environment may return the same array in every step.
+            observation, reward[env_index], terminated[env_index], truncated[env_index], _ = result
             observations.append(observation)
-        return self._frames(self._frames_of(observations, range(self.num_envs), "step"), reward, terminated, truncated)
+        return self._frames(self._frames_of(range(self.num_envs), observations, "step"), reward, terminated, truncated)
 
     def close(self) -> None:
         """Close the environments."""
         _close_all(self._envs)
 
-    def _frames_of(self, observations: list[Any], env_indices: Sequence[int], method: str) -> Array:
+    def _frames_of(self, env_indices: Sequence[int], observations: list[Any], method: str) -> Array:
         """Return the frames [n, *frame_shape] of the observations of some environments."""
         try:
             frames = self._to_frames(_batch(self._space, observations))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise self._misfit(observations, env_indices, method, error) from error
+            raise self._misfit(env_indices, observations, method, error) from error
         if self._is_float and not np.isfinite(frames).all():
             bad = next(index for index, frame in enumerate(frames) if not np.isfinite(frame).all())
             raise self._error(env_indices[bad], f"{method} returned an observation with NaN or infinite numbers")
         return frames
 
-    def _misfit(self, observations: list[Any], env_indices: Sequence[int], method: str, error: Exception) -> EnvError:
+    def _misfit(self, env_indices: Sequence[int], observations: list[Any], method: str, error: Exception) -> EnvError:
         """Return the error of the first observation that does not fit the space."""
         for env_index, observation in zip(env_indices, observations, strict=True):
             try:
