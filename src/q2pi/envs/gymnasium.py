@@ -30,6 +30,7 @@ from q2pi.types import Array
 if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec
 
+_REPLACE = "replace them in the environment or in a wrapper (--wrappers)"
 DEFAULT_TIME_LIMIT = 10_000
 """Steps after which an episode is truncated if its environment has no time limit; an evaluation could run forever."""
 
@@ -200,7 +201,9 @@ class GymnasiumEngine:
             raise self._misfit(env_indices, observations, method, error) from error
         if self._is_float and not np.isfinite(frames).all():
             bad = next(index for index, frame in enumerate(frames) if not np.isfinite(frame).all())
-            raise self._error(env_indices[bad], f"{method} returned an observation with NaN or infinite numbers")
+            raise self._error(
+                env_indices[bad], f"{method} returned an observation with NaN or infinite numbers; {_REPLACE}"
+            )
         return frames
 
     def _misfit(self, env_indices: Sequence[int], observations: list[Any], method: str, error: Exception) -> EnvError:
@@ -232,7 +235,9 @@ def _make_all(spec: "EnvSpec", num_envs: int) -> list[Any]:
     try:
         for _ in range(num_envs):
             envs.append(make(spec))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, EnvError) and envs:
+            error.problem += f"; {len(envs)} exist already: if no more can, use --num-envs {len(envs)}"
         _close_all(envs)
         raise
     return envs
