@@ -36,14 +36,23 @@ SECONDS = 60.0 if DRAWS <= 300 else float("inf")
 """After this time, further draws are skipped."""
 ENV_ID = "q2pi-test/Drawn-v0"
 SHORT: dict[str, Any] = {"total_timesteps": 24, "num_envs": 2, "threads": 1, "evaluation_episodes": 0, "device": "cpu"}
+REPLAY = {
+    "learning_starts": 4,
+    "buffer_size": 16,
+    "batch_size": 4,
+    "hidden": (4,),
+    "n_step": 2,
+    "network": "nips",
+}
 ROLLOUT = {"num_steps": 3, "num_minibatches": 2, "update_epochs": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
     "a2c": {"num_steps": 3, "hidden": (4,)},
-    "dqn": {"learning_starts": 4, "buffer_size": 16, "batch_size": 4, "hidden": (4,), "n_step": 2, "network": "nips"},
+    "dqn": REPLAY,
     "ppo": ROLLOUT | {"hidden": (4,)},
     "pqn": ROLLOUT | {"hidden": (4,), "network": "nips"},
     "pqn_laptop": ROLLOUT | {"hidden": (4,), "network": "nips"},
     "q_learning": {},
+    "rainbow": REPLAY | {"atoms": 5},
     "reinforce": {"episodes_per_update": 2, "hidden": (4,), "value_updates": 1},
 }
 seen: Counter[str] = Counter()
@@ -147,5 +156,6 @@ def test_random_environments_train_or_are_refused() -> None:
     fuzz()
     print(dict(sorted(seen.items())))
     for algorithm in registry.names():
-        assert seen[f"{algorithm} refused"] > 0
-        assert seen[f"{algorithm} trained"] + seen[f"{algorithm} mistake named"] > 0
+        counts = {outcome: seen[f"{algorithm} {outcome}"] for outcome in ("refused", "mistake named", "trained")}
+        # A slow machine has few draws; with more of them, no algorithm may refuse them all.
+        assert counts["trained"] or sum(counts.values()) < 40, f"{algorithm}: {counts}"
