@@ -1,5 +1,6 @@
 """The Python interface: the functions of `import q2pi`."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def train(
     if run_dir is not None:
         RunFolder(run_dir).check_new()
     agent = _KeepAgent()
-    execute(resolved, run_dir, sinks=[agent, *sinks])
+    execute(resolved, run_dir, sinks=[agent, *sinks], warn=lambda text: warnings.warn(text, stacklevel=4))
     return agent.agent
 
 

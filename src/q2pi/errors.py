@@ -10,6 +10,14 @@ class UserError(Exception):
     The command line prints the message and exits with status 2; from Python it is an ordinary exception.
     """
 
+    def __str__(self) -> str:
+        # A space or another library's error in the message may be printed in several lines.
+        return " ".join(line.strip() for line in self.text().splitlines())
+
+    def text(self) -> str:
+        """Return the message as it was given."""
+        return super().__str__()
+
 
 def suggest(word: str, known: Iterable[str], most: int = 1) -> str:
     """Return " (did you mean 'x'?)" for the known words closest to `word`, ignoring case; "" if none is close.

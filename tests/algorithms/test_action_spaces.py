@@ -78,6 +78,20 @@ def test_other_action_spaces_are_refused_in_one_line(space: Any) -> None:
     )
 
 
+def test_tables_count_actions_from_the_start_of_their_space() -> None:
+    class Table(bandit(spaces.Discrete(3, start=-2), -1)):  # type: ignore[misc]
+        observation_space = spaces.Discrete(4)
+
+        def observe(self) -> Any:
+            return self.t % 4
+
+    with registered(Table) as env_id:
+        options = {"learning_rate": 0.5, "gamma": 0.0, "num_envs": 2, "evaluation_episodes": 0}
+        agent = q2pi.train("q_learning", env_id=env_id, total_timesteps=1_000, **options)
+        assert evaluate(agent, agent.spec.env, step=400, episodes=2, seed=1).scores == [10.0, 10.0]
+    assert agent.predict(np.zeros((1, 1), np.int64))[0].tolist() == [-1]
+
+
 @pytest.mark.parametrize("algorithm", ["dqn", "pqn", "pqn_laptop"])
 def test_values_of_actions_need_a_discrete_space(algorithm: str) -> None:
     space = spaces.MultiDiscrete([2, 2])

@@ -74,6 +74,23 @@ def test_a_bad_reward_is_the_environments(
     assert "learning-rate" not in error
 
 
+@pytest.mark.parametrize(("reward", "blamed"), [(1e30, "reward"), (-1e30, "reward"), (1.0, "rate")])
+def test_large_rewards_are_named_if_training_diverges(
+    reward: float, blamed: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], no_figures: None
+) -> None:
+    class Rich(Small):
+        def step(self, action: Any) -> Any:
+            observation, _, *rest = super().step(action)
+            return observation, reward, *rest
+
+    with registered(Rich) as env_id:
+        run = ["train", "ppo", "--env-id", env_id, *PPO, "--no-estimate", "--run-dir", str(tmp_path / "run")]
+        assert cli.main([*run, "--evaluation-episodes", "0", "--learning-rate", "1e30"]) == 1
+    error = capfd.readouterr().err
+    assert ("rewards are as large as 1e+30: try --clip-rewards or --normalize-rewards" in error) is (blamed == "reward")
+    assert ("try a smaller --learning-rate" in error) is (blamed == "rate")
+
+
 def test_a_module_and_wrappers_of_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], no_figures: None
 ) -> None:

@@ -117,8 +117,8 @@ def test_an_observation_that_is_not_finite(number: float, at: int) -> None:
     place = f"step {at}" if at else "reset"
     method = "step" if at else "reset"
     assert problem_of(Noisy) == (
-        f"--env-id q2pi-test/Small-v0: {method} returned an observation with NaN or infinite numbers "
-        f"(environment 0, episode 0, {place})"
+        f"--env-id q2pi-test/Small-v0: {method} returned an observation with NaN or infinite numbers; "
+        f"replace them in the environment or in a wrapper (--wrappers) (environment 0, episode 0, {place})"
     )
 
 
@@ -302,6 +302,6 @@ def test_environments_are_closed_if_a_later_one_cannot_be_made() -> None:
             Two.alive -= 1
 
     with registered(Two) as env_id:
-        with pytest.raises(EnvError, match="cannot be made"):
+        with pytest.raises(EnvError, match="no licence; 2 exist already: if no more can, use --num-envs 2"):
             make_envs(EnvSpec(env_id), 3, 1)
         assert Two.alive == 0

@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from own_envs import Small, registered
 
 from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec, resolve
 from q2pi.errors import UserError
@@ -137,3 +138,13 @@ def test_memory_has_its_own_defaults() -> None:
     spec = resolve(EnvSpec("Pong", obs_type="ram"))
     assert (spec.stack, spec.resize, spec.grayscale, spec.crop, spec.frame_skip) == (1, None, None, None, 4)
     assert resolve(spec) == spec
+
+
+def test_an_own_environment_never_becomes_the_atari_game_of_the_same_name() -> None:
+    """A run's configuration read in a process that has not registered the environment."""
+    with registered(Small, "Tetris-v0") as env_id:
+        spec = resolve(EnvSpec(env_id))
+        assert resolve(spec) == spec
+    with pytest.raises(UserError, match="--env-id Tetris-v0 is not registered in this process, and is not the Atari"):
+        resolve(spec)
+    assert resolve(EnvSpec("Tetris-v0")).env_id == "Tetris"

@@ -92,6 +92,7 @@ def test_components_of_a_multi_discrete_action_have_their_own_logits() -> None:
         spaces.Dict({"a": spaces.Discrete(2)}),
         spaces.Tuple([spaces.Discrete(2)]),
         spaces.Text(3),
+        spaces.Box(-1, 1, (2,), np.longdouble),
         spaces.Box(-1, 1, (0,), np.float32),
         spaces.Sequence(spaces.Discrete(2)),
     ],

@@ -1,5 +1,6 @@
 """A run on environments that are not reproducible resumes with new episodes, says so, and joins no two episodes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from gymnasium import spaces
 from own_envs import Small, registered
 
+import q2pi
 from q2pi.algorithms import registry
 from q2pi.buffers.episodes import Episodes
 from q2pi.buffers.replay import Replay
@@ -109,3 +111,10 @@ def test_it_is_said_once_and_recorded(tmp_path: Any) -> None:
     assert "new ones begin" in said[1]
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert sum('"kind": "notice"' in row for row in rows) == 2
+
+
+def test_the_python_interface_warns() -> None:
+    options = {"total_timesteps": 32, "num_envs": 2, "num_steps": 4, "evaluation_episodes": 0}
+    with registered(Numbered) as env_id, pytest.warns(UserWarning, match=f"{env_id} is not reproducible") as warned:
+        q2pi.train("a2c", env_id=env_id, **options)
+    assert [Path(one.filename).name for one in warned] == ["test_not_reproducible.py"]

@@ -78,6 +78,7 @@ class Config(PolicyConfig):
         "max_grad_norm": 0,
     }
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0, 1), "gae_lambda": (0, 1)}
+    REWARD_OPTIONS: ClassVar[tuple[str, ...]] = ("--normalize-rewards",)
     SPACE: ClassVar[space.Space] = {
         "num_envs": space.PowerOfTwo(4, 16),
         "learning_rate": space.Float(1e-4, 1e-2, log=True),

@@ -99,6 +99,8 @@ class AlgorithmConfig:
     """Option -> its least value."""
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Option -> its least and its greatest value."""
+    REWARD_OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Flags that make rewards smaller for learning, besides --clip-rewards."""
     STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ("num_envs",)
     """Options to name if the agent's storage does not fit in memory."""
 

@@ -143,6 +143,8 @@ class Agent:
     def __init__(self, config: Config, spec: AgentSpec) -> None:
         self.config, self.spec = config, spec
         self.actions = int(spec.action_space.n)
+        self.first_action = int(spec.action_space.start)
+        """The environment's number of the first action; in the tables, actions count from 0."""
         self.sizes = _sizes(spec)
         self.q = np.zeros((config.tables, int(np.prod(self.sizes)), self.actions))
         """[1, S, A], or [2, S, A] for double_q."""
@@ -190,7 +192,7 @@ class Agent:
         discount = np.where(step.continuation > 0, self.config.gamma, 0.0)
         next_state = self._rows(step.next_observation)
         for env, ended in enumerate(step.ended):
-            taken = int(action[env])
+            taken = int(action[env]) - self.first_action
             pending = self.pending[env]
             if pending is not None:
                 self.ready.append((pending, taken))
@@ -231,7 +233,7 @@ class Agent:
             array = array[..., None]
         batch, single = as_batch(array, self.spec.observation_shape)
         if deterministic:
-            actions = self.q_values(batch).argmax(axis=1)
+            actions = self.q_values(batch).argmax(axis=1) + self.first_action
         else:
             actions = self._explore(batch, self.config.end_e, np.random.default_rng())
         return (actions[0] if single else actions), None
@@ -277,11 +279,11 @@ class Agent:
         return values
 
     def _explore(self, observation: Array, epsilon: float, noise: np.random.Generator) -> Array:
-        """Return actions [N] sampled from the epsilon-greedy policy: each environment explores independently."""
+        """Return the environment's epsilon-greedy actions [N]: each environment explores independently."""
         thresholds = epsilon_greedy(self.q_values(observation), epsilon).cumsum(axis=1)
         coins = noise.random((len(observation), 1))
         drawn: Array = np.minimum((coins >= thresholds).sum(axis=1), self.actions - 1)
-        return drawn
+        return drawn + self.first_action
 
     def update(self, t: Transition, next_action: int | None, coin: int, epsilon: float, rate: float) -> float:
         """Move the entry of one transition towards its target and return the error that it had."""

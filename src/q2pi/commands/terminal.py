@@ -63,7 +63,7 @@ class TerminalRun:
             return False
         newest = [str(path) for path in sorted(RunFolder(self.path).checkpoints.glob("[0-9]*"))][-1:]
         kept = f"the newest checkpoint is {newest[0]}" if newest else "no checkpoint was written before"
-        print(f"q2pi: training diverged: {problem}; {kept}; try a smaller --learning-rate", file=sys.stderr)
+        print(f"q2pi: training diverged: {problem}; {kept}; {problem.advice}", file=sys.stderr)
         self.status = 1
         return True
 

@@ -26,7 +26,7 @@ class EnvError(UserError):
         """Add where in the run it happened."""
         self.episode_index, self.step = episode_index, step
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         place = []
         if self.env_index is not None:
             place.append(f"environment {self.env_index}")

@@ -30,6 +30,7 @@ from q2pi.types import Array
 if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec
 
+_REPLACE = "replace them in the environment or in a wrapper (--wrappers)"
 DEFAULT_TIME_LIMIT = 10_000
 """Steps after which an episode is truncated if its environment has no time limit; an evaluation could run forever."""
 
@@ -162,11 +163,12 @@ class GymnasiumEngine:
         observations = []
         for env_index in env_indices:
             try:
-                observations.append(interaction.reset(self._envs[env_index], int(seeds[env_index])))
+                observation, _ = interaction.reset(self._envs[env_index], int(seeds[env_index]))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
+            observations.append(observation)
         frame = np.zeros((self.num_envs, *self.frame_space.shape), self.frame_space.dtype)
-        frame[mask] = self._frames_of(observations, env_indices, "reset")
+        frame[mask] = self._frames_of(env_indices, observations, "reset")
         all_false = np.zeros(self.num_envs, np.bool_)
         return self._frames(frame, np.zeros(self.num_envs), all_false, all_false)
 
@@ -190,27 +192,28 @@ class GymnasiumEngine:
                 result = interaction.step(env, actions[env_index])
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
-            observation, reward[env_index], terminated[env_index], truncated[env_index] = result
-            # An environment may return the same array in every step.
+            observation, reward[env_index], terminated[env_index], truncated[env_index], _ = result
             observations.append(observation)
-        return self._frames(self._frames_of(observations, range(self.num_envs), "step"), reward, terminated, truncated)
+        return self._frames(self._frames_of(range(self.num_envs), observations, "step"), reward, terminated, truncated)
 
     def close(self) -> None:
         """Close the environments."""
         _close_all(self._envs)
 
-    def _frames_of(self, observations: list[Any], env_indices: Sequence[int], method: str) -> Array:
+    def _frames_of(self, env_indices: Sequence[int], observations: list[Any], method: str) -> Array:
         """Return the frames [n, *frame_shape] of the observations of some environments."""
         try:
             frames = self._to_frames(_batch(self._space, observations))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise self._misfit(observations, env_indices, method, error) from error
+            raise self._misfit(env_indices, observations, method, error) from error
         if self._is_float and not np.isfinite(frames).all():
             bad = next(index for index, frame in enumerate(frames) if not np.isfinite(frame).all())
-            raise self._error(env_indices[bad], f"{method} returned an observation with NaN or infinite numbers")
+            raise self._error(
+                env_indices[bad], f"{method} returned an observation with NaN or infinite numbers; {_REPLACE}"
+            )
         return frames
 
-    def _misfit(self, observations: list[Any], env_indices: Sequence[int], method: str, error: Exception) -> EnvError:
+    def _misfit(self, env_indices: Sequence[int], observations: list[Any], method: str, error: Exception) -> EnvError:
         """Return the error of the first observation that does not fit the space."""
         for env_index, observation in zip(env_indices, observations, strict=True):
             try:
@@ -239,7 +242,9 @@ def _make_all(spec: "EnvSpec", num_envs: int) -> list[Any]:
     try:
         for _ in range(num_envs):
             envs.append(make(spec))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, EnvError) and envs:
+            error.problem += f"; {len(envs)} exist already: if no more can, use --num-envs {len(envs)}"
         _close_all(envs)
         raise
     return envs

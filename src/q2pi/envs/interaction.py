@@ -1,6 +1,6 @@
 """Reset and step of one Gymnasium environment, with its results checked.
 
-Infos are ignored, whatever their type. Observations are checked when they are converted, see `gymnasium`.
+Infos are not checked: they may be anything. Observations are checked when they are converted, see `gymnasium`.
 """
 
 import math
@@ -18,8 +18,8 @@ class BadResult(Exception):
     """An environment raised an exception (then it is the cause), or returned what Gymnasium does not allow."""
 
 
-def reset(env: Any, seed: int) -> Any:
-    """Return the first observation of a new episode.
+def reset(env: Any, seed: int) -> tuple[Any, Any]:
+    """Return (first observation, info) of a new episode.
 
     Raises:
         BadResult: see the class.
@@ -32,11 +32,11 @@ def reset(env: Any, seed: int) -> Any:
     if not is_pair or not (result[1] is None or isinstance(result[1], Mapping)):
         returned = "only the observation" if _contains(env, result) else f"{described(result)}"
         raise BadResult(f"reset returned {returned}: it must return the pair (observation, info)")
-    return result[0]
+    return result[0], result[1]
 
 
-def step(env: Any, action: Any) -> tuple[Any, float, bool, bool]:
-    """Return (observation, reward, terminated, truncated) of an action.
+def step(env: Any, action: Any) -> tuple[Any, float, bool, bool, Any]:
+    """Return (observation, reward, terminated, truncated, info) of an action.
 
     Raises:
         BadResult: see the class.
@@ -47,7 +47,7 @@ def step(env: Any, action: Any) -> tuple[Any, float, bool, bool]:
         raise BadResult(_of_step(error)) from error
     if not isinstance(result, tuple | list) or len(result) != 5:
         raise BadResult(f"step returned {described(result)}: it must return the five values {_FIVE}")
-    observation, reward, terminated, truncated, _ = result
+    observation, reward, terminated, truncated, info = result
     if type(reward) is not float:
         reward = _number(reward)
     if not math.isfinite(reward):
@@ -55,7 +55,7 @@ def step(env: Any, action: Any) -> tuple[Any, float, bool, bool]:
     for name, value in (("terminated", terminated), ("truncated", truncated)):
         if value is not True and value is not False and not isinstance(value, np.bool_):
             raise BadResult(f"step returned {name} = {described(value)}: it must be True or False")
-    return observation, reward, bool(terminated), bool(truncated)
+    return observation, reward, bool(terminated), bool(truncated), info
 
 
 def _number(reward: Any) -> float:

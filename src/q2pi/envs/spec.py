@@ -26,7 +26,8 @@ class EnvSpec:
     """An environment and its rules; None selects the default of the protocol or of the kind of environment."""
 
     env_id: str = "SpaceInvaders"
-    """Atari game in any spelling (SpaceInvaders, ALE/Pong-v5) or Gymnasium id (CartPole-v1)."""
+    """Atari game in any spelling (SpaceInvaders, ALE/Pong-v5), Gymnasium id (CartPole-v1), or MODULE:ID of an own
+    environment."""
     protocol: Literal["nature", "machado"] | None = None
     """Atari rules: machado (sticky actions, whole games) or nature (no-ops, fire, life loss)."""
     repeat_action_probability: float | None = None
@@ -135,10 +136,22 @@ def resolve(spec: EnvSpec) -> EnvSpec:
     Raises:
         UserError: unknown environment, a value out of bounds, or an Atari rule for another kind of environment.
     """
-    spec = replace(spec, env_id=canonical(spec.env_id))
+    name = canonical(spec.env_id)
+    if name != spec.env_id and is_atari(name) and _is_resolved_gymnasium(spec):
+        raise UserError(
+            f"--env-id {spec.env_id} is not registered in this process, and is not the Atari game {name}: "
+            f"train with --env-id MODULE:{spec.env_id}, so that the module is imported wherever it is needed"
+        )
+    spec = replace(spec, env_id=name)
     _check_lower_bounds(spec)
     spec.keywords()
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
+
+
+def _is_resolved_gymnasium(spec: EnvSpec) -> bool:
+    """Return whether a specification is the result of `_resolve_gymnasium`, whatever its id looks like."""
+    filled = all(getattr(spec, name) is not None for name in _GYMNASIUM_DEFAULTS)
+    return spec.protocol is None and spec.stack is not None and filled
 
 
 def inapplicable(env_id: str) -> frozenset[str]:

@@ -131,6 +131,8 @@ class VectorEnv:
         self._returns = np.zeros(self.num_envs, np.float64)
         self._actions: list[list[Array]] = [[] for _ in range(self.num_envs)]
         self._sent: Array | None = None
+        self.largest_reward = 0.0
+        """Largest absolute reward so far, to be named if training diverges."""
         self.is_reproducible = True
         """False if episodes with the same seed and actions were found to differ, see `check_reproducible`."""
 
@@ -312,6 +314,7 @@ class VectorEnv:
         self.observation = np.concatenate([kept, frames.frame], axis=1)
         self._lives = frames.lives
         self._returns = self._returns + frames.reward
+        self.largest_reward = max(self.largest_reward, *map(abs, frames.reward.tolist()))
         return frames
 
     def _locate(self, error: EnvError, in_reset: bool) -> None:

@@ -243,8 +243,9 @@ def kind_of(space: Any) -> str:
 def serves(space: Any) -> bool:
     """Return whether `policy_head` supports an action space."""
     kind = kind_of(space)
-    is_empty = kind != "Discrete" and kind in SPACES and math.prod(space.shape) == 0
-    return kind in SPACES and not is_empty and (kind != "Box" or space.dtype.kind in "fiub")
+    if kind not in SPACES or math.prod(space.shape) == 0:
+        return False
+    return kind != "Box" or (space.dtype.kind in "fiub" and space.dtype.itemsize <= 8)
 
 
 def action_bytes(space: Any) -> int:

@@ -90,3 +90,6 @@ Event = Started | Notice | EpisodeEnded | Progress | Evaluated | Checkpoint | In
 
 class Diverged(Exception):
     """A loss, a value or a weight is not a finite number."""
+
+    advice = "try a smaller --learning-rate"
+    """What to do, in a few words."""

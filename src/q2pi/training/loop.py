@@ -38,6 +38,8 @@ from q2pi.training.events import (
 )
 from q2pi.types import Array, Metrics, State
 
+LARGE_REWARD = 1e6
+"""Rewards beyond this are named if training diverges: in float32, the square of 2e19 is infinite."""
 DEFAULT_THREADS = torch.get_num_threads()
 """Number of threads for `threads = 0`: torch's default, one per core unless OMP_NUM_THREADS is set."""
 
@@ -133,9 +135,19 @@ def run(
             raise
         clock.read()
         yield Finished(step, clock.total)
+    except Diverged as problem:
+        if envs.largest_reward > LARGE_REWARD:
+            options = " or ".join(_reward_options(config))
+            problem.advice = f"rewards are as large as {envs.largest_reward:g}: try {options}, or scale them"
+        raise
     finally:
         evaluator.close()
         envs.close()
+
+
+def _reward_options(config: ResolvedConfig[Any]) -> list[str]:
+    """Return the flags of a run that would make rewards smaller for learning."""
+    return ["--clip-rewards", *config.hyper.REWARD_OPTIONS]
 
 
 NOT_REPRODUCIBLE = (
