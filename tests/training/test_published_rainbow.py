@@ -141,9 +141,11 @@ def test_values_for_minatar_are_those_of_the_source() -> None:
 @pytest.mark.parametrize(
     ("preset", "protocol"),
     [
-        ("rainbow", "nature"),
-        ("data-efficient", "nature"),
-        *((name, "machado") for name in ("machado", "iqn", "beyond")),
+        *((name, "nature") for name in ("rainbow", "data-efficient")),
+        *(
+            (name, "machado")
+            for name in ("machado", "double", "dueling", "prioritized", "c51", "qrdqn", "iqn", "beyond")
+        ),
     ],
 )
 def test_the_protocol_is_the_sources(preset: str, protocol: str) -> None:
