@@ -126,6 +126,10 @@ TABLE: dict[str, dict[str, str]] = {
         "max_frames_per_episode": "envs/test_atari.py::test_the_bound_counts_emulator_frames",
         "full_action_space": "envs/test_atari.py::test_options_of_the_emulator",
         "env_options": "envs/test_gymnasium.py::test_env_options_reach_the_environment",
+        "wrappers": "envs/test_wrappers.py::test_wrappers_are_applied_in_order",
+        "obs_type": "envs/test_atari.py::test_memory_is_a_vector_in_0_to_1",
+        "mode": "envs/test_atari.py::test_modes_and_difficulties_change_the_game",
+        "difficulty": "envs/test_atari.py::test_modes_and_difficulties_change_the_game",
     },
     "a2c": A2C,
     # PPO inherits what acts of these options; what it computes itself has tests of its own.
