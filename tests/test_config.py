@@ -217,8 +217,8 @@ SOURCE = Path(q2pi.__file__).parent
 GENERIC = ["config.py", "api.py", "training", "runs", "evaluation", "commands", "reports"]
 BY_STRING = {"reports/learning_curves.py"}
 """It shows the protocol's epsilon in a caption."""
-BY_ATTRIBUTE = {"runs/benchmark.py"}
-"""It only measures DQN."""
+BY_ATTRIBUTE = {"runs/benchmark.py", "runs/benchmark_switches.py"}
+"""They only measure DQN and Rainbow."""
 
 
 def named_hyperparameters(source: str) -> set[str]:

@@ -40,15 +40,16 @@ def cartpole(algorithm: str = "rainbow", **changes: Any) -> RunConfig[Any]:
     return override(default_config(algorithm), CARTPOLE | changes)
 
 
-def small(num_envs: int = 1, total_timesteps: int = 100, **hyper: Any) -> rainbow.Agent:
+def small(num_envs: int = 1, total_timesteps: int = 100, precision: str = "fp32", **hyper: Any) -> rainbow.Agent:
     """Return an agent with a filled replay, every switch off unless given, and a target network of its own."""
-    spec: AgentSpec = make_agent(num_envs, total_timesteps).spec
+    spec: AgentSpec = dataclasses.replace(make_agent(num_envs, total_timesteps).spec, precision=precision)
     sizes = {"hidden": (3,), "buffer_size": 64, "batch_size": 4, "learning_starts": 0, "train_frequency": 1}
     agent = rainbow.Agent(rainbow.Config(**(OFF | sizes | {"target_network_frequency": 10_000} | hyper)), spec)
     filled(agent, 40)
     with torch.no_grad():
         for parameter in agent.target.network.parameters():
             parameter.mul_(-0.7)
+    agent.target.refresh()
     return agent
 
 
@@ -266,6 +267,25 @@ def test_importance_weights_scale_the_gradient_of_every_loss(kind: str) -> None:
     weight = torch.tensor([0.1, 0.5, 0.0, 1.0])
     torch.testing.assert_close(gradient(weight), sum(w * part for w, part in zip(weight, parts, strict=True)))
     assert float((gradient(weight) - gradient(torch.ones(4))).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_targets_in_bf16_are_those_of_autocast(kind: str) -> None:
+    """The target network's bf16 copy has its noise, its fractions and its singular vectors."""
+    options = {"distribution": kind, "noisy": True, "dueling": True, "spectral_norm": True, "hidden": (8, 8)}
+    sizes = {"tau_samples": 4, "target_tau_samples": 3, "acting_taus": 5} if kind == "implicit" else {}
+    agent = small(**options, **sizes, precision="bf16")
+    agent.prepare_update()
+    (batch,) = agent.sample(1)
+    with agent.spec.autocast():
+        expected = agent.targets(batch)[0]
+        assert agent.target.called is not agent.target.network
+        pairs = zip(noisy_layers(agent.target.network), noisy_layers(agent.target.called), strict=True)
+        for mine, copied in pairs:
+            mine.noise_in.copy_(copied.noise_in)
+            mine.noise_out.copy_(copied.noise_out)
+        agent.target._copy.network = agent.target.network
+        assert torch.equal(agent.targets(batch)[0], expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

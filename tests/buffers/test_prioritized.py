@@ -213,7 +213,8 @@ def test_an_empty_replay_is_an_error_of_one_line() -> None:
 
 
 def test_a_loaded_tree_continues_bit_for_bit() -> None:
-    sampler = filled(alpha=0.7)
+    sampler = filled(alpha=0.7, steps=130, capacity=200)
+    assert len(sampler.tree.levels) > 1
     state = copy.deepcopy(sampler.state())
     other = PrioritizedSampler(sampler.replay, 0.7, 1.0)
     other.load(state)
