@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from q2pi.envs.interface import Frames
+from q2pi.envs.layout import Part, plain_part
 from q2pi.envs.names import atari_roms, canonical
 from q2pi.envs.resize import AreaResize
 from q2pi.types import Array
@@ -99,6 +100,8 @@ class AtariEngine:
         self._lives = np.zeros(num_envs, np.int64)
         self.action_space: Any = self._emulators[0].single_action_space
         self.frame_space: Any = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
+        self.parts: tuple[Part, ...] = (plain_part(self.frame_space),)
+        self.observation_space: Any = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; the first mask must be all true."""

@@ -1,26 +1,15 @@
-"""Engine for Gymnasium environments: N copies stepped one after the other.
-
-Observation spaces and the frames made from them:
-
-    Box, uint8 [H, W, C] of 1, 3 or 4 channels    image     uint8 [C, H, W]
-    Box, other                                    vector    float32 [D], flattened
-    Discrete                                      table     int64 [1], from 0
-    MultiDiscrete, Tuple of Discrete              table     int64 [D], from 0
-
-A table has `frame_space.high + 1` rows per component.
-"""
+"""Engine for Gymnasium environments: N copies stepped one after the other; `observations` makes the frames."""
 
 import re
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from q2pi.envs.interface import Frames
+from q2pi.envs.observations import BadObservation, ObservationReader, action_mask
 from q2pi.errors import UserError
 from q2pi.types import Array
 
@@ -52,7 +41,8 @@ def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
         reason = str(error).partition("\n")[0]
         raise UserError(f"--env-options {' '.join(spec.env_options)}: {spec.env_id} rejects them: {reason}") from error
     has_time_limit = env.spec is None or env.spec.max_episode_steps is not None
-    return env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
+    env = env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
+    return FrameSkip(env, spec.frame_skip) if spec.frame_skip and spec.frame_skip > 1 else env
 
 
 def _install_command(message: str) -> str:
@@ -63,25 +53,63 @@ def _install_command(message: str) -> str:
     return f"pip install '{'q2pi' if extra[1] == 'box2d' else 'gymnasium'}[{extra[1]}]'"
 
 
-def has_image_observations(spec: "EnvSpec") -> bool:
-    """Return whether the observations are images; makes the environment once.
+def observed_images(spec: "EnvSpec") -> tuple[int, bool]:
+    """Return (number of images in an observation, whether it is one image and nothing else); makes the environment.
+
+    Raises:
+        UserError: as `make` does, or the space or an image option cannot be used.
+    """
+    env = make(spec)
+    try:
+        parts = ObservationReader(spec, env.observation_space).parts
+    finally:
+        env.close()
+    images = sum(part.kind == "image" for part in parts)
+    return images, images == len(parts) == 1
+
+
+def has_action_masks(spec: "EnvSpec") -> bool:
+    """Return whether the environment has action masks, seen in one reset and one step; makes the environment once.
 
     Raises:
         UserError: as `make` does.
     """
     env = make(spec)
-    has_images = _is_image(env.observation_space)
-    env.close()
-    return has_images
+    try:
+        if not isinstance(env.action_space, spaces.Discrete):
+            return False
+        if callable(getattr(env.unwrapped, "action_masks", None)):
+            return True
+        env.action_space.seed(0)
+        _, info = env.reset(seed=0)
+        return "action_mask" in info or "action_mask" in env.step(env.action_space.sample())[4]
+    except Exception:  # what the environment does wrong is named when training starts
+        return False
+    finally:
+        env.close()
 
 
-def _is_image(space: Any) -> bool:
-    return (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) == 3
-        and space.shape[2] in (1, 3, 4)
-    )
+class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Repeats each action; returns the last observation and the sum of the rewards. An end stops the repetition.
+
+    Args:
+        env: the environment.
+        frame_skip: its steps per action.
+    """
+
+    def __init__(self, env: Any, frame_skip: int) -> None:
+        super().__init__(env)
+        self.frame_skip = frame_skip
+
+    def step(self, action: Any) -> Any:
+        result: Any = self.env.step(action)
+        total = result[1]
+        for _ in range(self.frame_skip - 1):
+            if result[2] or result[3]:
+                break
+            result = self.env.step(action)
+            total = total + result[1]
+        return (result[0], total, *result[2:])
 
 
 class GymnasiumEngine:
@@ -93,18 +121,24 @@ class GymnasiumEngine:
     """
 
     def __init__(self, spec: "EnvSpec", num_envs: int) -> None:
-        # copy=False: `_to_frames` copies the observations once.
-        self._envs = SyncVectorEnv([partial(make, spec)] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-        self.num_envs = num_envs
-        self.action_space: Any = self._envs.single_action_space
-        self.frame_space, self._to_frames = _conversion(spec.env_id, self._envs.single_observation_space)
+        self.num_envs, self._env_id = num_envs, spec.env_id
+        self._envs = [make(spec) for _ in range(num_envs)]
+        self.observation_space: Any = self._envs[0].observation_space
+        self.action_space: Any = self._envs[0].action_space
+        self._mask_size = int(self.action_space.n) if spec.action_masks else 0
+        self._reader = ObservationReader(spec, self.observation_space, self._mask_size)
+        self.frame_space, self.parts = self._reader.frame_space, self._reader.parts
         self._actions: Array | None = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
-        """Start new episodes where mask [N] is true; the first mask must be all true."""
-        observations, _ = self._envs.reset(seed=[int(seed) for seed in seeds], options={"reset_mask": mask})
+        """Start new episodes where mask [N] is true; frames elsewhere are zeros."""
+        env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
+        results = [self._envs[env_index].reset(seed=int(seeds[env_index])) for env_index in env_indices]
         all_false = np.zeros(self.num_envs, np.bool_)
-        return self._frames(observations, np.zeros(self.num_envs), all_false, all_false)
+        frame = np.zeros((self.num_envs, *self.frame_space.shape), self.frame_space.dtype)
+        observations, infos = zip(*results, strict=True)
+        frame[mask] = self._frames_of(env_indices, observations, infos, all_false)
+        return self._frames(frame, np.zeros(self.num_envs), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Do nothing: a reset takes about as long as a step."""
@@ -117,43 +151,36 @@ class GymnasiumEngine:
         """Step all environments."""
         assert self._actions is not None, "recv without send"
         actions, self._actions = self._actions, None
-        observations, reward, terminated, truncated, _ = self._envs.step(actions)
-        return self._frames(observations, reward, terminated, truncated)
+        results = [env.step(action) for env, action in zip(self._envs, actions, strict=True)]
+        observations, reward, terminated, truncated, infos = zip(*results, strict=True)
+        ended = np.array(terminated, np.bool_)
+        frame = self._frames_of(range(self.num_envs), observations, infos, ended)
+        return self._frames(frame, np.array(reward, np.float64), ended, np.array(truncated, np.bool_))
 
     def close(self) -> None:
         """Close the environments."""
-        self._envs.close()
+        for env in self._envs:
+            env.close()
 
-    def _frames(self, observations: Any, reward: Array, terminated: Array, truncated: Array) -> Frames:
-        return Frames(
-            frame=self._to_frames(observations),
-            reward=reward.astype(np.float32),
-            terminated=terminated,
-            truncated=truncated,
-            lives=np.zeros(self.num_envs, np.int64),
-        )
+    def _frames_of(
+        self, env_indices: Sequence[int], observations: Sequence[Any], infos: Sequence[Any], terminated: Array
+    ) -> Array:
+        """Return the frames [n, *frame_shape] of the observations of some environments, with their action masks."""
+        try:
+            masks = self._masks(env_indices, infos, terminated) if self._mask_size else None
+            return self._reader.frames(observations, masks)
+        except BadObservation as problem:
+            raise UserError(f"--env-id {self._env_id}: {problem}") from problem
 
+    def _masks(self, env_indices: Sequence[int], infos: Sequence[Any], terminated: Array) -> list[Array]:
+        masks = []
+        for env_index, info in zip(env_indices, infos, strict=True):
+            mask = action_mask(self._envs[env_index], info, self._mask_size, bool(terminated[env_index]))
+            if mask is None:
+                raise BadObservation('the info has no "action_mask" as other infos had; --no-action-masks reads none')
+            masks.append(mask)
+        return masks
 
-def _conversion(env_id: str, space: Any) -> tuple[spaces.Box, Callable[[Any], Array]]:
-    """Return the space of one frame, and a function from N observations to frames [N, ...] that always copies."""
-    if _is_image(space):
-        height, width, channels = space.shape
-        return spaces.Box(0, 255, (channels, height, width), np.uint8), lambda batch: np.moveaxis(batch, -1, 1).copy()
-    if isinstance(space, spaces.Box):
-        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
-        return spaces.Box(low, high, dtype=np.float32), lambda batch: batch.reshape(len(batch), -1).astype(np.float32)
-    if isinstance(space, spaces.Discrete):
-        return _table_space([space.n]), lambda batch: (batch - space.start)[:, None].astype(np.int64)
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return _table_space(space.nvec), lambda batch: (batch - space.start).astype(np.int64)
-    if isinstance(space, spaces.Tuple) and all(isinstance(part, spaces.Discrete) for part in space):
-        starts = [part.start for part in space]
-        return _table_space([part.n for part in space]), lambda batch: np.stack(batch, axis=1).astype(np.int64) - starts
-    raise UserError(
-        f"--env-id {env_id} has {type(space).__name__} observations: "
-        "q2pi needs Box, Discrete, MultiDiscrete or a Tuple of Discrete"
-    )
-
-
-def _table_space(sizes: Any) -> spaces.Box:
-    return spaces.Box(0, np.asarray(sizes, np.int64) - 1, dtype=np.int64)
+    def _frames(self, frame: Array, reward: Array, terminated: Array, truncated: Array) -> Frames:
+        lives = np.zeros(self.num_envs, np.int64)
+        return Frames(frame, reward.astype(np.float32), terminated, truncated, lives)

@@ -40,17 +40,20 @@ class EnvSpec:
     clip_rewards: bool | None = None
     """Learning from the sign of the reward, -1, 0 or 1; scores stay raw."""
     grayscale: bool | None = None
-    """One gray channel instead of three colour channels."""
+    """One gray channel instead of three colour channels. Atari yes, other images as they are."""
     crop: tuple[int, int, int, int] | None = None
     """Raw pixels to cut off before resizing: top, bottom, left, right. None cuts off nothing."""
     resize: tuple[int, int] | None = None
-    """Height and width of the network's input frames, in pixels."""
+    """Height and width of the network's input frames, in pixels. Atari 84 84, other images as they are."""
     frame_skip: int | None = None
-    """Emulator frames per agent step, all with the same action."""
+    """Emulator frames, or steps of the environment, per agent step, all with the same action. Atari 4, others 1."""
     max_pool: bool | None = None
     """Pixel-wise maximum of the last two emulator frames, against flicker; no effect if the frame skip is 1."""
     stack: int | None = None
-    """Frames per observation, oldest first."""
+    """Frames per observation, oldest first. Images 4, others 1."""
+    action_masks: bool | None = None
+    """Only actions that the environment's action mask allows (info["action_mask"] or the method action_masks).
+    None uses masks if there are any."""
     max_frames_per_episode: int | None = None
     """Emulator frames after which an episode is truncated; 108000 frames are 30 minutes."""
     full_action_space: bool | None = None
@@ -100,8 +103,12 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
         "life_loss_discount": False,
     },
 }
-_GYMNASIUM_DEFAULTS: dict[str, Any] = {"life_loss_discount": False, "clip_rewards": False}
-_ATARI_ONLY = {"protocol", "crop", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - {*_GYMNASIUM_DEFAULTS, "stack"}
+_GYMNASIUM_DEFAULTS: dict[str, Any] = {"life_loss_discount": False, "clip_rewards": False, "action_masks": False}
+IMAGE_OPTIONS = ("grayscale", "crop", "resize")
+"""Options of images, of any environment."""
+_SHARED = {*_GYMNASIUM_DEFAULTS, *IMAGE_OPTIONS, "frame_skip", "stack"}
+_ATARI_ONLY = {"protocol", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - _SHARED
+_GYMNASIUM_ONLY = {"env_options", "action_masks"}
 _LOWER_BOUNDS = {"noop_max": 0, "frame_skip": 1, "stack": 1, "max_frames_per_episode": 1}
 
 
@@ -115,29 +122,30 @@ def resolve(spec: EnvSpec) -> EnvSpec:
     """
     spec = replace(spec, env_id=canonical(spec.env_id))
     _check_lower_bounds(spec)
+    _check_window(spec)
     spec.keywords()
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
 
 
 def inapplicable(env_id: str) -> frozenset[str]:
     """Return the names of the fields that do not apply to an environment; `resolve` refuses a value of theirs."""
-    return frozenset({"env_options"} if is_atari(env_id) else {*_ATARI_ONLY, "life_loss_discount"})
+    return frozenset(_GYMNASIUM_ONLY if is_atari(env_id) else {*_ATARI_ONLY, "life_loss_discount"})
 
 
 def _resolve_atari(spec: EnvSpec) -> EnvSpec:
     if spec.env_options:
         raise UserError(
-            f"{_flag('env_options', spec.env_options)} applies to Gymnasium environments, not to Atari games"
+            f"{flag_text('env_options', spec.env_options)} applies to Gymnasium environments, not to Atari games"
         )
+    if spec.action_masks:
+        raise UserError("--action-masks applies to Gymnasium environments, not to Atari games")
     protocol = spec.protocol or "machado"
     if protocol not in _PROTOCOLS:
         raise UserError(f"--protocol {protocol} is not one of {', '.join(_PROTOCOLS)}")
     spec = _fill(spec, {"protocol": protocol} | _PROTOCOLS[protocol] | _ATARI_DEFAULTS)
-    sticky, resize = spec.repeat_action_probability, spec.resize
+    sticky = spec.repeat_action_probability
     if sticky is None or not 0 <= sticky < 1:
         raise UserError(f"--repeat-action-probability {sticky} is outside [0, 1)")
-    if resize is None or len(resize) != 2 or min(resize) < 1:
-        raise UserError(f"{_flag('resize', resize)} must be a height and a width, each at least 1 pixel")
     if spec.crop is not None:
         _check_crop(spec.env_id, spec.crop)
     return spec
@@ -146,13 +154,19 @@ def _resolve_atari(spec: EnvSpec) -> EnvSpec:
 def _resolve_gymnasium(spec: EnvSpec) -> EnvSpec:
     for name in sorted(_ATARI_ONLY):
         if (value := getattr(spec, name)) is not None:
-            raise UserError(f"{_flag(name, value)} applies to Atari games, not to {spec.env_id}")
+            raise UserError(f"{flag_text(name, value)} applies to Atari games, not to {spec.env_id}")
     if spec.life_loss_discount:
-        raise UserError(f"{_flag('life_loss_discount', True)} applies to Atari games, not to {spec.env_id}")
-    if spec.stack is None:
-        from q2pi.envs.gymnasium import has_image_observations  # loads Gymnasium
+        raise UserError(f"{flag_text('life_loss_discount', True)} applies to Atari games, not to {spec.env_id}")
+    changed = [name for name in IMAGE_OPTIONS if getattr(spec, name) is not None]
+    if spec.stack is None or changed:
+        from q2pi.envs.gymnasium import observed_images  # loads Gymnasium
 
-        spec = replace(spec, stack=4 if has_image_observations(spec) else 1)
+        images, is_image = observed_images(spec)
+        for name in changed if not images else []:
+            raise UserError(
+                f"{flag_text(name, getattr(spec, name))} applies to images, and {spec.env_id} observes none"
+            )
+        spec = replace(spec, stack=spec.stack or (4 if is_image else 1))
     return _fill(spec, _GYMNASIUM_DEFAULTS)
 
 
@@ -164,21 +178,29 @@ def _check_lower_bounds(spec: EnvSpec) -> None:
     for name, bound in _LOWER_BOUNDS.items():
         value = getattr(spec, name)
         if value is not None and value < bound:
-            raise UserError(f"{_flag(name, value)} is less than {bound}")
+            raise UserError(f"{flag_text(name, value)} is less than {bound}")
+
+
+def _check_window(spec: EnvSpec) -> None:
+    crop, resize = spec.crop, spec.resize
+    if resize is not None and (len(resize) != 2 or min(resize) < 1):
+        raise UserError(f"{flag_text('resize', resize)} must be a height and a width, each at least 1 pixel")
+    if crop is not None and (len(crop) != 4 or min(crop) < 0):
+        raise UserError(
+            f"{flag_text('crop', crop)} must be four pixel counts (top, bottom, left, right), each at least 0"
+        )
 
 
 def _check_crop(env_id: str, crop: tuple[int, int, int, int]) -> None:
     from q2pi.envs.atari import raw_screen  # loads numpy
 
-    if len(crop) != 4 or min(crop) < 0:
-        raise UserError(f"{_flag('crop', crop)} must be four pixel counts (top, bottom, left, right), each at least 0")
     height, width = raw_screen(env_id)
     top, bottom, left, right = crop
     if top + bottom >= height or left + right >= width:
-        raise UserError(f"{_flag('crop', crop)} removes the whole {height} x {width} screen of {env_id}")
+        raise UserError(f"{flag_text('crop', crop)} removes the whole {height} x {width} screen of {env_id}")
 
 
-def _flag(name: str, value: Any) -> str:
+def flag_text(name: str, value: Any) -> str:
     """Return an option as it is written on the command line."""
     option = name.replace("_", "-")
     if isinstance(value, bool):
