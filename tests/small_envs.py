@@ -1,5 +1,6 @@
 """Environments with any observation space, with or without action masks, registered for the time of a test."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ class Sampled(gymnasium.Env[Any, Any]):
         length: int = 10,
         render_mode: str | None = None,
     ) -> None:
-        self.observation_space = space
+        self.observation_space = copy.deepcopy(space)  # a space holds a random generator
         self.action_space = spaces.Discrete(3, start=2) if actions is None else actions
         self.returned, self.length, self.render_mode = returned, length, render_mode
 

@@ -59,7 +59,7 @@ def test_a_forbidden_action_is_never_taken(name: str, source: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_without_masks_the_forbidden_action_is_taken(name: str) -> None:
-    """The negative twin: with --no-action-masks the same environment is left at once."""
+    """The counterpart: with --no-action-masks the same environment is left at once."""
     with registered(Forbidden) as env_id:
         config = config_of(name, env_id, action_masks=False)
         with pytest.raises(AssertionError, match="is not allowed"):
@@ -193,7 +193,7 @@ def dqn_with_bias(double: bool, masked: bool) -> Any:
         (False, True, 0.5 + 0.9 * 5),
         # Double DQN: the online network selects 1 of 1 and 2 (not 9), the target network's value of it is 3.
         (True, True, 0.5 + 0.9 * 3),
-        # The negative twins: action 2, which is not allowed, leaks into the target.
+        # Without a mask: action 2, which is not allowed, leaks into the target.
         (False, False, 0.5 + 0.9 * 7),
         (True, False, 0.5 + 0.9 * 7),
     ],

@@ -90,6 +90,9 @@ class PolicyAgent:
 
 
 def _normalizer(enabled: bool, spec: AgentSpec) -> ObservationNormalizer | None:
-    if enabled and len(spec.observation_shape) == 3:
-        raise UserError("--normalize-observations is for vectors: images are divided by 255")
-    return ObservationNormalizer(spec.observation_shape) if enabled else None
+    if not enabled:
+        return None
+    if not any(part.kind == "vector" for part in spec.layout.parts):
+        raise UserError("--normalize-observations is for vectors: images are scaled, and indices are one-hot")
+    is_vector = len(spec.layout.parts) == 1
+    return ObservationNormalizer(spec.observation_shape, None if is_vector else spec.layout.vector_entries())
