@@ -78,6 +78,7 @@ class ObservationReader:
             parts = (Part(name, "one-hot", (len(sizes),), sizes),)
         self.parts = (*parts, *mask)
         self.is_float_box = isinstance(space, spaces.Box) and space.dtype.kind == "f" and parts[0].kind == "vector"
+        self.is_table = isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and not mask
         self.frame_space = _frame_space(self.parts, self._leaves)
         self._dtype: np.dtype[Any] = np.dtype(self.frame_space.dtype)
 
@@ -93,6 +94,8 @@ class ObservationReader:
         """
         if self.is_float_box and masks is None:
             return self._vectors(observations)
+        if self.is_table and (indices := self._table_rows(observations)) is not None:
+            return indices
         frames = np.empty((len(observations), *self.frame_space.shape), self._dtype)
         for index, observation in enumerate(observations):
             parts = [leaf.encode(_follow(observation, leaf.path)) for leaf in self._leaves]
@@ -133,6 +136,17 @@ class ObservationReader:
         if array.shape[1:] != self.space.shape or array.dtype.kind not in "fiub":
             array = np.stack([_numbers(observation, self.space) for observation in observations])
         return array.reshape(len(array), -1).astype(np.float32, copy=False)
+
+    def _table_rows(self, observations: Sequence[Any]) -> Array | None:
+        """Return the frames [n, D] of indices, all at once, or None if they must be checked one by one."""
+        try:
+            array = np.array(observations)
+        except ValueError:
+            return None
+        if array.dtype.kind not in "iu" or array.shape[1:] != _shape(self.space):
+            return None
+        indices: Array = (array - self.space.start).astype(np.int64, copy=False).reshape(len(array), -1)
+        return indices if ((indices >= 0) & (indices <= self.frame_space.high)).all() else None
 
 
 def action_mask(env: Any, info: Any, size: int, terminated: bool = False) -> Array | None:
