@@ -20,6 +20,7 @@ from q2pi.training.loop import run
 
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 40, "buffer_size": 64, "batch_size": 8, "hidden": (8,)},
+    "rainbow": {"learning_starts": 40, "buffer_size": 64, "batch_size": 8, "hidden": (8, 8), "atoms": 5},
     "pqn": {"num_steps": 8, "num_minibatches": 2, "hidden": (8,)},
     "pqn_laptop": {"num_steps": 8, "num_minibatches": 2, "hidden": (8,), "recent_rollouts": 2},
     "ppo": {"num_steps": 8, "num_minibatches": 2, "hidden": (8,)},
@@ -135,7 +136,7 @@ def test_tables_are_predicted_in_the_environments_numbering() -> None:
     assert [agent.predict(state)[0] for state in (5, 6, np.int64(7))] == [2, 0, 1]
     for batch in (np.array([5, 6, 7]), [5, 6, 7], np.array([[5], [6], [7]])):
         assert agent.predict(batch)[0].tolist() == [2, 0, 1]
-    with pytest.raises(ValueError, match="the observation is 0"):
+    with pytest.raises(ValueError, match="the observation 0: its space"):
         agent.predict(0)
 
 

@@ -1,16 +1,19 @@
 """Engine for Gymnasium environments: N copies stepped one after the other; `observations` makes the frames."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from q2pi.envs import interaction, modules
+from q2pi.envs.errors import EnvError, first_line
+from q2pi.envs.interaction import BadResult
 from q2pi.envs.interface import Frames
 from q2pi.envs.observations import BadObservation, ObservationReader, action_mask
-from q2pi.errors import UserError
+from q2pi.errors import UserError, suggest
 from q2pi.types import Array
 
 if TYPE_CHECKING:
@@ -35,19 +38,59 @@ def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
         raise UserError(f"--env-id {spec.env_id} needs more packages: {_install_command(str(error))}") from error
     except gymnasium.error.Error as error:
         raise UserError(f"--env-id {spec.env_id} cannot be made: {error}") from error
-    except (TypeError, ValueError, AssertionError) as error:
-        if not options:
-            raise
+    except Exception as error:
+        if not options or not isinstance(error, TypeError | ValueError | AssertionError):
+            raise EnvError(spec.env_id, f"it cannot be made: {first_line(error)}") from error
         reason = str(error).partition("\n")[0]
         raise UserError(f"--env-options {' '.join(spec.env_options)}: {spec.env_id} rejects them: {reason}") from error
+    for wrapper in spec.wrappers:
+        env = _wrapped(env, wrapper, spec.env_id)
     has_time_limit = env.spec is None or env.spec.max_episode_steps is not None
     env = env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
     return FrameSkip(env, spec.frame_skip) if spec.frame_skip and spec.frame_skip > 1 else env
 
 
+def load_wrapper(name: str) -> Callable[[Any], Any]:
+    """Return the wrapper MODULE:NAME.
+
+    Raises:
+        UserError: another form, no such module, or nothing in it that can be called under this name.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise UserError(f"--wrappers {name}: it must be MODULE:NAME, such as gymnasium.wrappers:FlattenObservation")
+    found: Any = modules.load(module, f"--wrappers {name}")
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"--wrappers {name}: {module} has no {part}{suggest(part, dir(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"--wrappers {name}: {attribute} cannot be called with an environment")
+    return found  # type: ignore[no-any-return]
+
+
+def _wrapped(env: Any, name: str, env_id: str) -> Any:
+    """Return the environment in one more wrapper; if that fails, close the environment."""
+    try:
+        wrapped = load_wrapper(name)(env)
+    except UserError:
+        env.close()
+        raise
+    except Exception as error:
+        env.close()
+        raise EnvError(env_id, f"the wrapper {name} raised {first_line(error)}") from error
+    if not isinstance(wrapped, gymnasium.Env):
+        env.close()
+        returned = interaction.described(wrapped)
+        raise UserError(f"--wrappers {name}: it returned {returned}, and must return a Gymnasium environment")
+    return wrapped
+
+
 def _install_command(message: str) -> str:
     """Return the pip command for the extra that Gymnasium's message names, or the message itself."""
     extra = re.search(r"gymnasium\[([\w-]+)\]", message)
+    if "minatar" in message:
+        return "pip install 'q2pi[minatar]'"
     if extra is None:
         return message
     return f"pip install '{'q2pi' if extra[1] == 'box2d' else 'gymnasium'}[{extra[1]}]'"
@@ -121,23 +164,36 @@ class GymnasiumEngine:
     """
 
     def __init__(self, spec: "EnvSpec", num_envs: int) -> None:
-        self.num_envs, self._env_id = num_envs, spec.env_id
-        self._envs = [make(spec) for _ in range(num_envs)]
+        self.num_envs = num_envs
+        self._env_id = spec.env_id
+        self._envs = _make_all(spec, num_envs)
+        self.is_known_reproducible = not spec.wrappers and _is_gymnasiums_own(self._envs[0])
         self.observation_space: Any = self._envs[0].observation_space
         self.action_space: Any = self._envs[0].action_space
         self._mask_size = int(self.action_space.n) if spec.action_masks else 0
-        self._reader = ObservationReader(spec, self.observation_space, self._mask_size)
+        try:
+            self._reader = ObservationReader(spec, self.observation_space, self._mask_size)
+        except UserError:
+            self.close()
+            raise
         self.frame_space, self.parts = self._reader.frame_space, self._reader.parts
+        self._is_float = self.frame_space.dtype.kind == "f"
         self._actions: Array | None = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; frames elsewhere are zeros."""
         env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
-        results = [self._envs[env_index].reset(seed=int(seeds[env_index])) for env_index in env_indices]
-        all_false = np.zeros(self.num_envs, np.bool_)
+        observations, masks = [], []
+        for env_index in env_indices:
+            try:
+                observation, info = interaction.reset(self._envs[env_index], int(seeds[env_index]))
+                masks.append(self._mask(env_index, info, "reset"))
+            except BadResult as problem:
+                raise self._error(env_index, problem) from problem.__cause__
+            observations.append(observation)
         frame = np.zeros((self.num_envs, *self.frame_space.shape), self.frame_space.dtype)
-        observations, infos = zip(*results, strict=True)
-        frame[mask] = self._frames_of(env_indices, observations, infos, all_false)
+        frame[mask] = self._frames_of(observations, masks, env_indices, "reset")
+        all_false = np.zeros(self.num_envs, np.bool_)
         return self._frames(frame, np.zeros(self.num_envs), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
@@ -150,37 +206,81 @@ class GymnasiumEngine:
     def recv(self) -> Frames:
         """Step all environments."""
         assert self._actions is not None, "recv without send"
-        actions, self._actions = self._actions, None
-        results = [env.step(action) for env, action in zip(self._envs, actions, strict=True)]
-        observations, reward, terminated, truncated, infos = zip(*results, strict=True)
-        ended = np.array(terminated, np.bool_)
-        frame = self._frames_of(range(self.num_envs), observations, infos, ended)
-        return self._frames(frame, np.array(reward, np.float64), ended, np.array(truncated, np.bool_))
+        # Copied: an environment that changes its action in place would change the stored episode.
+        actions, self._actions = self._actions.copy(), None
+        observations, masks = [], []
+        reward = np.empty(self.num_envs)
+        terminated, truncated = np.empty(self.num_envs, np.bool_), np.empty(self.num_envs, np.bool_)
+        for env_index, env in enumerate(self._envs):
+            try:
+                *result, info = interaction.step(env, actions[env_index])
+                masks.append(self._mask(env_index, info, "step", has_terminated=result[2]))
+            except BadResult as problem:
+                raise self._error(env_index, problem) from problem.__cause__
+            observation, reward[env_index], terminated[env_index], truncated[env_index] = result
+            # An environment may return the same array in every step.
+            observations.append(observation)
+        frame = self._frames_of(observations, masks, range(self.num_envs), "step")
+        return self._frames(frame, reward, terminated, truncated)
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self._envs:
-            env.close()
+        _close_all(self._envs)
+
+    def _mask(self, env_index: int, info: Any, method: str, has_terminated: bool = False) -> Array | None:
+        """Return the action mask [A] of an environment, or None if masks are not used.
+
+        Raises:
+            BadResult: the mask is missing, has another form, or allows no action.
+        """
+        if not self._mask_size:
+            return None
+        try:
+            mask = action_mask(self._envs[env_index], info, self._mask_size, has_terminated)
+        except BadObservation as problem:
+            raise BadResult(f"{method} returned {problem}") from problem.__cause__
+        if mask is None:
+            raise BadResult(f'{method} returned an info without "action_mask": --no-action-masks reads none')
+        return mask
 
     def _frames_of(
-        self, env_indices: Sequence[int], observations: Sequence[Any], infos: Sequence[Any], terminated: Array
+        self, observations: list[Any], masks: list[Array | None], env_indices: Sequence[int], method: str
     ) -> Array:
-        """Return the frames [n, *frame_shape] of the observations of some environments, with their action masks."""
+        """Return the frames [n, *frame_shape] of the observations and masks of some environments."""
         try:
-            masks = self._masks(env_indices, infos, terminated) if self._mask_size else None
-            return self._reader.frames(observations, masks)
+            frames = self._reader.frames(observations, masks if self._mask_size else None)
         except BadObservation as problem:
-            raise UserError(f"--env-id {self._env_id}: {problem}") from problem
+            raise self._error(env_indices[problem.index], f"{method} returned {problem}") from problem
+        if self._is_float and not np.isfinite(frames).all():
+            bad = next(index for index, frame in enumerate(frames) if not np.isfinite(frame).all())
+            raise self._error(env_indices[bad], f"{method} returned an observation with NaN or infinite numbers")
+        return frames
 
-    def _masks(self, env_indices: Sequence[int], infos: Sequence[Any], terminated: Array) -> list[Array]:
-        masks = []
-        for env_index, info in zip(env_indices, infos, strict=True):
-            mask = action_mask(self._envs[env_index], info, self._mask_size, bool(terminated[env_index]))
-            if mask is None:
-                raise BadObservation('the info has no "action_mask" as other infos had; --no-action-masks reads none')
-            masks.append(mask)
-        return masks
+    def _error(self, env_index: int, problem: object) -> EnvError:
+        return EnvError(self._env_id, str(problem), env_index)
 
     def _frames(self, frame: Array, reward: Array, terminated: Array, truncated: Array) -> Frames:
-        lives = np.zeros(self.num_envs, np.int64)
-        return Frames(frame, reward.astype(np.float32), terminated, truncated, lives)
+        return Frames(frame, reward, terminated, truncated, lives=np.zeros(self.num_envs, np.int64))
+
+
+def _is_gymnasiums_own(env: Any) -> bool:
+    """Return whether an environment is Gymnasium's or q2pi's own, whose randomness follows `reset(seed)`."""
+    entry_point = None if env.spec is None or env.spec.additional_wrappers else env.spec.entry_point
+    return isinstance(entry_point, str) and entry_point.startswith(("gymnasium.envs.", "q2pi.envs."))
+
+
+def _make_all(spec: "EnvSpec", num_envs: int) -> list[Any]:
+    """Return N environments; if one cannot be made, the others are closed."""
+    envs: list[Any] = []
+    try:
+        for _ in range(num_envs):
+            envs.append(make(spec))
+    except Exception:
+        _close_all(envs)
+        raise
+    return envs
+
+
+def _close_all(envs: list[Any]) -> None:
+    while envs:
+        envs.pop().close()

@@ -14,12 +14,14 @@ of frames.
 Values are cast if nothing is lost; else, and if the shape differs, `BadObservation` names what was returned.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
+from q2pi.envs.errors import first_line
+from q2pi.envs.interaction import described
 from q2pi.envs.layout import BYTE, Part
 from q2pi.envs.resize import AreaResize
 from q2pi.errors import UserError
@@ -32,6 +34,8 @@ SMALLEST_IMAGE = 3
 """Least height and width of an image, in pixels: the size of the smallest convolution."""
 SMALLEST_MATRIX = 8
 """Least height and width of a matrix of numbers that counts as a gray image; a matrix of bytes always does."""
+SHOWN = 4
+"""Largest number of values that a message shows."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in gray (ITU-R BT.601), as ALE has them."""
 _BYTES: np.dtype[Any] = np.dtype(np.uint8)
@@ -39,7 +43,10 @@ _FLOATS: np.dtype[Any] = np.dtype(np.float32)
 
 
 class BadObservation(ValueError):
-    """An environment returned an observation or a mask that its spaces do not contain."""
+    """An environment returned an observation or a mask that its spaces do not contain; the message says what."""
+
+    index = 0
+    """Index of the observation among those that were converted together."""
 
 
 class _Leaf(NamedTuple):
@@ -98,9 +105,9 @@ class ObservationReader:
             return indices
         frames = np.empty((len(observations), *self.frame_space.shape), self._dtype)
         for index, observation in enumerate(observations):
-            parts = [leaf.encode(_follow(observation, leaf.path)) for leaf in self._leaves]
+            parts = self._parts_of(observation, index)
             if masks is not None:
-                parts.append(masks[index])
+                parts.append(np.asarray(masks[index]))
             if len(parts) == 1:
                 frames[index] = parts[0]
             else:
@@ -117,7 +124,7 @@ class ObservationReader:
         if isinstance(self.space, spaces.Discrete) and np.ndim(value) and np.shape(value)[-1] == 1:
             value = np.asarray(value)[..., 0]
         try:
-            leaves = [(np.asarray(_follow(value, leaf.path)), leaf.space) for leaf in self._leaves]
+            leaves = [(_array(_follow(value, leaf.path)), leaf.space) for leaf in self._leaves]
         except BadObservation:
             return None
         if all(array.shape == _shape(space) for array, space in leaves):
@@ -127,6 +134,14 @@ class ObservationReader:
             return None
         return [_row(self.space, value, index) for index in range(len(first))], False
 
+    def _parts_of(self, observation: Any, index: int) -> list[Array]:
+        """Return the parts of observation `index`, without a mask."""
+        try:
+            return [leaf.encode(_follow(observation, leaf.path)) for leaf in self._leaves]
+        except BadObservation as problem:
+            problem.index = index
+            raise
+
     def _vectors(self, observations: Sequence[Any]) -> Array:
         """Return the frames [n, D] of vectors of numbers, all at once: half the time of one by one."""
         try:
@@ -134,7 +149,7 @@ class ObservationReader:
         except ValueError:  # of different shapes
             array = np.empty(0, object)
         if array.shape[1:] != self.space.shape or array.dtype.kind not in "fiub":
-            array = np.stack([_numbers(observation, self.space) for observation in observations])
+            array = np.stack([self._parts_of(item, index)[0] for index, item in enumerate(observations)])
         return array.reshape(len(array), -1).astype(np.float32, copy=False)
 
     def _table_rows(self, observations: Sequence[Any]) -> Array | None:
@@ -160,17 +175,20 @@ def action_mask(env: Any, info: Any, size: int, terminated: bool = False) -> Arr
     """
     if terminated:
         return np.ones(size, np.bool_)
-    value = info.get("action_mask") if isinstance(info, dict) else None
+    value = info.get("action_mask") if isinstance(info, Mapping) else None
     if value is None:
         method = getattr(env.unwrapped, "action_masks", None)
         if not callable(method):
             return None
-        value = method()
-    mask = np.asarray(value)
+        try:
+            value = method()
+        except Exception as error:
+            raise BadObservation(f"no action mask: action_masks raised {first_line(error)}") from error
+    mask = _array(value)
     if mask.shape != (size,) or not ((mask == 0) | (mask == 1)).all():
-        raise BadObservation(f"the action mask is {_described(mask)}: it must be {size} values, 0 or 1, one per action")
+        raise BadObservation(f"the action mask {_described(mask)}: it must be {size} values, 0 or 1, one per action")
     if not mask.any():
-        raise BadObservation("the action mask allows no action: an episode without actions must terminate")
+        raise BadObservation("an action mask that allows no action: an episode without actions must terminate")
     return mask.astype(np.bool_)
 
 
@@ -317,7 +335,7 @@ def _image_dtype(leaf: _Leaf) -> np.dtype[Any]:
 
 def _pixels(value: Any, space: Any, dtype: np.dtype[Any], scale: float) -> Array:
     """Return an image as uint8, 0 or 255 if it is boolean, or as float32, in the axes of its space."""
-    image = np.asarray(value)
+    image = _array(value)
     if image.shape != space.shape or image.dtype.kind not in "fiub":
         raise _misfit(image, space)
     if space.dtype.kind == "b":
@@ -338,7 +356,7 @@ def _pixels(value: Any, space: Any, dtype: np.dtype[Any], scale: float) -> Array
 
 def _numbers(value: Any, space: Any) -> Array:
     """Return the numbers of a Box, of MultiBinary too, flattened to float32 [D]."""
-    array = np.asarray(value)
+    array = _array(value)
     if array.shape != space.shape or array.dtype.kind not in "fiub":
         raise _misfit(array, space)
     return array.reshape(-1).astype(np.float32)
@@ -347,13 +365,13 @@ def _numbers(value: Any, space: Any) -> Array:
 def _bits(value: Any, space: Any) -> Array:
     array = _numbers(value, space)
     if not ((array == 0) | (array == 1)).all():
-        raise _misfit(np.asarray(value), space)
+        raise _misfit(_array(value), space)
     return array
 
 
 def _indices(value: Any, space: Any, sizes: Array, start: Array) -> Array:
     """Return the values of Discrete or MultiDiscrete as indices from 0, int64 [D]."""
-    array = np.asarray(value)
+    array = _array(value)
     if array.shape != _shape(space) or array.dtype.kind not in "fiub" or not np.isfinite(array).all():
         raise _misfit(array, space)
     indices = array.reshape(-1).astype(np.int64) - start
@@ -363,16 +381,31 @@ def _indices(value: Any, space: Any, sizes: Array, start: Array) -> Array:
 
 
 def _misfit(found: Array, space: Any) -> BadObservation:
-    return BadObservation(f"the observation is {_described(found)}, and its space is {space}: they must agree")
+    shown = _described(found) if found.shape == _shape(space) else _object(found)
+    return BadObservation(f"the observation {shown}: its space is {space}")
 
 
 def _described(found: Array) -> str:
-    """Return a short description of an array: its value if it is small, else its type, shape and range."""
-    if found.dtype == object or found.dtype.kind not in "fiub":
-        return f"of type {found.dtype}"
-    if found.size <= 4:
+    """Return a short description of an array: its value if it is small, else its shape, type and range."""
+    if found.dtype.kind not in "fiub":
+        return _object(found)
+    if found.size <= SHOWN:
         return f"{found.tolist()}" if found.ndim else f"{found[()]}"
-    return f"{found.dtype} {list(found.shape)} from {found.min():g} to {found.max():g}"
+    return f"an array of shape {found.shape}, {found.dtype} from {found.min():g} to {found.max():g}"
+
+
+def _object(found: Array) -> str:
+    return described(found if found.ndim else found.item())
+
+
+def _array(value: Any) -> Array:
+    """Return a value as an array; of type object if its parts have different shapes."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError):
+        array = np.empty((), object)
+        array[()] = value
+        return array
 
 
 def _follow(value: Any, path: tuple[Any, ...]) -> Any:
@@ -381,7 +414,7 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
         try:
             value = value[key]
         except (KeyError, IndexError, TypeError) as error:
-            raise BadObservation(f"the observation has no part {_name(path)!r}, its space has") from error
+            raise BadObservation(f"an observation without the part {_name(path)!r} of its space") from error
     return value
 
 
