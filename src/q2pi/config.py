@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from q2pi.envs.names import canonical
 from q2pi.envs.spec import EnvSpec, is_atari
 from q2pi.envs.spec import resolve as resolve_env
 from q2pi.errors import UserError, suggest
@@ -74,9 +75,9 @@ def resolve(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameter
     Raises:
         UserError: an unknown environment, or a value out of its bounds.
     """
-    config = dataclasses.replace(config, env=resolve_env(config.env))
-    check_run(config)
     hyper: Any = config.hyper
+    config = dataclasses.replace(config, env=resolve_env(with_action_masks(config.env, hyper)))
+    check_run(config)
     hyper.check(config)
     if config.precision == "auto":
         config = dataclasses.replace(config, precision=_faster_precision(config))
@@ -84,13 +85,39 @@ def resolve(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameter
     return ResolvedConfig(**{entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)})
 
 
+def with_action_masks(env: EnvSpec, hyper: Any) -> EnvSpec:
+    """Return a specification with `action_masks` decided: used if the environment has masks and the algorithm reads
+    them.
+
+    Raises:
+        UserError: `action_masks` is on, and one of both is not the case.
+    """
+    if is_atari(canonical(env.env_id)) or env.action_masks is False:
+        return env
+    if not hyper.ACTION_MASKS:
+        if env.action_masks:
+            raise UserError(f"--action-masks: {hyper.algorithm} does not use action masks")
+        return env
+    from q2pi.envs.gymnasium import has_action_masks  # loads Gymnasium
+
+    has_masks = has_action_masks(env)
+    if env.action_masks and not has_masks:
+        raise UserError(
+            f'--action-masks: {env.env_id} has none; they are read from info["action_mask"] or the method action_masks '
+            "of an environment with Discrete actions"
+        )
+    return dataclasses.replace(env, action_masks=has_masks)
+
+
 def _faster_precision(config: RunConfig[Any]) -> Literal["fp32", "bf16"]:
     if not is_atari(config.env.env_id):
         return "fp32"
     from q2pi.acceleration.device import device_of
     from q2pi.acceleration.precision import faster_precision
+    from q2pi.networks.torsos import torso_of
 
-    return faster_precision(config.hyper.image_network, device_of(config.device))
+    assert config.env.resize is not None, "the specification is not resolved"
+    return faster_precision(torso_of(config.hyper.image_network, *config.env.resize), device_of(config.device))
 
 
 def check_run(config: RunConfig[Any]) -> None:

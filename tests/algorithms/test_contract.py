@@ -331,13 +331,6 @@ def test_its_updates_and_seconds_are_estimated(name: str) -> None:
     assert estimate.time_run(config).seconds > 0
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names() if name != "q_learning"])
-def test_networks_refuse_discrete_observations(name: str) -> None:
-    config, _ = configure(name, "Taxi-v4")
-    with pytest.raises(UserError, match=f"--env-id Taxi-v4 has Discrete observations: {name} needs a Box space"):
-        next(run(resolve(config)))
-
-
 @pytest.mark.parametrize("name", [name for name in registry.names() if name != "reinforce"])
 def test_updates_due_are_the_updates_made(name: str) -> None:
     """Those of REINFORCE depend on the lengths of its episodes."""

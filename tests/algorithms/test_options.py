@@ -128,6 +128,7 @@ TABLE: dict[str, dict[str, str]] = {
         "stack": f"{ACTING}::test_sampled_observations_are_those_that_were_acted_on",
         "max_frames_per_episode": "envs/test_atari.py::test_the_bound_counts_emulator_frames",
         "full_action_space": "envs/test_atari.py::test_options_of_the_emulator",
+        "action_masks": "algorithms/test_action_masks.py::test_masks_are_used_unless_switched_off",
         "env_options": "envs/test_gymnasium.py::test_env_options_reach_the_environment",
         "wrappers": "envs/test_wrappers.py::test_wrappers_are_applied_in_order",
         "obs_type": "envs/test_atari.py::test_memory_is_a_vector_in_0_to_1",
@@ -427,7 +428,7 @@ def test_layers_have_the_sizes_asked_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize(("network", "features"), [("nature", 512), ("nips", 256)])
+@pytest.mark.parametrize(("network", "features"), [("nature", 512), ("nips", 256), ("minatar", 128)])
 def test_the_torso_is_the_one_asked_for(name: str, network: str, features: int) -> None:
     agent = agent_of(name, shape=(1, 36, 36), network=network)
     assert agent.online.torso.features == features

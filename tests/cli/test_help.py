@@ -11,7 +11,7 @@ from q2pi import cli
 from q2pi.commands.options import parse
 from q2pi.errors import UserError
 
-ATARI = ["--protocol", "--noop-max", "--grayscale", "--resize", "--life-loss-discount", "--full-action-space"]
+ATARI = ["--protocol", "--noop-max", "--max-pool", "--life-loss-discount", "--full-action-space"]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_algorithm_is_the_first_argument_only(
     ("arguments", "message"),
     [
         (["--protocol", "nature"], "--protocol nature applies to Atari games, not to CartPole-v1"),
-        (["--grayscale=no"], "--no-grayscale applies to Atari games, not to CartPole-v1"),
+        (["--grayscale=no"], "--no-grayscale applies to images, and CartPole-v1 observes none"),
         (["--life-loss-discount"], "--life-loss-discount applies to Atari games, not to CartPole-v1"),
     ],
 )

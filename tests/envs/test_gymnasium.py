@@ -92,11 +92,6 @@ def test_images_are_stacked_by_default() -> None:
         del gymnasium.registry["q2pi-test/Random-v0"]
 
 
-def test_other_observation_spaces_are_rejected() -> None:
-    with pytest.raises(UserError, match="--env-id q2pi-test/Random-v0 has Dict observations: q2pi needs Box, Discrete"):
-        engine_with(spaces.Dict({"x": spaces.Discrete(2)}))
-
-
 def test_box_actions_are_unchanged() -> None:
     engine = GymnasiumEngine(resolve(EnvSpec("Pendulum-v1")), 2)
     assert engine.action_space == spaces.Box(-2.0, 2.0, (1,), np.float32)

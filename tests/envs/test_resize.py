@@ -44,6 +44,13 @@ def overlap(pixel: int, new_pixel: int, old: int, new: int) -> float:
     return max(0.0, min(pixel + 1, (new_pixel + 1) * scale) - max(pixel, new_pixel * scale))
 
 
-def test_frames_too_large_for_exact_sums_are_rejected() -> None:
-    with pytest.raises(ValueError, match="too large"):
-        AreaResize((300, 300), (84, 84))
+@pytest.mark.parametrize("old", [(8, 8), (400, 600)])
+def test_large_frames_and_floats_have_the_same_means(old: tuple[int, int]) -> None:
+    """Sums of large frames exceed the integers that float32 represents."""
+    frame = np.random.default_rng(0).integers(0, 256, old, dtype=np.uint8)
+    half = frame.reshape(old[0] // 2, 2, old[1] // 2, 2).mean(axis=(1, 3))
+    resize = AreaResize(old, (old[0] // 2, old[1] // 2))
+    np.testing.assert_array_equal(resize(frame), np.rint(half).astype(np.uint8))
+    got = resize(frame.astype(np.float32))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, half, rtol=1e-6)

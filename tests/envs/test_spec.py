@@ -51,7 +51,7 @@ def test_an_explicit_option_overrides_the_protocol() -> None:
 
 def test_vectors_are_not_stacked_and_not_clipped() -> None:
     assert resolve(EnvSpec("CartPole-v1")) == EnvSpec(
-        "CartPole-v1", stack=1, clip_rewards=False, life_loss_discount=False
+        "CartPole-v1", stack=1, clip_rewards=False, life_loss_discount=False, action_masks=False
     )
 
 
@@ -63,16 +63,17 @@ def test_resolve_is_idempotent(spec: EnvSpec) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frame_skip": 2}, "--frame-skip 2 applies to Atari games, not to CartPole-v1"),
+        ({"frame_skip": 0}, "--frame-skip 0 is less than 1"),
         ({"protocol": "nature"}, "--protocol nature applies to Atari games, not to CartPole-v1"),
-        ({"crop": (1, 2, 3, 4)}, "--crop 1 2 3 4 applies to Atari games, not to CartPole-v1"),
-        ({"grayscale": False}, "--no-grayscale applies to Atari games, not to CartPole-v1"),
+        ({"crop": (1, 2, 3, 4)}, "--crop 1 2 3 4 applies to images, and CartPole-v1 observes none"),
+        ({"grayscale": False}, "--no-grayscale applies to images, and CartPole-v1 observes none"),
+        ({"resize": (9, 9), "stack": 1}, "--resize 9 9 applies to images, and CartPole-v1 observes none"),
         ({"life_loss_discount": True}, "--life-loss-discount applies to Atari games, not to CartPole-v1"),
         ({"max_frames_per_episode": 9}, "--max-frames-per-episode 9 applies to Atari games, not to CartPole-v1"),
         ({"stack": 0}, "--stack 0 is less than 1"),
     ],
 )
-def test_atari_options_are_for_atari(options: dict[str, Any], message: str) -> None:
+def test_options_of_atari_and_of_images_are_refused_elsewhere(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as raised:
         resolve(EnvSpec("CartPole-v1", **options))
     assert str(raised.value) == message

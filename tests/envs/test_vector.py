@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Discrete
 
 from q2pi.envs import make_envs
 from q2pi.envs.interface import Frames
+from q2pi.envs.layout import plain_part
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
@@ -24,6 +25,8 @@ class ScriptedEngine:
         self.num_envs = num_envs
         self.is_known_reproducible = True
         self.frame_space = Box(0, 255, (2,), np.uint8)
+        self.parts = (plain_part(self.frame_space),)
+        self.observation_space = None
         self.action_space = Discrete(5)
         self.lives = np.array(lives)
         self.both = both

@@ -9,9 +9,19 @@ from gymnasium import spaces
 from torch import nn
 
 from q2pi.acceleration.precision import Bf16Copy
+from q2pi.envs.layout import Layout, Part
 from q2pi.networks.initialisation import initialise, seeded
 from q2pi.networks.policy import ActorCritic, PolicyNetwork
-from q2pi.networks.torsos import ChannelNorm, ImageTorso, MLPTorso, torso_for
+from q2pi.networks.torsos import (
+    ChannelNorm,
+    ImageTorso,
+    JointTorso,
+    MLPTorso,
+    Network,
+    smallest_side,
+    torso_for,
+    torso_of,
+)
 from q2pi.networks.value import QNetwork, ValueNetwork
 
 
@@ -38,6 +48,122 @@ def test_the_network_of_2013_has_its_published_size(layer_norm: bool) -> None:
     assert parameters(network) == torso + norms + 257 * 6
     strides = [layer.stride for layer in network.torso.modules() if isinstance(layer, nn.Conv2d)]
     assert strides == [(4, 4), (2, 2)]
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_network_of_minatar_has_its_published_size(layer_norm: bool) -> None:
+    """16 filters of 3 x 3 x 4, 128 units over 8 x 8 x 16, then 129 numbers for each action."""
+    torso = 16 * 37 + 128 * (8 * 8 * 16 + 1)
+    network = QNetwork((4, 10, 10), 6, (1,), layer_norm=layer_norm)
+    assert parameters(network) == torso + (2 * (16 + 128) if layer_norm else 0) + 129 * 6
+
+
+@pytest.mark.parametrize(("network", "side"), [("nature", 36), ("nips", 20), ("minatar", 3)])
+def test_the_smallest_image_of_each_network(network: Network, side: int) -> None:
+    assert smallest_side(network) == side
+    ImageTorso(1, side, side, network=network)
+    with pytest.raises(RuntimeError):
+        ImageTorso(1, side - 1, side, network=network)
+
+
+@pytest.mark.parametrize(("size", "network"), [((36, 36), "nature"), ((35, 84), "minatar"), ((7, 7), "minatar")])
+def test_the_torso_follows_from_the_size(size: tuple[int, int], network: Network) -> None:
+    assert torso_of("auto", *size) == network
+    assert torso_of("nips", *size) == "nips"
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.uint8, 10.0), (torch.float32, 1.0), (torch.float32, 255.0)])
+def test_pixels_are_divided_by_their_scale(dtype: torch.dtype, scale: float) -> None:
+    torso = seeded(lambda: ImageTorso(3, 5, 5, scale=scale), 1, "main")
+    bytes_torso = seeded(lambda: ImageTorso(3, 5, 5), 1, "main")
+    image = torch.randint(0, 2, (2, 3, 5, 5), generator=torch.Generator().manual_seed(0))
+    observation = (image * scale).to(dtype)
+    before = observation.clone()
+    torch.testing.assert_close(torso(observation), bytes_torso((image * 255).to(torch.uint8)))
+    assert torch.equal(observation, before), "the batch is not changed"
+
+
+LAYOUT = Layout(
+    (
+        Part("a", "image", (2, 4, 5), scale=7.0),
+        Part("b", "vector", (2,)),
+        Part("c", "one-hot", (2,), (3, 4)),
+        Part("d", "image", (1, 3, 3)),
+        Part("mask", "mask", (3,)),
+    ),
+    stack=2,
+)
+
+
+def packed(seed: int) -> tuple[Any, Any]:
+    """Return (parts by name [2, ...] of two frames, their packed observation [1, 2 * F])."""
+    rng = np.random.default_rng(seed)
+    parts = {
+        "a": rng.integers(0, 8, (2, 2, 4, 5)),
+        "b": rng.normal(size=(2, 2)),
+        "c": rng.integers(0, 3, (2, 2)),
+        "d": rng.integers(0, 256, (2, 1, 3, 3)),
+        "mask": np.ones((2, 3)),
+    }
+    frames = np.concatenate([part.reshape(2, -1) for part in parts.values()], axis=1)
+    return parts, torch.from_numpy(frames.reshape(1, -1).astype(np.float32))
+
+
+def test_a_joint_torso_reads_each_part_by_hand() -> None:
+    torso: Any = seeded(lambda: torso_for(LAYOUT, (6,)), 1, "main")
+    assert isinstance(torso, JointTorso)
+    parts, observation = packed(0)
+    inputs = []
+    for name, images in (("a", torso.images[0]), ("d", torso.images[1])):
+        # Frames are stacked along the channels, oldest first.
+        stacked = np.concatenate(list(parts[name]))[None]
+        inputs.append(images(torch.from_numpy(stacked.astype(np.float32))))
+    vector = torch.from_numpy(parts["b"].reshape(1, -1).astype(np.float32))
+    first, second = (np.eye(3)[parts["c"][:, 0]], np.eye(4)[parts["c"][:, 1]])
+    hot = torch.from_numpy(np.concatenate([first.reshape(-1), second.reshape(-1)])[None].astype(np.float32))
+    expected = torso.mlp(torch.cat([inputs[0], vector, hot, inputs[1]], dim=1))
+    torch.testing.assert_close(torso(observation), expected)
+    assert torso.images[0].scale == 7.0
+    assert torso.mlp.layers[0].in_features == 128 + 4 + 2 * 7 + 128
+
+
+@pytest.mark.parametrize("part", ["a", "b", "c", "d"])
+def test_a_joint_torso_depends_on_every_part_and_not_on_the_mask(part: str) -> None:
+    torso: Any = seeded(lambda: torso_for(LAYOUT, (6,), nn.Tanh), 1, "main")
+    (parts, observation), (others, _) = packed(0), packed(1)
+    changed = parts | {part: others[part]}
+    frames = np.concatenate([value.reshape(2, -1) for value in changed.values()], axis=1)
+    assert not torch.equal(torso(torch.from_numpy(frames.reshape(1, -1).astype(np.float32))), torso(observation))
+    masked = observation.clone()
+    masked[0, -3:] = 0
+    assert torch.equal(torso(masked), torso(observation))
+
+
+def test_an_image_and_a_number_interact() -> None:
+    """The MLP follows the concatenation: the effect of the number depends on the image."""
+    torso: Any = seeded(lambda: torso_for(LAYOUT, (16, 16), nn.Tanh), 1, "main")
+    head = torch.ones(16)
+
+    def value(image: float, number: float) -> float:
+        observation = packed(0)[1]
+        observation[0, :40], observation[0, 40] = image, number
+        return (torso(observation)[0] @ head).item()
+
+    assert abs(value(7, 1) - value(7, 0) - value(0, 1) + value(0, 0)) > 1e-3
+
+
+def test_indices_are_one_hot() -> None:
+    network = seeded(lambda: QNetwork(Layout((Part("", "one-hot", (2,), (3, 4)),)), 2, (5,)), 1, "main")
+    weight, bias = network.torso.mlp.layers[0].weight, network.torso.mlp.layers[0].bias
+    features = torch.relu(weight[:, 2] + weight[:, 3 + 1] + bias)
+    torch.testing.assert_close(network(torch.tensor([[2, 1]])), network.head(features[None]))
+
+
+def test_policy_and_value_share_a_torso_only_if_there_are_images() -> None:
+    vectors = Layout((Part("b", "vector", (2,)), Part("c", "one-hot", (1,), (3,))))
+    options: Any = {"log_std": 0.0, "squash": False}
+    assert ActorCritic(vectors, spaces.Discrete(3), (6,), **options).separate
+    assert not ActorCritic(LAYOUT, spaces.Discrete(3), (6,), **options).separate
 
 
 def test_for_four_actions() -> None:

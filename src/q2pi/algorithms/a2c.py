@@ -154,8 +154,8 @@ class Agent(PolicyAgent):
     def build_network(self) -> ActorCritic:
         """Return a policy and value network with fresh weights."""
         config, spec = self.config, self.spec
-        shape, actions = spec.observation_shape, spec.action_space
-        return ActorCritic(shape, actions, config.hidden, log_std=config.log_std, squash=config.squash)
+        layout, actions = spec.layout, spec.action_space
+        return ActorCritic(layout, actions, config.hidden, log_std=config.log_std, squash=config.squash)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         parameters, rate, eps = self.network.parameters(), self.config.learning_rate, self.config.optimizer_eps

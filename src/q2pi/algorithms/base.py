@@ -11,22 +11,27 @@ Generic code never looks for a hyperparameter by its name: it calls the methods 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from q2pi.algorithms.common.search_space import Space
 from q2pi.config import RunConfig, at_least, within
+from q2pi.envs.layout import Layout, Part, plain_part
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
 from q2pi.networks.initialisation import seeded
 from q2pi.networks.policy import kind_of, serves
-from q2pi.networks.torsos import Network
+from q2pi.networks.torsos import Network, misfit
 from q2pi.rng import stream
 from q2pi.types import Array, Metrics, State
+
+if TYPE_CHECKING:
+    from q2pi.envs.observations import ObservationReader
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 Own = TypeVar("Own", bound="AlgorithmConfig")
@@ -51,6 +56,24 @@ class AgentSpec:
     device: torch.device
     precision: str
     """fp32 or bf16."""
+    parts: tuple[Part, ...] = ()
+    """What one frame consists of; empty for one image of bytes, one vector or one row of indices."""
+    observation_space: Any = None
+    """The gymnasium space of what the environment returns; None if it is not known, as for Atari games."""
+
+    @property
+    def layout(self) -> Layout:
+        """The parts of one stacked observation, for networks."""
+        return Layout(self.parts or (plain_part(self.frame_space),), self.stack)
+
+    @cached_property
+    def reader(self) -> "ObservationReader | None":
+        """Turns what the environment returns into frames; None if its space is not known."""
+        if self.observation_space is None:
+            return None
+        from q2pi.envs.observations import ObservationReader  # loads Gymnasium
+
+        return ObservationReader(self.env, self.observation_space, self.layout.mask_size)
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -93,6 +116,8 @@ class AlgorithmConfig:
     """Supported observations, in words."""
     ACTIONS: ClassVar[str] = "Discrete"
     """Supported action spaces, of `networks.policy.SPACES`, separated by ", "."""
+    ACTION_MASKS: ClassVar[bool] = True
+    """Whether masked actions are never taken and never in a target; else masks are not read."""
     SPACE: ClassVar[Space] = {}
     """Option -> range that `q2pi tune` searches; an option is a field, or `num_envs`."""
     AT_LEAST: ClassVar[Mapping[str, float]] = {}
@@ -126,8 +151,9 @@ class AlgorithmConfig:
         if kind_of(spec.action_space) not in kinds or not serves(spec.action_space):
             needed = "a Discrete action space" if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]} actions"
             raise UserError(f"--env-id {env_id} has actions {spec.action_space}: {name} needs {needed}")
-        if spec.frame_dtype == np.int64:
-            raise UserError(f"--env-id {env_id} has Discrete observations: {name} needs a Box space")
+        problem = misfit(spec.layout, self.image_network)
+        if problem is not None:
+            raise UserError(f"--env-id {env_id} has {problem}")
 
     def updates_due(self, step: int, num_envs: int) -> int:
         """Return the number of gradient updates due after `step` agent steps."""
@@ -160,7 +186,7 @@ class AlgorithmConfig:
     @property
     def image_network(self) -> Network:
         """The torso for images, whose precision is measured before a run."""
-        return "nature"
+        return "auto"
 
     @property
     def storage_note(self) -> str:
@@ -227,9 +253,17 @@ class Agent(Protocol):
         """Return the evaluation policy's actions [N]; `noise` is its only source of randomness."""
 
     def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (actions, None) as Stable-Baselines3's `predict` does, for one observation or a batch."""
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Array, Array | None]:
+        """Return (actions, state) as Stable-Baselines3's `predict` does, for one observation or a batch.
+
+        The arguments are those of `common.prediction.network_input`; the state is None unless frames are stacked here.
+        """
 
     def networks(self) -> Mapping[str, torch.nn.Module]:
         """Return the trained networks by name."""
@@ -246,24 +280,6 @@ class Agent(Protocol):
 
     def load(self, state: State) -> None:
         """Restore what `state` returned; without its "replay" the agent can act, not learn."""
-
-
-def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
-    """Return (observations [B, *shape], whether a single one was given), for `predict`.
-
-    Images with the channels last, as Stable-Baselines3 stacks them, are turned to channels first.
-
-    Raises:
-        ValueError: the observation has neither this shape nor a batch of it.
-    """
-    array = np.asarray(observation)
-    single = array.ndim == len(shape)
-    batch = array[None] if single else array
-    if batch.shape[1:] != shape and len(shape) == 3 and batch.ndim == 4:
-        batch = np.moveaxis(batch, -1, 1)
-    if batch.shape[1:] != shape:
-        raise ValueError(f"observation of shape {array.shape}: expected {shape} or a batch of it")
-    return np.ascontiguousarray(batch), single
 
 
 def to_metrics(scalars: list[dict[str, torch.Tensor]]) -> list[Metrics]:

@@ -114,8 +114,8 @@ class Agent(ReplayAgent):
 
     def build_network(self) -> QNetwork:
         """Return a Q-network with fresh weights; override it for another head."""
-        config, shape = self.config, self.spec.observation_shape
-        network = QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=config.layer_norm)
+        config, layout = self.config, self.spec.layout
+        network = QNetwork(layout, self.actions, config.hidden, network=config.network, layer_norm=config.layer_norm)
         initialisation.initialise(network, config.initial_weights)
         return network
 

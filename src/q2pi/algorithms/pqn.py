@@ -76,7 +76,7 @@ class Config(MinibatchConfig, QNetworkConfig):
     eval_epsilon: float = 0.001
     """Exploration rate during evaluation."""
     hidden: tuple[int, ...] = (128, 128)
-    """Units of the hidden layers for vector observations."""
+    """Units of the hidden layers for observations that are not one image."""
 
     AT_LEAST: ClassVar[Mapping[str, float]] = {"learning_rate": 0, "max_grad_norm": 0}
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0, 1), "q_lambda": (0, 1)}
@@ -142,8 +142,8 @@ class Agent(EpsilonGreedyAgent):
 
     def build_network(self) -> QNetwork:
         """Return a Q-network with fresh weights."""
-        config, shape = self.config, self.spec.observation_shape
-        network = QNetwork(shape, self.actions, config.hidden, network=config.network, layer_norm=True)
+        config, layout = self.config, self.spec.layout
+        network = QNetwork(layout, self.actions, config.hidden, network=config.network, layer_norm=True)
         orthogonal(network.torso, math.sqrt(2))
         orthogonal(network.head, 1.0)
         return network

@@ -22,8 +22,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from torch import nn
 
-from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch
+from q2pi.algorithms.base import AgentSpec, AlgorithmConfig
 from q2pi.algorithms.common import search_space as space
+from q2pi.algorithms.common.prediction import network_input
 from q2pi.config import RunConfig, within
 from q2pi.envs.vector import Step
 from q2pi.equations.schedules import linear
@@ -59,6 +60,7 @@ class Config(AlgorithmConfig):
     """Exploration rate during evaluation."""
 
     OBSERVATIONS: ClassVar[str] = "Discrete, MultiDiscrete"
+    ACTION_MASKS: ClassVar[bool] = False
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(
         ("learning_rate", "gamma", "start_e", "end_e", "exploration_fraction", "eval_epsilon"), (0, 1)
     )
@@ -222,21 +224,23 @@ class Agent:
         return self._explore(observation, self.config.eval_epsilon, noise)
 
     def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (greedy actions, None), ties to the lowest; without `deterministic`, epsilon-greedy ones at `end_e`.
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Array, Array | None]:
+        """Return (greedy actions, state), ties to the lowest; without `deterministic`, epsilon-greedy ones at `end_e`.
 
-        A Discrete observation is a number; several of them may come as [B] or as [B, 1].
+        A Discrete observation is a number from the space's `start` on; several of them may come as [B] or as [B, 1].
         """
-        array = np.asarray(observation)
-        if self.spec.observation_shape == (1,) and array.shape != (1,) and array.ndim < 2:
-            array = array[..., None]
-        batch, single = as_batch(array, self.spec.observation_shape)
+        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
         if deterministic:
             actions = self.q_values(batch).argmax(axis=1) + self.first_action
         else:
             actions = self._explore(batch, self.config.end_e, np.random.default_rng())
-        return (actions[0] if single else actions), None
+        return (actions[0] if single else actions), state
 
     def networks(self) -> Mapping[str, nn.Module]:
         """Return nothing: a table is no network."""

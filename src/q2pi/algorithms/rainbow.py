@@ -35,6 +35,7 @@ from q2pi.equations.schedules import linear
 from q2pi.networks.noisy import clear_noise, draw_noise
 from q2pi.networks.rainbow import Architecture, RainbowNetwork
 from q2pi.networks.spectral import power_iteration
+from q2pi.networks.value import masked
 from q2pi.networks.value_distributions import Categorical, Distribution, Expectation, Implicit, Kind, Quantile
 from q2pi.types import Array
 
@@ -204,7 +205,7 @@ class Agent(dqn.Agent):
             cosines=config.cosines,
             initial_weights=config.initial_weights,
         )
-        return RainbowNetwork(self.spec.observation_shape, self.actions, architecture, _distribution(config))
+        return RainbowNetwork(self.spec.layout, self.actions, architecture, _distribution(config))
 
     # ---- acting ------------------------------------------------------------------------------------------------------
 
@@ -275,6 +276,7 @@ class Agent(dqn.Agent):
             q_next = self.distribution.q(output)
         if config.double:
             q_next = self.online.q_values(batch.next_observation)
+        q_next = masked(q_next, batch.next_observation, self.spec.layout)
         if config.munchausen:
             q = self.target.called.q_values(batch.observation)
             reward = reward + distributional.munchausen_reward(

@@ -50,6 +50,8 @@ def agent_spec(config: ResolvedConfig[Any], envs: VectorEnv) -> AgentSpec:
         seed=config.seed,
         device=device_of(config.device),
         precision=config.precision,
+        parts=envs.parts,
+        observation_space=envs.observation_space,
     )
 
 

@@ -214,7 +214,7 @@ class Agent(PolicyAgent):
         self.optimizers = {"policy": optimizer.adam(self.policy.parameters(), lr=config.learning_rate)}
         self.value: ValueNetwork | None = None
         if config.baseline == "value":
-            self.value = spec.build(lambda: ValueNetwork(spec.observation_shape, config.hidden), "value")
+            self.value = spec.build(lambda: ValueNetwork(spec.layout, config.hidden), "value")
             self.optimizers["value"] = optimizer.adam(self.value.parameters(), lr=config.value_learning_rate)
         self.head = self.policy.head
         columns = {
@@ -227,8 +227,8 @@ class Agent(PolicyAgent):
     def build_policy(self) -> PolicyNetwork:
         """Return a policy network with fresh weights."""
         config, spec = self.config, self.spec
-        shape, actions = spec.observation_shape, spec.action_space
-        return PolicyNetwork(shape, actions, config.hidden, log_std=config.log_std, squash=config.squash)
+        layout, actions = spec.layout, spec.action_space
+        return PolicyNetwork(layout, actions, config.hidden, log_std=config.log_std, squash=config.squash)
 
     def cut_episodes(self, observation: Array) -> None:
         self.episodes.cut()

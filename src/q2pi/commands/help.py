@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from q2pi.config import RunConfig
+from q2pi.config import RunConfig, with_action_masks
 from q2pi.envs.spec import resolve
 from q2pi.errors import UserError
 
@@ -51,7 +51,7 @@ def help_class(kind: Any, default: Any, hidden: Collection[str]) -> Any:
 def resolved_env(config: RunConfig[Any]) -> RunConfig[Any]:
     """Return a configuration with its environment resolved, or as it is if the environment cannot be made."""
     try:
-        return dataclasses.replace(config, env=resolve(config.env))
+        return dataclasses.replace(config, env=resolve(with_action_masks(config.env, config.hyper)))
     except UserError:
         return config
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from q2pi.commands.observations import observation_line
 from q2pi.config import ResolvedConfig, RunConfig, flag
 from q2pi.envs.errors import EnvError
 from q2pi.parallel.portable import peak_memory, quoted
@@ -77,6 +78,8 @@ class TerminalRun:
         if isinstance(event, events.Started):
             if event.step:
                 print(f"resuming {self.path} at step {event.step:,} of {self.config.total_timesteps:,}")
+            if line := observation_line(self.config, event.agent):
+                print(line)
             self._view = _LiveView(self.console, self.config) if self.console.is_terminal else _PlainView(self.config)
         assert self._view is not None
         self._view.take(event)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from q2pi.envs.interface import Frames
+from q2pi.envs.layout import Part, plain_part
 from q2pi.envs.names import atari_roms, canonical
 from q2pi.envs.resize import AreaResize
 from q2pi.types import Array
@@ -127,6 +128,8 @@ class AtariEngine:
         else:
             assert spec.resize is not None, "the specification is not resolved"
             self.frame_space = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
+        self.parts: tuple[Part, ...] = (plain_part(self.frame_space),)
+        self.observation_space: Any = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; the first mask must be all true."""

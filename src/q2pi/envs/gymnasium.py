@@ -1,15 +1,4 @@
-"""Engine for Gymnasium environments: N copies stepped one after the other.
-
-Observation spaces and the frames made from them:
-
-    Box, uint8 [H, W, C] of 1, 3 or 4 channels    image     uint8 [C, H, W]
-    Box, bool [H, W, C]                           image     uint8 [C, H, W], 0 or 255
-    Box, other                                    vector    float32 [D], flattened
-    Discrete                                      table     int64 [1], from 0
-    MultiDiscrete, Tuple of Discrete              table     int64 [D], from 0
-
-A table has `frame_space.high + 1` rows per component.
-"""
+"""Engine for Gymnasium environments: N copies stepped one after the other; `observations` makes the frames."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import concatenate, create_empty_array
 
 from q2pi.envs import interaction, modules
 from q2pi.envs.errors import EnvError, first_line
 from q2pi.envs.interaction import BadResult
 from q2pi.envs.interface import Frames
+from q2pi.envs.observations import BadObservation, ObservationReader, action_mask
 from q2pi.errors import UserError, suggest
 from q2pi.types import Array
 
@@ -58,7 +47,8 @@ def make(spec: "EnvSpec", render_mode: str | None = None) -> Any:
     for wrapper in spec.wrappers:
         env = _wrapped(env, wrapper, spec.env_id)
     has_time_limit = env.spec is None or env.spec.max_episode_steps is not None
-    return env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
+    env = env if has_time_limit else gymnasium.wrappers.TimeLimit(env, DEFAULT_TIME_LIMIT)
+    return FrameSkip(env, spec.frame_skip) if spec.frame_skip and spec.frame_skip > 1 else env
 
 
 def has_default_time_limit(spec: "EnvSpec") -> bool:
@@ -114,24 +104,63 @@ def _install_command(message: str) -> str:
     return f"pip install '{'q2pi' if extra[1] == 'box2d' else 'gymnasium'}[{extra[1]}]'"
 
 
-def has_image_observations(spec: "EnvSpec") -> bool:
-    """Return whether the observations are images; makes the environment once.
+def observed_images(spec: "EnvSpec") -> tuple[int, bool]:
+    """Return (number of images in an observation, whether it is one image and nothing else); makes the environment.
+
+    Raises:
+        UserError: as `make` does, or the space or an image option cannot be used.
+    """
+    env = make(spec)
+    try:
+        parts = ObservationReader(spec, env.observation_space).parts
+    finally:
+        env.close()
+    images = sum(part.kind == "image" for part in parts)
+    return images, images == len(parts) == 1
+
+
+def has_action_masks(spec: "EnvSpec") -> bool:
+    """Return whether the environment has action masks, seen in one reset and one step; makes the environment once.
 
     Raises:
         UserError: as `make` does.
     """
     env = make(spec)
-    has_images = _is_image(env.observation_space)
-    env.close()
-    return has_images
+    try:
+        if not isinstance(env.action_space, spaces.Discrete):
+            return False
+        if callable(getattr(env.unwrapped, "action_masks", None)):
+            return True
+        env.action_space.seed(0)
+        _, info = env.reset(seed=0)
+        return "action_mask" in info or "action_mask" in env.step(env.action_space.sample())[4]
+    except Exception:  # what the environment does wrong is named when training starts
+        return False
+    finally:
+        env.close()
 
 
-def _is_image(space: Any) -> bool:
-    return (
-        isinstance(space, spaces.Box)
-        and len(space.shape) == 3
-        and (space.dtype == np.bool_ or (space.dtype == np.uint8 and space.shape[2] in (1, 3, 4)))
-    )
+class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Repeats each action; returns the last observation and the sum of the rewards. An end stops the repetition.
+
+    Args:
+        env: the environment.
+        frame_skip: its steps per action.
+    """
+
+    def __init__(self, env: Any, frame_skip: int) -> None:
+        super().__init__(env)
+        self.frame_skip = frame_skip
+
+    def step(self, action: Any) -> Any:
+        result: Any = self.env.step(action)
+        total = result[1]
+        for _ in range(self.frame_skip - 1):
+            if result[2] or result[3]:
+                break
+            result = self.env.step(action)
+            total = total + result[1]
+        return (result[0], total, *result[2:])
 
 
 class GymnasiumEngine:
@@ -147,28 +176,31 @@ class GymnasiumEngine:
         self._env_id = spec.env_id
         self._envs = _make_all(spec, num_envs)
         self.is_known_reproducible = not spec.wrappers and _is_gymnasiums_own(self._envs[0])
-        self._space: Any = self._envs[0].observation_space
+        self.observation_space: Any = self._envs[0].observation_space
         self.action_space: Any = self._envs[0].action_space
+        self._mask_size = int(self.action_space.n) if spec.action_masks else 0
         try:
-            self.frame_space, self._to_frames = _conversion(spec.env_id, self._space)
+            self._reader = ObservationReader(spec, self.observation_space, self._mask_size)
         except UserError:
             self.close()
             raise
+        self.frame_space, self.parts = self._reader.frame_space, self._reader.parts
         self._is_float = self.frame_space.dtype.kind == "f"
         self._actions: Array | None = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; frames elsewhere are zeros."""
         env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
-        observations = []
+        observations, masks = [], []
         for env_index in env_indices:
             try:
-                observation, _ = interaction.reset(self._envs[env_index], int(seeds[env_index]))
+                observation, info = interaction.reset(self._envs[env_index], int(seeds[env_index]))
+                masks.append(self._mask(env_index, info, "reset"))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
             observations.append(observation)
         frame = np.zeros((self.num_envs, *self.frame_space.shape), self.frame_space.dtype)
-        frame[mask] = self._frames_of(env_indices, observations, "reset")
+        frame[mask] = self._frames_of(observations, masks, env_indices, "reset")
         all_false = np.zeros(self.num_envs, np.bool_)
         return self._frames(frame, np.zeros(self.num_envs), all_false, all_false)
 
@@ -184,44 +216,54 @@ class GymnasiumEngine:
         assert self._actions is not None, "recv without send"
         # Copied: an environment that changes its action in place would change the stored episode.
         actions, self._actions = self._actions.copy(), None
-        observations = []
+        observations, masks = [], []
         reward = np.empty(self.num_envs)
         terminated, truncated = np.empty(self.num_envs, np.bool_), np.empty(self.num_envs, np.bool_)
         for env_index, env in enumerate(self._envs):
             try:
-                result = interaction.step(env, actions[env_index])
+                *result, info = interaction.step(env, actions[env_index])
+                masks.append(self._mask(env_index, info, "step", has_terminated=result[2]))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
-            observation, reward[env_index], terminated[env_index], truncated[env_index], _ = result
+            observation, reward[env_index], terminated[env_index], truncated[env_index] = result
             observations.append(observation)
-        return self._frames(self._frames_of(range(self.num_envs), observations, "step"), reward, terminated, truncated)
+        frame = self._frames_of(observations, masks, range(self.num_envs), "step")
+        return self._frames(frame, reward, terminated, truncated)
 
     def close(self) -> None:
         """Close the environments."""
         _close_all(self._envs)
 
-    def _frames_of(self, env_indices: Sequence[int], observations: list[Any], method: str) -> Array:
-        """Return the frames [n, *frame_shape] of the observations of some environments."""
+    def _mask(self, env_index: int, info: Any, method: str, has_terminated: bool = False) -> Array | None:
+        """Return the action mask [A] of an environment, or None if masks are not used.
+
+        Raises:
+            BadResult: the mask is missing, has another form, or allows no action.
+        """
+        if not self._mask_size:
+            return None
         try:
-            frames = self._to_frames(_batch(self._space, observations))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise self._misfit(env_indices, observations, method, error) from error
+            mask = action_mask(self._envs[env_index], info, self._mask_size, has_terminated)
+        except BadObservation as problem:
+            raise BadResult(f"{method} returned {problem}") from problem.__cause__
+        if mask is None:
+            raise BadResult(f'{method} returned an info without "action_mask": --no-action-masks reads none')
+        return mask
+
+    def _frames_of(
+        self, observations: list[Any], masks: list[Array | None], env_indices: Sequence[int], method: str
+    ) -> Array:
+        """Return the frames [n, *frame_shape] of the observations and masks of some environments."""
+        try:
+            frames = self._reader.frames(observations, masks if self._mask_size else None)
+        except BadObservation as problem:
+            raise self._error(env_indices[problem.index], f"{method} returned {problem}") from problem
         if self._is_float and not np.isfinite(frames).all():
             bad = next(index for index, frame in enumerate(frames) if not np.isfinite(frame).all())
             raise self._error(
                 env_indices[bad], f"{method} returned an observation with NaN or infinite numbers; {_REPLACE}"
             )
         return frames
-
-    def _misfit(self, env_indices: Sequence[int], observations: list[Any], method: str, error: Exception) -> EnvError:
-        """Return the error of the first observation that does not fit the space."""
-        for env_index, observation in zip(env_indices, observations, strict=True):
-            try:
-                self._to_frames(_batch(self._space, [observation]))
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-                found = interaction.described(observation)
-                return self._error(env_index, f"{method} returned the observation {found}: its space is {self._space}")
-        return self._error(env_indices[0], f"{method} returned observations that cannot be read: {first_line(error)}")
 
     def _error(self, env_index: int, problem: object) -> EnvError:
         return EnvError(self._env_id, str(problem), env_index)
@@ -253,45 +295,3 @@ def _make_all(spec: "EnvSpec", num_envs: int) -> list[Any]:
 def _close_all(envs: list[Any]) -> None:
     while envs:
         envs.pop().close()
-
-
-def _batch(space: Any, observations: list[Any]) -> Any:
-    """Return observations as Gymnasium batches them: an array [n, *shape] for a Box.
-
-    Raises:
-        ValueError, TypeError: an observation has another shape, or numbers of another kind, than the space.
-    """
-    if not isinstance(space, spaces.Box):
-        empty: Any = create_empty_array(space, len(observations))
-        return concatenate(space, observations, empty)
-    batch = np.array(observations)
-    if batch.shape[1:] != space.shape:
-        raise ValueError(f"shape {batch.shape[1:]}")
-    return batch if batch.dtype == space.dtype else batch.astype(space.dtype, casting="same_kind")
-
-
-def _conversion(env_id: str, space: Any) -> tuple[spaces.Box, Callable[[Any], Array]]:
-    """Return the space of one frame, and a function from N observations to frames [N, ...] that always copies."""
-    if _is_image(space):
-        height, width, channels = space.shape
-        white = 255 if space.dtype == np.bool_ else 1
-        frame_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
-        return frame_space, lambda batch: np.moveaxis(batch, -1, 1).copy() * np.uint8(white)
-    if isinstance(space, spaces.Box):
-        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
-        return spaces.Box(low, high, dtype=np.float32), lambda batch: batch.reshape(len(batch), -1).astype(np.float32)
-    if isinstance(space, spaces.Discrete):
-        return _table_space([space.n]), lambda batch: (batch - space.start)[:, None].astype(np.int64)
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return _table_space(space.nvec), lambda batch: (batch - space.start).astype(np.int64)
-    if isinstance(space, spaces.Tuple) and all(isinstance(part, spaces.Discrete) for part in space):
-        starts = [part.start for part in space]
-        return _table_space([part.n for part in space]), lambda batch: np.stack(batch, axis=1).astype(np.int64) - starts
-    raise UserError(
-        f"--env-id {env_id} has {type(space).__name__} observations: "
-        "q2pi needs Box, Discrete, MultiDiscrete or a Tuple of Discrete"
-    )
-
-
-def _table_space(sizes: Any) -> spaces.Box:
-    return spaces.Box(0, np.asarray(sizes, np.int64) - 1, dtype=np.int64)

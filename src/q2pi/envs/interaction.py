@@ -1,6 +1,6 @@
 """Reset and step of one Gymnasium environment, with its results checked.
 
-Infos are not checked: they may be anything. Observations are checked when they are converted, see `gymnasium`.
+Infos are not checked, whatever their type. Observations are checked when they are converted, see `observations`.
 """
 
 import math
@@ -19,7 +19,7 @@ class BadResult(Exception):
 
 
 def reset(env: Any, seed: int) -> tuple[Any, Any]:
-    """Return (first observation, info) of a new episode.
+    """Return (the first observation of a new episode, the info).
 
     Raises:
         BadResult: see the class.

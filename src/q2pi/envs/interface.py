@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from q2pi.envs.layout import Part
 from q2pi.types import Array
 
 
@@ -26,7 +27,9 @@ class Engine(Protocol):
     """N environments stepped together; seeds, stacks and episode records are `VectorEnv`'s work."""
 
     num_envs: int
-    frame_space: Any  # gymnasium.spaces.Box of one frame: uint8 [C, H, W], float32 [D], or int64 [D]
+    frame_space: Any  # gymnasium.spaces.Box of one frame: an image [C, H, W], a vector [D], or indices int64 [D]
+    parts: tuple[Part, ...]  # what one frame consists of
+    observation_space: Any  # Gymnasium space of what the environment returns; None if frames are made elsewhere
     action_space: Any  # Gymnasium space of one environment's action
     is_known_reproducible: bool  # episodes follow from seed and actions, without a check
 

@@ -37,12 +37,19 @@ def _passed(engine: Engine, seed_of: Callable[[int, int], int]) -> list[bytes]:
     episode_index = np.zeros(engine.num_envs, np.int64)
     starting = np.ones(engine.num_envs, np.bool_)
     seen: list[bytes] = []
+    mask_size = engine.parts[-1].length if engine.parts[-1].kind == "mask" else 0
+    frame = np.zeros((engine.num_envs, *engine.frame_space.shape), engine.frame_space.dtype)
     for _ in range(max(MIN_STEPS, CHECKED_STEPS // engine.num_envs)):
         if starting.any():
             seeds = [seed_of(env_index, int(index)) for env_index, index in enumerate(episode_index)]
-            seen.append(engine.reset(starting, np.array(seeds)).frame[starting].tobytes())
-        engine.send(np.array([space.sample() for _ in range(engine.num_envs)], dtype=space.dtype))
+            frame = frame.copy()
+            frame[starting] = engine.reset(starting, np.array(seeds)).frame[starting]
+            seen.append(frame[starting].tobytes())
+        # An action that the mask does not allow may raise, and the check would say nothing.
+        masks = [row[len(row) - mask_size :].astype(np.int8) if mask_size else None for row in frame]
+        engine.send(np.array([space.sample(mask) for mask in masks], dtype=space.dtype))
         frames: Frames = engine.recv()
+        frame = frames.frame
         columns = (frames.frame, frames.reward, frames.terminated, frames.truncated)
         seen += [column.tobytes() for column in columns]
         starting = frames.terminated | frames.truncated

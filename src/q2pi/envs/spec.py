@@ -41,17 +41,20 @@ class EnvSpec:
     clip_rewards: bool | None = None
     """Learning from the sign of the reward, -1, 0 or 1; scores stay raw."""
     grayscale: bool | None = None
-    """One gray channel instead of three colour channels."""
+    """One gray channel instead of three colour channels. Atari yes, other images as they are."""
     crop: tuple[int, int, int, int] | None = None
     """Raw pixels to cut off before resizing: top, bottom, left, right. None cuts off nothing."""
     resize: tuple[int, int] | None = None
-    """Height and width of the network's input frames, in pixels."""
+    """Height and width of the network's input frames, in pixels. Atari 84 84, other images as they are."""
     frame_skip: int | None = None
-    """Emulator frames per agent step, all with the same action."""
+    """Emulator frames, or steps of the environment, per agent step, all with the same action. Atari 4, others 1."""
     max_pool: bool | None = None
     """Pixel-wise maximum of the last two emulator frames, against flicker; no effect if the frame skip is 1."""
     stack: int | None = None
-    """Frames per observation, oldest first."""
+    """Frames per observation, oldest first. Images 4, others 1."""
+    action_masks: bool | None = None
+    """Only actions that the environment's action mask allows (info["action_mask"] or the method action_masks).
+    None uses masks if there are any."""
     max_frames_per_episode: int | None = None
     """Emulator frames after which an episode is truncated; 108000 frames are 30 minutes."""
     full_action_space: bool | None = None
@@ -119,12 +122,12 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
         "life_loss_discount": False,
     },
 }
-_GYMNASIUM_DEFAULTS: dict[str, Any] = {"life_loss_discount": False, "clip_rewards": False}
-_ATARI_ONLY = {"protocol", "crop", "mode", "difficulty", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - {
-    *_GYMNASIUM_DEFAULTS,
-    "stack",
-}
-_GYMNASIUM_ONLY = ("env_options", "wrappers")
+_GYMNASIUM_DEFAULTS: dict[str, Any] = {"life_loss_discount": False, "clip_rewards": False, "action_masks": False}
+IMAGE_OPTIONS = ("grayscale", "crop", "resize")
+"""Options of images, of any environment."""
+_SHARED = {*_GYMNASIUM_DEFAULTS, *IMAGE_OPTIONS, "frame_skip", "stack"}
+_ATARI_ONLY = {"protocol", "mode", "difficulty", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - _SHARED
+_GYMNASIUM_ONLY = ("env_options", "wrappers", "action_masks")
 _LOWER_BOUNDS = {"noop_max": 0, "frame_skip": 1, "stack": 1, "max_frames_per_episode": 1}
 
 
@@ -144,6 +147,7 @@ def resolve(spec: EnvSpec) -> EnvSpec:
         )
     spec = replace(spec, env_id=name)
     _check_lower_bounds(spec)
+    _check_window(spec)
     spec.keywords()
     return _resolve_atari(spec) if is_atari(spec.env_id) else _resolve_gymnasium(spec)
 
@@ -168,7 +172,7 @@ def _resolve_atari(spec: EnvSpec) -> EnvSpec:
         raise UserError(f"--protocol {protocol} is not one of {', '.join(_PROTOCOLS)}")
     defaults = _RAM_DEFAULTS if spec.obs_type == "ram" else _ATARI_DEFAULTS
     spec = _fill(spec, {"protocol": protocol} | _PROTOCOLS[protocol] | defaults)
-    sticky, resize = spec.repeat_action_probability, spec.resize
+    sticky = spec.repeat_action_probability
     if sticky is None or not 0 <= sticky < 1:
         raise UserError(f"--repeat-action-probability {sticky} is outside [0, 1)")
     if spec.mode is not None or spec.difficulty is not None:
@@ -178,8 +182,6 @@ def _resolve_atari(spec: EnvSpec) -> EnvSpec:
             if (value := getattr(spec, name)) is not None:
                 raise UserError(f"{_flag(name, value)} applies to images, not to --obs-type ram")
         return spec
-    if resize is None or len(resize) != 2 or min(resize) < 1:
-        raise UserError(f"{_flag('resize', resize)} must be a height and a width, each at least 1 pixel")
     if spec.crop is not None:
         _check_crop(spec.env_id, spec.crop)
     return spec
@@ -196,10 +198,14 @@ def _resolve_gymnasium(spec: EnvSpec) -> EnvSpec:
 
         for wrapper in spec.wrappers:
             load_wrapper(wrapper)
-    if spec.stack is None:
-        from q2pi.envs.gymnasium import has_image_observations  # loads Gymnasium
+    changed = [name for name in IMAGE_OPTIONS if getattr(spec, name) is not None]
+    if spec.stack is None or changed:
+        from q2pi.envs.gymnasium import observed_images  # loads Gymnasium
 
-        spec = replace(spec, stack=4 if has_image_observations(spec) else 1)
+        images, is_image = observed_images(spec)
+        for name in changed if not images else []:
+            raise UserError(f"{_flag(name, getattr(spec, name))} applies to images, and {spec.env_id} observes none")
+        spec = replace(spec, stack=spec.stack or (4 if is_image else 1))
     return _fill(spec, _GYMNASIUM_DEFAULTS)
 
 
@@ -212,6 +218,14 @@ def _check_lower_bounds(spec: EnvSpec) -> None:
         value = getattr(spec, name)
         if value is not None and value < bound:
             raise UserError(f"{_flag(name, value)} is less than {bound}")
+
+
+def _check_window(spec: EnvSpec) -> None:
+    crop, resize = spec.crop, spec.resize
+    if resize is not None and (len(resize) != 2 or min(resize) < 1):
+        raise UserError(f"{_flag('resize', resize)} must be a height and a width, each at least 1 pixel")
+    if crop is not None and (len(crop) != 4 or min(crop) < 0):
+        raise UserError(f"{_flag('crop', crop)} must be four pixel counts (top, bottom, left, right), each at least 0")
 
 
 def _check_settings(spec: EnvSpec) -> None:
@@ -227,8 +241,6 @@ def _check_settings(spec: EnvSpec) -> None:
 def _check_crop(env_id: str, crop: tuple[int, int, int, int]) -> None:
     from q2pi.envs.atari import raw_screen  # loads numpy
 
-    if len(crop) != 4 or min(crop) < 0:
-        raise UserError(f"{_flag('crop', crop)} must be four pixel counts (top, bottom, left, right), each at least 0")
     height, width = raw_screen(env_id)
     top, bottom, left, right = crop
     if top + bottom >= height or left + right >= width:

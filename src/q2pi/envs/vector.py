@@ -119,6 +119,8 @@ class VectorEnv:
         self.num_envs = engine.num_envs
         self.action_space = engine.action_space
         self.frame_space = engine.frame_space
+        self.parts = engine.parts
+        self.observation_space = engine.observation_space
         self.stack = spec.stack
         self.frame_shape: tuple[int, ...] = self.frame_space.shape
         self.frame_dtype: np.dtype[Any] = self.frame_space.dtype

@@ -56,7 +56,8 @@ def bootstrap_target(
         next_values = of_action(values, best)
         next_probabilities = None if probabilities is None else of_action(probabilities, best)
     else:
-        log_policy = functional.log_softmax(selector / temperature, dim=1).unsqueeze(2)  # [B, A, 1]
+        # The clamp keeps 0 * log 0 at 0 for actions whose Q is the lowest number, because they are masked.
+        log_policy = functional.log_softmax(selector / temperature, dim=1).clamp(min=-1e30).unsqueeze(2)  # [B, A, 1]
         soft = values - temperature * log_policy
         if probabilities is None:
             next_values, next_probabilities = (log_policy.exp() * soft).sum(dim=1), None

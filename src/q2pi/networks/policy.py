@@ -22,7 +22,7 @@ from q2pi.equations.distributions import (
 from q2pi.errors import UserError
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import torso_for
+from q2pi.networks.torsos import Observation, allowed_actions, layout_of, torso_for
 from q2pi.networks.value import ValueNetwork
 
 
@@ -257,32 +257,41 @@ class PolicyNetwork(nn.Module):
     """Observations [B, ...] -> a policy, through its own torso (tanh for vectors)."""
 
     def __init__(
-        self, observation_shape: tuple[int, ...], space: Any, hidden: tuple[int, ...], *, log_std: float, squash: bool
+        self, observation: Observation, space: Any, hidden: tuple[int, ...], *, log_std: float, squash: bool
     ) -> None:
         super().__init__()
-        self.torso = torso_for(observation_shape, hidden, nn.Tanh)
+        self.observation = observation
+        self.torso = torso_for(observation, hidden, nn.Tanh)
         orthogonal(self.torso, math.sqrt(2))
         self.head = policy_head(self.torso.features, space, log_std=log_std, squash=squash)
 
     def forward(self, observation: Tensor) -> Policy:
-        policy: Policy = self.head(self.torso(observation))
-        return policy
+        return self.policy(self.torso(observation), observation)
+
+    def policy(self, features: Tensor, observation: Tensor) -> Policy:
+        """Return the policy at features [B, ...]; probability 0 for the actions that a mask does not allow."""
+        policy: Policy = self.head(features)
+        allowed = allowed_actions(observation, self.observation)
+        if allowed is None:
+            return policy
+        assert isinstance(policy, Categorical), "action masks are for Discrete actions"
+        return Categorical(policy.logits.masked_fill(~allowed, -math.inf))
 
 
 class ActorCritic(nn.Module):
     """Observations [B, ...] -> (a policy, V [B] float32).
 
-    Policy and value share one Nature torso for images; for vectors each has a tanh MLP.
+    Policy and value share one torso if there are images; otherwise each has a tanh MLP.
     """
 
     def __init__(
-        self, observation_shape: tuple[int, ...], space: Any, hidden: tuple[int, ...], *, log_std: float, squash: bool
+        self, observation: Observation, space: Any, hidden: tuple[int, ...], *, log_std: float, squash: bool
     ) -> None:
         super().__init__()
-        self.policy = PolicyNetwork(observation_shape, space, hidden, log_std=log_std, squash=squash)
-        self.separate = len(observation_shape) != 3
+        self.policy = PolicyNetwork(observation, space, hidden, log_std=log_std, squash=squash)
+        self.separate = not layout_of(observation).images
         features = self.policy.torso.features
-        self.critic = ValueNetwork(observation_shape, hidden) if self.separate else OutputLayer(features, 1)
+        self.critic = ValueNetwork(observation, hidden) if self.separate else OutputLayer(features, 1)
         if not self.separate:
             orthogonal(self.critic, 1.0)
 
@@ -290,4 +299,4 @@ class ActorCritic(nn.Module):
         if self.separate:
             return self.policy(observation), self.critic(observation)
         features = self.policy.torso(observation)
-        return self.policy.head(features), self.critic(features).squeeze(1)
+        return self.policy.policy(features, observation), self.critic(features).squeeze(1)

@@ -16,15 +16,28 @@ Differences from the papers: the gradient that enters the convolutions is not sc
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from q2pi.envs.layout import Layout
 from q2pi.networks import initialisation
 from q2pi.networks.noisy import NoisyLinear
 from q2pi.networks.output import OutputLayer
 from q2pi.networks.spectral import normalise_spectrally
-from q2pi.networks.torsos import CONVOLUTIONS, MLPTorso, Network, Residual, convolution_layers, scaled_pixels
+from q2pi.networks.torsos import (
+    CONVOLUTIONS,
+    Network,
+    Observation,
+    Residual,
+    convolution_layers,
+    layout_of,
+    scaled_pixels,
+    torso_for,
+    torso_of,
+)
+from q2pi.networks.value import masked
 from q2pi.networks.value_distributions import CosineEmbedding, Distribution, Expectation, Implicit
 
 
@@ -34,7 +47,7 @@ class Architecture:
 
     hidden: tuple[int, ...] = (120, 84)
     """Units of the hidden layers for vectors."""
-    network: Network = "nature"
+    network: Network = "auto"
     """Convolutions for images."""
     width: int = 1
     """Factor of the convolutions' channels and of the hidden layer behind them."""
@@ -55,21 +68,24 @@ class Architecture:
 
 
 class ImageEncoder(nn.Module):
-    """uint8 images [B, C, H, W] -> features [B, F]: the convolutions of `Architecture.network`, flattened."""
+    """Images [B, C, H, W] -> features [B, F]: the convolutions of `Architecture.network`, flattened."""
 
-    def __init__(self, shape: tuple[int, ...], architecture: Architecture) -> None:
+    def __init__(self, layout: Layout, architecture: Architecture) -> None:
         super().__init__()
-        layers = convolution_layers(shape[0], architecture.network, architecture.layer_norm, architecture.width)
+        (image,) = layout.parts
+        shape = (layout.stack * image.shape[0], *image.shape[1:])
+        network, self.scale = torso_of(architecture.network, shape[1], shape[2]), image.scale
+        layers = convolution_layers(shape[0], network, architecture.layer_norm, architecture.width)
         if architecture.pool:
             layers.append(nn.AdaptiveMaxPool2d(architecture.pool))
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
             self.features = self.convolutions(torch.zeros(1, *shape)).shape[1]
-        self.hidden = CONVOLUTIONS[architecture.network].features * architecture.width
+        self.hidden = CONVOLUTIONS[network].features * architecture.width
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: Tensor) -> Tensor:
-        features: Tensor = self.convolutions(scaled_pixels(observation))
+        features: Tensor = self.convolutions(scaled_pixels(observation, self.scale))
         return features
 
     def normalised_layers(self) -> list[nn.Module]:
@@ -80,12 +96,13 @@ class ImageEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """Vectors [B, D] -> features [B, F]: the hidden layers but the last, or the vector itself."""
+    """Vectors, indices or several parts -> features [B, F]: the torso without the last hidden layer."""
 
-    def __init__(self, shape: tuple[int, ...], architecture: Architecture) -> None:
+    def __init__(self, layout: Layout, architecture: Architecture) -> None:
         super().__init__()
         *before, self.hidden = architecture.hidden
-        self.layers = MLPTorso(shape[0], tuple(before), layer_norm=architecture.layer_norm)
+        options: Any = {"network": architecture.network, "layer_norm": architecture.layer_norm}
+        self.layers = torso_for(layout, tuple(before), **options)
         self.features = self.layers.features
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -100,7 +117,7 @@ class RainbowNetwork(nn.Module):
     """Observations -> the output of a `Distribution`: Q [B, A], or [B, A, Z].
 
     Args:
-        observation_shape: [C, H, W] or [D].
+        observation: shape [C, H, W] or [D], or the layout of its parts.
         actions: A.
         architecture: sizes and switches.
         distribution: what the output means.
@@ -108,15 +125,16 @@ class RainbowNetwork(nn.Module):
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
+        observation: Observation,
         actions: int,
         architecture: Architecture,
         distribution: Distribution,
     ) -> None:
         super().__init__()
         self.architecture, self.distribution, self.actions = architecture, distribution, actions
-        encoder = ImageEncoder if len(observation_shape) == 3 else VectorEncoder
-        self.encoder = encoder(observation_shape, architecture)
+        self.layout = layout_of(observation)
+        is_image = len(self.layout.parts) == 1 and self.layout.parts[0].kind == "image"
+        self.encoder = (ImageEncoder if is_image else VectorEncoder)(self.layout, architecture)
         self.embedding = None
         if isinstance(distribution, Implicit):
             self.embedding = CosineEmbedding(architecture.cosines, self.encoder.features)
@@ -164,5 +182,5 @@ class RainbowNetwork(nn.Module):
         return output.squeeze(-1) if isinstance(self.distribution, Expectation) else output
 
     def q_values(self, observation: Tensor) -> Tensor:
-        """Return Q [B, A] for acting."""
-        return self.distribution.q(self(observation))
+        """Return Q [B, A] for acting, LOWEST for masked actions."""
+        return masked(self.distribution.q(self(observation)), observation, self.layout)

@@ -5,12 +5,20 @@ Initial weights are torch's defaults (Kaiming-uniform, as in CleanRL and re-impl
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-Network = Literal["nature", "nips", "minatar", "data_efficient", "impala"]
+from q2pi.envs.layout import BYTE, Layout
+
+LARGEST_ONE_HOT = 100_000
+"""Most values that the indices of an observation may have together: each is one input of the network."""
+
+Network = Literal["auto", "nature", "nips", "minatar", "data_efficient", "impala"]
+Observation = tuple[int, ...] | Layout
+"""The shape of a stacked observation, [C, H, W] or [D], or the layout of its parts."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -42,6 +50,39 @@ CONVOLUTIONS = {
 }
 """nature: Mnih et al. 2015. nips: Mnih et al. 2013 (NIPS workshop), with a third of the arithmetic. minatar: Young and
 Tian 2019, for images of 10 x 10. data_efficient: van Hasselt et al. 2019. impala: Espeholt et al. 2018."""
+
+
+def smallest_side(network: Network) -> int:
+    """Return the least height and width, in pixels, of an image that the convolutions of a network fit into."""
+    if CONVOLUTIONS[network].is_residual:  # padded
+        return 1
+    side = 1
+    for _, kernel, stride in reversed(CONVOLUTIONS[network].layers):
+        side = (side - 1) * stride + kernel
+    return side
+
+
+def torso_of(network: Network, height: int, width: int) -> Network:
+    """Return the torso for an image: `network`, or for auto nature if it fits (from 36 pixels on), else minatar."""
+    if network != "auto":
+        return network
+    return "nature" if min(height, width) >= smallest_side("nature") else "minatar"
+
+
+def misfit(layout: Layout, network: Network) -> str | None:
+    """Return why no torso can read a layout, in words that follow the name of the environment, or None."""
+    for part in layout.images:
+        _, height, width = part.shape
+        chosen = torso_of(network, height, width)
+        if min(height, width) < (side := smallest_side(chosen)):
+            return (
+                f"images of {height} x {width} pixels: --network {chosen} needs at least {side} x {side} "
+                "(--network auto selects by size, --resize 84 84 enlarges)"
+            )
+    values = layout.stack * sum(part.width for part in layout.parts if part.kind == "one-hot")
+    if values > LARGEST_ONE_HOT:
+        return f"{values} values of Discrete observations, at most {LARGEST_ONE_HOT} fit a network: use q_learning"
+    return None
 
 
 class Residual(nn.Module):
@@ -84,31 +125,43 @@ def convolution_layers(channels: int, network: Network, layer_norm: bool, width:
     return [*layers, nn.ReLU()] if sizes.is_residual else layers
 
 
-def scaled_pixels(observation: Tensor) -> Tensor:
-    """Return uint8 images [B, C, H, W] as floats in [0, 1], channels-last in memory, in autocast's type."""
+def scaled_pixels(observation: Tensor, scale: float = BYTE) -> Tensor:
+    """Return images [B, C, H, W] divided by `scale`, channels-last in memory, in autocast's type; a new tensor."""
     device_type = observation.device.type
     autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if autocast else torch.float32
     # Converting to channels-last before the cast moves bytes, a quarter of the memory of floats.
-    return observation.contiguous(memory_format=torch.channels_last).to(dtype).mul_(1 / 255)
+    pixels = observation.contiguous(memory_format=torch.channels_last).to(dtype)
+    # In place only if the cast has made a copy: floats would be scaled in the caller's batch.
+    return pixels.mul_(1 / scale) if observation.dtype == torch.uint8 else pixels * (1 / scale)
 
 
 class ImageTorso(nn.Module):
     """The convolutions and the linear layer of `CONVOLUTIONS[network]`, each followed by ReLU.
 
-    Input: uint8 [B, C, H, W], which is divided by 255. Output: float32 [B, features]: 512 for nature, 256 for nips. For
-    4 x 84 x 84: 1,684,128 or 676,144 parameters.
+    Input: [B, C, H, W], uint8 or float32, which is divided by `scale`. Output: float32 [B, features]: 512 for nature,
+    256 for nips, 128 for minatar. For 4 x 84 x 84 nature has 1,684,128 parameters and nips 676,144.
 
     Args:
         channels, height, width: of an observation.
-        network: name in CONVOLUTIONS.
+        network: name in CONVOLUTIONS, or auto, see `torso_of`.
         layer_norm: normalise before each ReLU, as in Gallici et al. 2025: adds 1,344 or 608 parameters.
+        scale: the pixel that is read as 1.
     """
 
     def __init__(
-        self, channels: int, height: int, width: int, *, network: Network = "nature", layer_norm: bool = False
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        network: Network = "auto",
+        layer_norm: bool = False,
+        scale: float = BYTE,
     ) -> None:
         super().__init__()
+        self.scale = scale
+        network = torso_of(network, height, width)
         self.features = CONVOLUTIONS[network].features
         self.convolutions = nn.Sequential(*convolution_layers(channels, network, layer_norm), nn.Flatten())
         with torch.no_grad():
@@ -118,7 +171,8 @@ class ImageTorso(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: Tensor) -> Tensor:
-        return torch.relu(self.norm(self.linear(self.convolutions(scaled_pixels(observation)))))
+        pixels = scaled_pixels(observation, self.scale)
+        return torch.relu(self.norm(self.linear(self.convolutions(pixels))))
 
 
 class MLPTorso(nn.Module):
@@ -152,15 +206,92 @@ class MLPTorso(nn.Module):
         return features
 
 
+class JointTorso(nn.Module):
+    """Torso of an observation of several parts, or of indices: one branch per image, then an MLP on everything.
+
+        image parts -> ImageTorso each --+
+        vector parts --------------------+-- concatenated -> MLPTorso
+        indices -> one-hot vectors ------+
+
+    The MLP follows the concatenation, so that features of images and numbers can interact. An action mask is not read.
+
+    Input: packed observations [B, K * F], or indices [B, K * D]. Output: float32 [B, hidden[-1]].
+
+    Args:
+        layout: of an observation.
+        hidden, activation: of the MLP.
+        network, layer_norm: see `ImageTorso`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        hidden: tuple[int, ...],
+        activation: type[nn.Module],
+        *,
+        network: Network,
+        layer_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        torsos: list[ImageTorso] = []
+        for part in layout.images:
+            channels, height, width = part.shape
+            options: dict[str, Any] = {"network": network, "layer_norm": layer_norm, "scale": part.scale}
+            torsos.append(ImageTorso(layout.stack * channels, height, width, **options))
+        self.images = nn.ModuleList(torsos)
+        others = layout.stack * sum(part.width for part in layout.parts if part.kind in ("vector", "one-hot"))
+        inputs = others + sum(torso.features for torso in torsos)
+        self.mlp = MLPTorso(inputs, hidden, activation, layer_norm=layer_norm)
+        self.features = self.mlp.features
+
+    def forward(self, observation: Tensor) -> Tensor:
+        frames = observation.view(len(observation), self.layout.stack, -1)  # [B, K, F]
+        images, inputs, start = iter(self.images), [], 0
+        for part in self.layout.parts:
+            entries = frames[:, :, start : start + part.length]  # [B, K, length]
+            start += part.length
+            if part.kind == "image":
+                image = entries.reshape(len(observation), -1, *part.shape[1:])  # [B, K * C, H, W]
+                inputs.append(next(images)(image).float())
+            elif part.kind == "vector":
+                inputs.append(entries.flatten(1).float())
+            elif part.kind == "one-hot":
+                inputs += [
+                    one_hot(entries[:, :, index].long(), size).flatten(1).float()
+                    for index, size in enumerate(part.sizes)
+                ]
+        features: Tensor = self.mlp(torch.cat(inputs, dim=1))
+        return features
+
+
 def torso_for(
-    observation_shape: tuple[int, ...],
+    observation: Observation,
     hidden: tuple[int, ...],
     activation: type[nn.Module] = nn.ReLU,
     *,
-    network: Network = "nature",
+    network: Network = "auto",
     layer_norm: bool = False,
-) -> ImageTorso | MLPTorso:
-    """Return the torso `network` for images [C, H, W] and an MLP of sizes `hidden` for vectors [D]."""
-    if len(observation_shape) == 3:
-        return ImageTorso(*observation_shape, network=network, layer_norm=layer_norm)
-    return MLPTorso(observation_shape[0], hidden, activation, layer_norm=layer_norm)
+) -> ImageTorso | MLPTorso | JointTorso:
+    """Return the torso of an observation: `network` for an image, an MLP of sizes `hidden` for a vector, or both."""
+    layout = layout_of(observation)
+    part, *others = layout.parts
+    if others or part.kind == "one-hot":
+        return JointTorso(layout, hidden, activation, network=network, layer_norm=layer_norm)
+    first, *size = part.shape
+    if part.kind == "image":
+        height, width = size
+        channels = layout.stack * first
+        return ImageTorso(channels, height, width, network=network, layer_norm=layer_norm, scale=part.scale)
+    return MLPTorso(layout.stack * first, hidden, activation, layer_norm=layer_norm)
+
+
+def layout_of(observation: Observation) -> Layout:
+    """Return the layout of an observation of which the shape is known."""
+    return observation if isinstance(observation, Layout) else Layout.of_shape(observation)
+
+
+def allowed_actions(observation: Tensor, observed: Observation) -> Tensor | None:
+    """Return which actions the newest mask of observations [B, ...] allows, bool [B, A], or None without masks."""
+    size = layout_of(observed).mask_size
+    return observation[:, -size:] != 0 if size else None

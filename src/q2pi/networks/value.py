@@ -6,32 +6,37 @@ orthogonal (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import Network, torso_for
+from q2pi.networks.torsos import Network, Observation, allowed_actions, torso_for
+
+LOWEST = torch.finfo(torch.float32).min
+"""Q of a masked action."""
 
 
 class QNetwork(nn.Module):
-    """Observations [B, ...] -> Q [B, A], float32 also under autocast."""
+    """Observations [B, ...] -> Q [B, A], float32 also under autocast; masked actions have the lowest number, LOWEST."""
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
+        observation: Observation,
         actions: int,
         hidden: tuple[int, ...],
         *,
-        network: Network = "nature",
+        network: Network = "auto",
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.torso = torso_for(observation_shape, hidden, network=network, layer_norm=layer_norm)
+        self.observation = observation
+        self.torso = torso_for(observation, hidden, network=network, layer_norm=layer_norm)
         self.head = OutputLayer(self.torso.features, actions)
 
     def forward(self, observation: Tensor) -> Tensor:
         q: Tensor = self.head(self.torso(observation))
-        return q
+        return masked(q, observation, self.observation)
 
     def q_values(self, observation: Tensor) -> Tensor:
         """Return Q [B, A] for acting; override it if `forward` returns something else, such as quantiles."""
@@ -39,12 +44,22 @@ class QNetwork(nn.Module):
         return q
 
 
+def masked(q: Tensor, observation: Tensor, observed: Observation) -> Tensor:
+    """Return Q [B, A] with LOWEST for the actions that the masks of observations [B, ...] do not allow.
+
+    So no argmax selects them and no maximum is theirs, in acting, in targets and in the selector of Double DQN. The
+    number is finite: 0 * -inf would be NaN.
+    """
+    allowed = allowed_actions(observation, observed)
+    return q if allowed is None else q.masked_fill(~allowed, LOWEST)
+
+
 class ValueNetwork(nn.Module):
     """Observations [B, ...] -> V [B], float32, through its own torso (tanh for vectors)."""
 
-    def __init__(self, observation_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    def __init__(self, observation: Observation, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.torso = torso_for(observation_shape, hidden, nn.Tanh)
+        self.torso = torso_for(observation, hidden, nn.Tanh)
         orthogonal(self.torso, math.sqrt(2))
         self.head = OutputLayer(self.torso.features, 1)
         orthogonal(self.head, 1.0)

@@ -28,6 +28,7 @@ from q2pi.envs import is_atari, make_envs
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.equations.distributions import Categorical
 from q2pi.errors import UserError
+from q2pi.networks.value import LOWEST
 from q2pi.parallel.portable import replace
 from q2pi.reports.style import COLOURS, GRID, INK, QUIET
 from q2pi.reports.video import Video, choose, make_renderer, replay, stored_episodes
@@ -99,6 +100,8 @@ class View:
 def action_values(agent: Agent, observation: Array) -> tuple[list[str], Array, Kind]:
     """Return (action names, numbers [A], kind of the numbers) of an agent's network for one observation.
 
+    The Q-value of an action that is not allowed is NaN.
+
     Args:
         agent: an agent with Q-values or with a policy.
         observation: [*observation_shape], raw.
@@ -119,6 +122,7 @@ def action_values(agent: Agent, observation: Array) -> tuple[list[str], Array, K
                 kind = "mode of the policy"
     elif isinstance(agent, HasQValues):
         numbers, kind = np.asarray(agent.q_values(batch), np.float32)[0], "Q(s, a)"
+        numbers = np.where(numbers == LOWEST, np.nan, numbers)
     else:
         raise UserError("--network-view needs an agent with Q-values or a policy")
     return [f"action {index}" for index in range(len(numbers))], numbers, kind
@@ -282,7 +286,7 @@ class _Layout:
             return
         count, tile = self.spec.stack or 1, self._tile(observation)
         for index, frame in enumerate(np.split(observation, count)):
-            image = Image.fromarray(frame[0] if len(frame) == 1 else np.moveaxis(frame[:3], 0, -1).copy())
+            image = _picture(frame)
             image = image.resize((tile, math.ceil(image.height * tile / image.width)))
             x = self.left + index * (tile + FRAME_GAP)
             picture.paste(image, (x, y))
@@ -308,10 +312,13 @@ class _Layout:
             y, taken = self.bars_top + index * self.row, index == view.action
             colour, middle = COLOURS[1] if taken else COLOURS[0], y + self.row / 2
             canvas.rectangle((start, y + 2, end, y + self.row - 3), GRID)
-            tip = zero + length * unit
-            canvas.rectangle((min(zero, tip), y + 2, max(zero, tip), y + self.row - 3), colour)
             ink = colour if taken else INK
             canvas.text((start - 6, middle), name, ink, self.fonts["small"], "rm")
+            if math.isnan(number):
+                canvas.text((end + 6, middle), "masked", QUIET, self.fonts["small"], "lm")
+                continue
+            tip = zero + length * unit
+            canvas.rectangle((min(zero, tip), y + 2, max(zero, tip), y + self.row - 3), colour)
             canvas.text((end + 6, middle), f"{number:.2f}", ink, self.fonts["small"], "lm")
 
     def _trace(self, canvas: ImageDraw.ImageDraw, step: int) -> None:
@@ -330,16 +337,25 @@ class _Layout:
         canvas.ellipse((x[here] - 4, y[here] - 4, x[here] + 4, y[here] + 4), COLOURS[1])
 
 
+def _picture(frame: Array) -> Image.Image:
+    """Return a frame [C, H, W] as a picture: 3 or 4 channels as colours, the maximum of any other number in gray."""
+    if frame.dtype != np.uint8:
+        frame = (frame * (255 / max(float(frame.max()), 1.0))).astype(np.uint8)
+    if len(frame) in (3, 4):
+        return Image.fromarray(np.moveaxis(frame[:3], 0, -1).copy())
+    return Image.fromarray(frame.max(axis=0))
+
+
 def _lengths(numbers: Array, kind: Kind) -> Array:
     """Return the signed lengths of the bars [A]: Q-values minus their mean, or unchanged other numbers."""
-    lengths: Array = numbers - numbers.mean() if kind == "Q(s, a)" else numbers
+    lengths: Array = numbers - np.nanmean(numbers) if kind == "Q(s, a)" else numbers
     return lengths
 
 
 def _summary(numbers: Array, kind: Kind) -> float | None:
     """Return max_a Q(s, a), the entropy in nats, or None for the mode of a policy over Box actions."""
     if kind == "Q(s, a)":
-        return float(numbers.max())
+        return float(np.nanmax(numbers))
     positive = numbers[numbers > 0]
     return float(-(positive * np.log(positive)).sum()) if kind == "pi(a|s)" else None
 
@@ -348,7 +364,7 @@ def _axis(lengths: Array, kind: Kind) -> tuple[float, float]:
     """Return the limits of the axis of the bars: [0, 1] for probabilities, else an interval with 0 and all lengths."""
     if kind == "pi(a|s)":
         return 0.0, 1.0
-    low, high = min(float(lengths.min()), 0.0), max(float(lengths.max()), 0.0)
+    low, high = min(float(np.nanmin(lengths)), 0.0), max(float(np.nanmax(lengths)), 0.0)
     return (low, high) if high > low else (-1.0, 1.0)
 
 

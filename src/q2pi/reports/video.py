@@ -187,7 +187,7 @@ def _gymnasium(spec: EnvSpec) -> Renderer:
             yield screen_of(env, spec.env_id), 0.0, False
             for action in actions:
                 taken = np.asarray(action, env.action_space.dtype)
-                _, reward, terminated, truncated = interaction.step(env, taken[()])
+                _, reward, terminated, truncated, _ = interaction.step(env, taken[()])
                 yield screen_of(env, spec.env_id), reward, terminated or truncated
                 if terminated or truncated:
                     return

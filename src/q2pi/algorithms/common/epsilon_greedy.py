@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from q2pi.acceleration.cuda_graph import CudaGraph
-from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch, to_metrics
+from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, to_metrics
+from q2pi.algorithms.common.prediction import network_input
 from q2pi.equations.schedules import linear
 from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
@@ -57,9 +58,11 @@ class QNetworkConfig(EpsilonGreedyConfig):
     """Options of a Q-network."""
 
     hidden: tuple[int, ...] = (120, 84)
-    """Units of the hidden layers for vector observations."""
-    network: Network = "nature"
-    """Torso for images: that of Mnih et al. 2015 (nature), or of 2013 (nips) with a third of the arithmetic."""
+    """Units of the hidden layers for observations that are not one image."""
+    network: Network = "auto"
+    """Convolutions for images: nature (Mnih et al. 2015), nips (2013, a third of the arithmetic), minatar (Young and
+    Tian 2019), data_efficient (van Hasselt et al. 2019), impala (Espeholt et al. 2018). auto is nature from 36 x 36
+    pixels on, else minatar."""
 
     AT_LEAST: ClassVar[Mapping[str, float]] = {"hidden": 1}
 
@@ -108,15 +111,20 @@ class EpsilonGreedyAgent:
         return self.epsilon_greedy(observation, self.config.eval_epsilon, noise)
 
     def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (greedy actions, None); with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
-        batch, single = as_batch(observation, self.spec.observation_shape)
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Array, Array | None]:
+        """Return (greedy actions, state); with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
+        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
         if deterministic:
             actions = greedy_actions(self.q_values(batch), None) + self.first_action
         else:
             actions = self.epsilon_greedy(batch, self.config.eval_epsilon, np.random.default_rng())
-        return (actions[0] if single else actions), None
+        return (actions[0] if single else actions), state
 
     def q_values(self, observation: Array) -> Array:
         """Return Q [N, A] of observations [N, ...]."""
@@ -139,11 +147,21 @@ class EpsilonGreedyAgent:
             q: Q [N, A] if known; else it is computed unless all environments explore.
         """
         explores = noise.random(len(observation)) < epsilon
-        chosen = noise.integers(self.actions, size=len(observation))
+        if self.spec.layout.mask_size:
+            chosen = random_allowed(observation[:, -self.actions :] != 0, noise)
+        else:
+            chosen = noise.integers(self.actions, size=len(observation))
         if not explores.all():
             values = self.q_values(observation) if q is None else q
             chosen = np.where(explores, chosen, greedy_actions(values, noise))
         return chosen + self.first_action
+
+
+def random_allowed(allowed: Array, noise: np.random.Generator) -> Array:
+    """Return actions [N] sampled uniformly among those that `allowed`, bool [N, A], allows: at least one each."""
+    rank = (noise.random(len(allowed)) * allowed.sum(axis=1)).astype(np.int64)
+    chosen: Array = (allowed.cumsum(axis=1) <= rank[:, None]).sum(axis=1)
+    return chosen
 
 
 def greedy_actions(q: Array, noise: np.random.Generator | None) -> Array:

@@ -52,18 +52,28 @@ class ObservationNormalizer:
 
     Args:
         shape: (D,) of one observation.
+        entries: bool [D], the components to normalise; the others (images, indices, masks) are not changed. None
+            normalises all.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.moments = RunningMoments(shape)
+    def __init__(self, shape: tuple[int, ...], entries: Array | None = None) -> None:
+        self.entries = entries
+        self.moments = RunningMoments(shape if entries is None else (int(entries.sum()),))
 
     def update(self, observation: Array) -> None:
         """Add raw observations [B, D] to the statistics."""
-        self.moments.update(observation)
+        self.moments.update(observation if self.entries is None else observation[:, self.entries])
 
     def __call__(self, observation: Array) -> Array:
         """Return (observation - mean) / std, float32 [B, D] in [-CLIP, CLIP]; changes nothing."""
-        scaled = (observation - self.moments.mean) / np.sqrt(self.moments.variance + EPSILON)
+        if self.entries is None:
+            return self._scaled(observation)
+        rows = observation.astype(np.float32)
+        rows[:, self.entries] = self._scaled(observation[:, self.entries])
+        return rows
+
+    def _scaled(self, vector: Array) -> Array:
+        scaled = (vector - self.moments.mean) / np.sqrt(self.moments.variance + EPSILON)
         return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
 
     def state(self) -> State:

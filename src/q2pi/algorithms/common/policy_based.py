@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from q2pi.algorithms.base import AgentSpec, AlgorithmConfig, as_batch
+from q2pi.algorithms.base import AgentSpec, AlgorithmConfig
 from q2pi.algorithms.common.normalization import ObservationNormalizer
+from q2pi.algorithms.common.prediction import network_input
 from q2pi.errors import UserError
 from q2pi.types import Array, State
 
@@ -24,7 +25,8 @@ class PolicyConfig(AlgorithmConfig):
     log_std: float = 0.0
     """Box actions: logarithm of the initial standard deviation."""
     hidden: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers for vector observations (images use the Nature torso)."""
+    """Units of the hidden layers for observations that are not one image; an image has the Nature torso, or below
+    36 x 36 pixels that of MinAtar."""
     evaluation_deterministic: bool = True
     """Evaluation with the policy's mode; if off, actions are sampled."""
 
@@ -54,12 +56,17 @@ class PolicyAgent:
         return self._choose(observation, None if self.config.evaluation_deterministic else noise)
 
     def predict(
-        self, observation: Array, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Array, None]:
-        """Return (the policy's mode, None); with `deterministic=False`, sampled actions."""
-        batch, single = as_batch(observation, self.spec.observation_shape)
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Array, Array | None]:
+        """Return (the policy's mode, state); with `deterministic=False`, sampled actions."""
+        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
         actions = self._choose(batch, None if deterministic else np.random.default_rng())
-        return (actions[0] if single else actions), None
+        return (actions[0] if single else actions), state
 
     def policy_at(self, observation: Array) -> Any:
         """Return the distribution over actions at raw observations [B, ...]."""
@@ -99,6 +106,9 @@ class PolicyAgent:
 
 
 def _normalizer(enabled: bool, spec: AgentSpec) -> ObservationNormalizer | None:
-    if enabled and len(spec.observation_shape) == 3:
-        raise UserError("--normalize-observations is for vectors: images are divided by 255")
-    return ObservationNormalizer(spec.observation_shape) if enabled else None
+    if not enabled:
+        return None
+    if not any(part.kind == "vector" for part in spec.layout.parts):
+        raise UserError("--normalize-observations is for vectors: images are scaled, and indices are one-hot")
+    is_vector = len(spec.layout.parts) == 1
+    return ObservationNormalizer(spec.observation_shape, None if is_vector else spec.layout.vector_entries())
