@@ -7,7 +7,7 @@ agent steps has T + 1 frames; the first shows the reset.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class Renderer:
     """An environment that renders RGB frames, with its frame rate."""
 
     fps: float
-    replay: Callable[[int, list[Any]], Iterator[tuple[Image, float, bool]]]
+    replay: Callable[[int, Iterable[Any]], Iterator[tuple[Image, float, bool]]]
     """(seed, actions) -> (screen [H, W, 3], reward, whether the episode ended) of the reset and of each step."""
 
 
@@ -159,7 +159,7 @@ def _atari(spec: EnvSpec) -> Renderer:
     rendered = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1)
     assert rendered.frame_skip is not None
 
-    def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
+    def replay_episode(seed: int, actions: Iterable[Any]) -> Iterator[tuple[Image, float, bool]]:
         envs = VectorEnv(AtariEngine(rendered, num_envs=1), rendered, lambda env_index, episode_index: seed)
         try:
             yield np.moveaxis(envs.reset()[0], 0, -1), 0.0, False
@@ -187,7 +187,7 @@ def _gymnasium(spec: EnvSpec) -> Renderer:
     except (UserError, TypeError, ValueError) as problem:
         raise UserError(f"{spec.env_id} cannot be drawn: {_first_line(problem)}") from problem
 
-    def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
+    def replay_episode(seed: int, actions: Iterable[Any]) -> Iterator[tuple[Image, float, bool]]:
         try:
             env.reset(seed=seed)
             yield _screen_of(env, spec.env_id), 0.0, False
