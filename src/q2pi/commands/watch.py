@@ -1,7 +1,7 @@
 """q2pi watch: watch the agents of one or two runs in the browser."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -30,10 +30,13 @@ def main(arguments: list[str]) -> int:
     options.check()
     paths = [RunFolder.open(path).path for path in options.runs]
     require_nicegui("watch")
-    # Imported here: it loads the web framework.
-    from q2pi.viewer.page import watch_pages
-    from q2pi.viewer.source import RunSource
-
     title = " and ".join(path.name or str(path) for path in paths)
-    build = watch_pages(title, "q2pi watch", lambda: [RunSource(path) for path in paths])
+
+    def build(app: Any) -> None:
+        # Imported after the URL is printed: loading torch and the web framework takes seconds.
+        from q2pi.viewer.page import add_watch_page
+        from q2pi.viewer.source import RunSource
+
+        add_watch_page(app, title, "q2pi watch", lambda: [RunSource(path) for path in paths])
+
     return serve(build, options, f"{title} - q2pi")

@@ -92,8 +92,12 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
     _flush_folder(folder)
 
 
-def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
+def load_newest(folder: Path, *, skip: str = "") -> tuple[int, State, dict[str, Any], list[str]]:
     """Return (step, state, info, warnings) of the newest intact checkpoint, with a warning for each damaged one.
+
+    Args:
+        folder: the `checkpoints` folder of a run.
+        skip: see `load`.
 
     Raises:
         UserError: there is no checkpoint, or none is intact.
@@ -102,7 +106,7 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
     for step in reversed(steps(folder)):
         path = folder_of(folder, step)
         try:
-            state, info = load(path)
+            state, info = load(path, skip=skip)
         except Damaged as problem:
             warnings.append(f"{path} is damaged ({problem}); using the previous checkpoint")
         else:
@@ -112,17 +116,23 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
     raise UserError(f"no checkpoint in {folder}: the run was stopped before its first (see --checkpoint-frequency)")
 
 
-def load(path: Path) -> tuple[State, dict[str, Any]]:
+def load(path: Path, *, skip: str = "") -> tuple[State, dict[str, Any]]:
     """Return (state, info) of the checkpoint at `path`, after checking every byte.
 
     Large arrays are `StoredArray`s, which are read on first use: the folder must exist until then.
+
+    Args:
+        path: folder of the checkpoint.
+        skip: large arrays whose name starts with it are left out and their files are not read: checking the files of
+            a replay takes seconds. "" leaves out nothing.
 
     Raises:
         Damaged: a file is missing, or its size or checksum differs from the manifest's.
     """
     try:
         stored = manifest.read(path)
-        files = stored["files"]
+        named = stored["files"].items()
+        files = {name: entry for name, entry in named if not skip or not entry.get("array", "").startswith(skip)}
         for name, entry in files.items():
             _verify(path / name, entry)
         flat: dict[str, Any] = json.loads((path / "state.json").read_text())

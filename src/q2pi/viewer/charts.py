@@ -93,8 +93,8 @@ def steps_per_second(history: History, rows: int = 20) -> float:
     return float(newest[-1]["step"] - newest[0]["step"]) / seconds if seconds > 0 else float("nan")
 
 
-def axes(x: str, y: str) -> dict[str, Any]:
-    """Return the options that all line charts share."""
+def axes(x: str) -> dict[str, Any]:
+    """Return the options that all charts share; `x` is the label of the horizontal axis."""
     text = {"color": INK}
     line = {"lineStyle": {"color": LINES}}
     shared = {"axisLabel": text, "axisLine": line, "splitLine": line, "nameTextStyle": text, "nameGap": 28}
@@ -105,7 +105,7 @@ def axes(x: str, y: str) -> dict[str, Any]:
         "legend": {"textStyle": text, "top": 0, "type": "scroll"},
         "tooltip": {"trigger": "axis", "confine": True},
         "xAxis": {"type": "value", "name": x, "nameLocation": "middle", **shared, "min": 0},
-        "yAxis": {"type": "value", "name": y, **shared, "scale": True, "nameGap": 12},
+        "yAxis": {"type": "value", **shared, "scale": True},
         "series": [],
     }
 
@@ -146,7 +146,7 @@ def returns_chart(named: Sequence[tuple[str, Sequence[History]]], with_evaluatio
         named: (label, runs that differ only in their seed) of each curve.
         with_evaluations: whether to draw the evaluations of curves of one run.
     """
-    options = axes("agent steps", "raw return per episode")
+    options = axes("agent steps")
     filled = [(name, [history for history in group if len(history.steps)]) for name, group in named]
     drawn = [history for _, group in filled for history in group]
     width = default_width(drawn) if drawn else 1
@@ -163,7 +163,7 @@ def returns_chart(named: Sequence[tuple[str, Sequence[History]]], with_evaluatio
 
 def metric_chart(named: Sequence[tuple[str, History]], name: str) -> dict[str, Any]:
     """Return the options of the chart of one training metric."""
-    options = axes("agent steps", name.replace("_", " "))
+    options = axes("agent steps")
     options["series"] = [
         {"type": "line", "name": label, "data": [list(point) for point in metric_curve(history, name)],
          "symbol": "none", "lineStyle": {"width": 2}}
@@ -174,7 +174,7 @@ def metric_chart(named: Sequence[tuple[str, History]], name: str) -> dict[str, A
 
 def speed_chart(named: Sequence[tuple[str, History]]) -> dict[str, Any]:
     """Return the options of the chart of the time per agent step, by part of training."""
-    options = axes("microseconds per agent step", "")
+    options = axes("microseconds per agent step")
     parts = {label: speed_of_parts(history) for label, history in named}
     names = list(dict.fromkeys(name for by_part in parts.values() for name in by_part))
     options["xAxis"]["splitNumber"] = 4

@@ -85,24 +85,21 @@ def add_stream(app: FastAPI, sessions: Sessions) -> None:
     app.add_api_websocket_route("/stream/{key}", handle)
 
 
-def watch_pages(title: str, subtitle: str, sources: Callable[[], Sequence[Source]]) -> Callable[[FastAPI], None]:
-    """Return a function that adds the page of one or two agents to an application.
+def add_watch_page(app: FastAPI, title: str, subtitle: str, sources: Callable[[], Sequence[Source]]) -> None:
+    """Add the page of one or two agents to an application, as its only page.
 
     Args:
+        app: the application.
         title: of the page.
         subtitle: beside the title.
         sources: returns new sources for each tab.
     """
     sessions = Sessions()
+    add_stream(app, sessions)
 
-    def build(app: FastAPI) -> None:
-        add_stream(app, sessions)
-
-        @ui.page("/", title=title)
-        def _page() -> None:
-            watch_page(title, subtitle, sources(), sessions)
-
-    return build
+    @ui.page("/")
+    def _page() -> None:
+        watch_page(title, subtitle, sources(), sessions)
 
 
 def watch_page(title: str, subtitle: str, sources: Sequence[Source], sessions: Sessions) -> None:
@@ -133,15 +130,15 @@ class Learning:
         self.alert.set_visibility(False)
         with ui.element("section").classes("q-learn"):
             with ui.element("div").classes("card"):
-                self._heading("returns", "line: mean of training episodes; band and bars: 95 % interval")
-                self.returns = ui.echart(charts.axes("agent steps", "raw return per episode")).classes("chart")
+                self._heading("raw return per episode", "line: mean of training episodes; band and bars: 95 % interval")
+                self.returns = ui.echart(charts.axes("agent steps")).classes("chart")
             with ui.element("div").classes("card"):
                 with ui.element("header").classes("row-between"):
                     text("training metric", tag="h3")
                     self.metric = ui.select([], on_change=self._draw_metric).props(
                         'dense options-dense aria-label="metric"'
                     )
-                self.metrics = ui.echart(charts.axes("agent steps", "")).classes("chart")
+                self.metrics = ui.echart(charts.axes("agent steps")).classes("chart")
             with ui.element("div").classes("card"):
                 self._heading("run", "")
                 self.facts = [ui.html("", sanitize=False, tag="dl").classes("q-facts") for _ in histories]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import ipaddress
 import os
 import secrets
@@ -57,10 +58,8 @@ def is_loopback(host: str) -> bool:
 
 def require_nicegui(command: str) -> None:
     """Raise a UserError if the web framework is not installed."""
-    try:
-        import nicegui  # noqa: F401
-    except ImportError as problem:
-        raise UserError(f"q2pi {command} needs NiceGUI: pip install 'q2pi[viewer]'") from problem
+    if importlib.util.find_spec("nicegui") is None:
+        raise UserError(f"q2pi {command} needs NiceGUI: pip install 'q2pi[viewer]'")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -9,7 +9,7 @@ from q2pi.algorithms.registry import restore
 from q2pi.config import ResolvedConfig
 from q2pi.errors import UserError
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_agent, load_checkpoint
+from q2pi.runs.load import load_agent, load_state_of_agent
 from q2pi.runs.manifest import steps
 
 
@@ -49,31 +49,39 @@ class RunSource:
         self.run = RunFolder(path)
         self.title = path.name or str(path)
         self._config_text: bytes | None = None
+        self._seen: tuple[bytes | None, list[int]] = (None, [])
+        """Content of config.toml and the newest checkpoint at the last look: a damaged one is not read repeatedly."""
+        self._problem = ""
+        """What was wrong at the last look."""
 
     def load(self) -> Loaded:
         run = RunFolder.open(self.run.path)
-        self._config_text = _read(run.config_file)
+        text = _read(run.config_file)
         try:
             agent, config, step, _ = load_agent(run)
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as problem:
             raise UserError(f"{run.path} cannot be read: another version of q2pi wrote it ({problem!r})") from problem
+        self._config_text = text
         return Loaded(agent, config, step)
 
     def refresh(self, loaded: Loaded) -> tuple[Loaded, str]:
         text = _read(self.run.config_file)
         if text is None:
             return loaded, f"{self.run.path} was deleted; the agent that was loaded from it goes on"
-        newest = steps(self.run.checkpoints)[-1:]
+        seen = (text, steps(self.run.checkpoints)[-1:])
+        if seen == self._seen:
+            return loaded, self._problem
+        self._seen, self._problem = seen, ""
         try:
             if text != self._config_text:
                 return self.load(), ""
-            if not newest or newest[0] == loaded.step:
+            if not seen[1] or seen[1][0] == loaded.step:
                 return loaded, ""
-            step, state, _, _ = load_checkpoint(self.run)
-            state["agent"].pop("replay", None)
+            step, state, _ = load_state_of_agent(self.run)
             restore(loaded.agent, state)
         except UserError as problem:
-            return loaded, str(problem)
+            self._problem = str(problem)
+            return loaded, self._problem
         return Loaded(loaded.agent, loaded.config, step), ""
 
 
