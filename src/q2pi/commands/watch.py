@@ -30,13 +30,11 @@ def main(arguments: list[str]) -> int:
     options.check()
     paths = [RunFolder.open(path).path for path in options.runs]
     require_nicegui("watch")
-    title = " and ".join(path.name or str(path) for path in paths)
 
     def build(app: Any) -> None:
-        # Imported after the URL is printed: loading torch and the web framework takes seconds.
-        from q2pi.viewer.page import add_watch_page
-        from q2pi.viewer.source import RunSource
+        # Imported after the URL is printed: loading the web framework takes a second.
+        from q2pi.viewer.page import add_watch_page, agents_of_runs
 
-        add_watch_page(app, title, "q2pi watch", lambda: [RunSource(path) for path in paths])
+        add_watch_page(app, agents_of_runs(paths, "q2pi watch"))
 
-    return serve(build, options, f"{title} - q2pi")
+    return serve(build, options, f"{' and '.join(path.name for path in paths)} - q2pi")

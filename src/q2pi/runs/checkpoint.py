@@ -143,13 +143,13 @@ def load(path: Path, *, skip: str = "") -> tuple[State, dict[str, Any]]:
                 flat[entry["array"]] = StoredArray(path / name, entry)
     except (OSError, KeyError, ValueError, SafetensorError, zstandard.ZstdError) as problem:
         raise Damaged(str(problem)) from problem
-    return _nest(flat), stored["info"]
+    return nest(flat), stored["info"]
 
 
 def digest(state: State) -> str:
     """Return one SHA-256 over a complete training state: every name, type, shape and byte."""
     total = hashlib.sha256()
-    for name, value in sorted(_flatten(state)):
+    for name, value in sorted(flatten(state)):
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().contiguous().numpy()
         if isinstance(value, np.ndarray | StoredArray):
@@ -161,15 +161,17 @@ def digest(state: State) -> str:
     return total.hexdigest()
 
 
-def _flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of every value in nested dicts; names are joined by slashes."""
     for key, value in state.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}/")
+            yield from flatten(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", value
 
 
-def _nest(flat: Mapping[str, Any]) -> State:
+def nest(flat: Mapping[str, Any]) -> State:
+    """Return the nested dicts from which `flatten` makes these names."""
     state: State = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
@@ -184,7 +186,7 @@ def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, Array], dic
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, Array] = {}
     plain: dict[str, Any] = {}
-    for name, value in _flatten(state):
+    for name, value in flatten(state):
         if isinstance(value, torch.Tensor):
             tensors[name] = value.detach().cpu().contiguous()
         elif isinstance(value, np.ndarray):

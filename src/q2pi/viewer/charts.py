@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from q2pi.reports.labels import curve_labels, leaves
 from q2pi.reports.style import COLOURS
 from q2pi.reports.windows import default_width, window_means_of_all
 from q2pi.runs.history import History
@@ -49,6 +50,20 @@ def return_curve(histories: Sequence[History], width: int) -> list[tuple[float, 
     return [
         (float(centre), float(np.mean(column)), *_interval(column))
         for centre, column in zip(centres, columns, strict=True)
+    ]
+
+
+def by_configuration(histories: Sequence[History]) -> list[tuple[str, list[History]]]:
+    """Return (label, runs) of each configuration: runs that differ only in their seed; no seed occurs twice."""
+    groups: dict[str, dict[int, History]] = {}
+    for history in histories:
+        options = {name: value for name, value in leaves(history.config) if name != "seed"}
+        groups.setdefault(repr(sorted(options.items(), key=str)), {}).setdefault(history.seed, history)
+    runs = [list(by_seed.values()) for by_seed in groups.values()]
+    labels = curve_labels([group[0] for group in runs])
+    return [
+        (f"{label} ({len(group)} seeds)" if len(group) > 1 else label, group)
+        for label, group in zip(labels, runs, strict=True)
     ]
 
 

@@ -3,18 +3,22 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, WebSocket
 from nicegui import ui
 from nicegui.element import Element
 
+from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import RECENT_EPISODES
 from q2pi.viewer import charts
 from q2pi.viewer.history import LiveHistory
-from q2pi.viewer.source import RunSource, Source
 from q2pi.viewer.stream import Sessions
+
+if TYPE_CHECKING:
+    from q2pi.viewer.source import Source
 
 ASSETS = Path(__file__).parent / "assets"
 HEAD = """<script>
@@ -70,6 +74,14 @@ def text(words: str, classes: str = "", tag: str = "span") -> Any:
     return ui.html(_escaped(words), sanitize=False, tag=tag).classes(classes)
 
 
+def link(words: str, target: str) -> Element:
+    """Return a link to another page of this server."""
+    element = ui.element("a").props(f'href="{target}"')
+    with element:
+        ui.html(_escaped(words), sanitize=False, tag="span")
+    return element
+
+
 def set_text(element: Any, words: str) -> None:
     """Replace the text of an element that `text` returned."""
     if element.content != (escaped := _escaped(words)):
@@ -85,35 +97,65 @@ def add_stream(app: FastAPI, sessions: Sessions) -> None:
     app.add_api_websocket_route("/stream/{key}", handle)
 
 
-def add_watch_page(app: FastAPI, title: str, subtitle: str, sources: Callable[[], Sequence[Source]]) -> None:
-    """Add the page of one or two agents to an application, as its only page.
+@dataclass(frozen=True)
+class Agents:
+    """What a page shows: one agent, or two side by side."""
 
-    Args:
-        app: the application.
-        title: of the page.
-        subtitle: beside the title.
-        sources: returns new sources for each tab.
-    """
+    titles: Sequence[str]
+    """Name of each agent."""
+    subtitle: str
+    """Beside the title of the page."""
+    sources: "Callable[[], Sequence[Source]]"
+    """Returns the agents, in the thread of a tab."""
+    runs: Sequence[RunFolder] = ()
+    """Runs whose learning is drawn below the stage."""
+
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return " and ".join(self.titles)
+
+
+def agents_of_runs(paths: Sequence[Path], subtitle: str, titles: Sequence[str] = ()) -> Agents:
+    """Return the agents of the newest checkpoints of one or two runs; by default the folders' names are the titles."""
+
+    def sources() -> "Sequence[Source]":
+        # Imported in the thread of a tab: it loads torch.
+        from q2pi.viewer.source import RunSource
+
+        return [RunSource(path) for path in paths]
+
+    return Agents(titles or _labels(paths), subtitle, sources, [RunFolder(path) for path in paths])
+
+
+def add_watch_page(app: FastAPI, agents: Agents) -> None:
+    """Add the page of one or two agents to an application, as its only page."""
     sessions = Sessions()
     add_stream(app, sessions)
 
     @ui.page("/")
     def _page() -> None:
-        watch_page(title, subtitle, sources(), sessions)
+        watch_page(agents, sessions)
 
 
-def watch_page(title: str, subtitle: str, sources: Sequence[Source], sessions: Sessions) -> None:
-    """Lay out the page of one or two agents for one tab."""
-    with frame(title, subtitle):
-        key = sessions.create(sources)
+def watch_page(agents: Agents, sessions: Sessions, above: Callable[[], None] = lambda: None) -> None:
+    """Lay out the page of one or two agents for one tab.
+
+    Args:
+        agents: to show.
+        sessions: of the server.
+        above: adds elements above the stage.
+    """
+    with frame(agents.title, agents.subtitle):
+        above()
+        key = sessions.create(agents.titles, agents.sources)
         if key is None:
             text("Too many tabs are open: close one and load this page again.", "q-alert", "div")
             return
         ui.context.client.on_delete(lambda: sessions.close(key))
-        Stage(f"/stream/{key}", [source.title for source in sources])
-        runs = [source.run for source in sources if isinstance(source, RunSource)]
-        if runs:
-            Learning([LiveHistory(run) for run in runs])
+        Stage(f"/stream/{key}", agents.titles)
+        if agents.runs:
+            Learning([LiveHistory(run) for run in agents.runs])
 
 
 class Learning:
@@ -176,8 +218,8 @@ class Learning:
 
     def _draw(self, returns: dict[str, Any]) -> None:
         named = self._named()
-        _replace(self.returns, returns)
-        _replace(self.speed, charts.speed_chart(named))
+        replace_options(self.returns, returns)
+        replace_options(self.speed, charts.speed_chart(named))
         names = list(dict.fromkeys(name for _, history in named for name in charts.metric_names(history)))
         if names != self.metric.options:
             self.metric.set_options(
@@ -189,10 +231,10 @@ class Learning:
 
     def _draw_metric(self) -> None:
         if self.metric.value:
-            _replace(self.metrics, charts.metric_chart(self._named(), self.metric.value))
+            replace_options(self.metrics, charts.metric_chart(self._named(), self.metric.value))
 
 
-def _replace(chart: Any, options: dict[str, Any]) -> None:
+def replace_options(chart: Any, options: dict[str, Any]) -> None:
     """Give a chart other options."""
     chart.options.clear()
     chart.options.update(options)
@@ -201,7 +243,7 @@ def _replace(chart: Any, options: dict[str, Any]) -> None:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Return the folder names, with "A: " and "B: " in front if they are equal."""
-    names = [path.name or str(path) for path in paths]
+    names = [path.absolute().name for path in paths]
     return (
         names if len(set(names)) == len(names) else [f"{mark}: {name}" for mark, name in zip("AB", names, strict=False)]
     )

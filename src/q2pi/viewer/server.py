@@ -9,6 +9,7 @@ import secrets
 import socket
 import sys
 import threading
+import warnings
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +102,10 @@ def serve(build: Callable[[Any], None], options: ServerOptions, title: str) -> i
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/?token={quote(token, safe='')}"
     print(url, flush=True)
     print("Ctrl-C stops the page; runs are only read", file=sys.stderr)
+    # Training on the same machine has priority: torch, not imported yet, uses one thread, and the processor time left.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    # NiceGUI looks at every object of the process, also at torch's deprecated ones.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     try:
         with contextlib.closing(listener):
             _run(build, listener, token, options.host, title, url if _has_display(options) else None)
@@ -112,13 +117,10 @@ def serve(build: Callable[[Any], None], options: ServerOptions, title: str) -> i
 def _run(
     build: Callable[[Any], None], listener: socket.socket, token: str, host: str, title: str, url: str | None
 ) -> None:
-    import torch
     import uvicorn
     from fastapi import FastAPI
     from nicegui import ui
 
-    # Training on the same machine has priority: the page uses one thread and the processor time that is left.
-    torch.set_num_threads(1)
     with contextlib.suppress(OSError):
         os.nice(10)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)

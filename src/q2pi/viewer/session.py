@@ -8,7 +8,6 @@ the steps that are due and returns the message to send.
 """
 
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -42,11 +41,18 @@ class Session:
 
     Args:
         sources: one agent, or two that play side by side.
+        commands: of the browser; any thread may append to it.
         seed: seed of the first episode; each next episode adds 1.
         clock: seconds, for tests.
     """
 
-    def __init__(self, sources: Sequence[Source], seed: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        commands: deque[dict[str, Any]],
+        seed: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.panels = [Panel(source, index) for index, source in enumerate(sources)]
         self.clock = clock
         self.seed, self.speed, self.is_paused = seed, 1.0, False
@@ -58,15 +64,10 @@ class Session:
         """Result of the recreation, for the page."""
         self.timeline = Timeline()
         self.position = 0
-        self.is_closed = False
-        self.lock = threading.Lock()
-        """Held during a tick."""
-        self.connection: Any = None
-        """The newest connection to the browser; older ones stop."""
         self._held: frozenset[str] = frozenset()
-        self._commands: deque[Command] = deque()
+        self._commands = commands
         self._due = self._refreshed = self.clock()
-        self._announced = self._is_ready = False
+        self._is_ready = False
         self._changed = True
         self._sent = 0
         """Number of values that the browser has."""
@@ -74,17 +75,10 @@ class Session:
         self._error = ""
         self._recordings: list[dict[str, Any]] = []
 
-    def post(self, command: Command) -> None:
-        """Queue a command of the browser; any thread may call it."""
-        self._commands.append(command)
-
     def tick(self) -> tuple[bytes | None, float]:
         """Do what is due; return (the message to send or None, seconds until the next tick is due)."""
         while self._commands:
             self._apply(self._commands.popleft())
-        if not self._announced:
-            self._announced = True
-            return self._message(), 0.0
         if self.clock() - self._refreshed >= REFRESH_SECONDS or not self._is_ready:
             self._refresh()
         delay = self._play() if self._is_ready else REFRESH_SECONDS
@@ -93,7 +87,6 @@ class Session:
 
     def close(self) -> None:
         """Close the environments."""
-        self.is_closed = True
         for panel in self.panels:
             panel.close()
 
@@ -249,7 +242,7 @@ class Session:
         self._changed = True
 
     def _hello(self, _: Any) -> None:
-        self._sent, self._announced = 0, False
+        self._sent = 0
 
     def _pause(self, value: Any) -> None:
         self.is_paused = value is not False
