@@ -41,6 +41,6 @@ def score(path: Path) -> str:
     statistics = about["statistics"]
     low, high = statistics["mean_interval"]
     return (
-        f"{about['method']} on {about['env_id']}: mean {statistics['mean']:.1f} [{low:.1f}, {high:.1f}] over "
+        f"{about['method']} on {about['env_id']}: mean {statistics['mean']:.4g} [{low:.4g}, {high:.4g}] over "
         f"{statistics['n']} episodes, {about['protocol']['policy']}"
     )

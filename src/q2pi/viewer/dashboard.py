@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from nicegui import ui
 
+from q2pi.reports.labels import short
 from q2pi.runs.folder import RunFolder
 from q2pi.viewer import charts
 from q2pi.viewer.groups import groups, state_of
@@ -37,11 +38,11 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("algorithm", "algorithm", "left"),
     ("environment", "environment", "left"),
     ("seed", "seed", "right"),
-    ("differs", "differs in", "left"),
     ("step", "agent steps", "right"),
     ("return", "return", "right"),
     ("evaluation", "evaluation [95 %]", "right"),
     ("minutes", "minutes", "right"),
+    ("differs", "differs in", "left"),
 )
 FORMATS = {
     "step": "(v, row) => v.toLocaleString('en') + (row.total ? ' of ' + row.total.toLocaleString('en') : '')",
@@ -171,7 +172,8 @@ class Dashboard:
             search.bind_value_to(self.table, "filter")
             self.table.add_slot(
                 "body-cell-run",
-                """<q-td :props="props"><a :href="'/run/' + props.row.id">{{ props.value }}</a></q-td>""",
+                """<q-td :props="props"><a class="q-name" :href="'/run/' + props.row.id" :title="props.value">
+                {{ props.value }}</a></q-td>""",
             )
             self.table.add_slot(
                 "body-cell-state",
@@ -225,7 +227,7 @@ class Dashboard:
             which = f"{len(selected)} selected runs" if selected else f"{len(drawn)} runs on {self.env.value}"
             limit = f"; drawn are the first {MOST_CURVES}" if len(drawn) > MOST_CURVES else ""
             set_text(self.chart_note, f"{which}{limit}. {CURVES}" if drawn else "")
-            self.options.set_content(_options_table(drawn[:MOST_COMPARED]))
+            self.options.set_content(_options_table(selected[:MOST_COMPARED]))
         finally:
             self.is_busy = False
 
@@ -271,8 +273,9 @@ def _options_table(rows: Sequence[Summary]) -> str:
     different = differences(rows)
     if not different:
         return '<p class="quiet">Select two or more runs of the table to compare their options.</p>'
-    head = _cells(["option", *(row.name for row in rows)], "th")
-    return f"<table>{head}{''.join(_cells([name, *values], 'td') for name, values in different)}</table>"
+    head = _cells(["run", *(short(name) for name, _ in different)], "th")
+    body = [_cells([row.name, *(values[index] for _, values in different)], "td") for index, row in enumerate(rows)]
+    return f"<table>{head}{''.join(body)}</table>"
 
 
 def _groups_table(rows: Sequence[Summary], root: Path) -> str:

@@ -52,7 +52,6 @@ def frame(title: str, subtitle: str) -> Element:
     with shell, ui.element("header").classes("q-top"):
         ui.html(f"<h1>{_escaped(title)}</h1>", sanitize=False)
         ui.html(f'<span class="quiet">{_escaped(subtitle)}</span>', sanitize=False)
-        ui.element("span").classes("grow")
         button("Light / dark").on("click", js_handler="() => q2piTheme()")
     return shell
 

@@ -42,6 +42,8 @@ class Moment:
     reward: float
     """Raw reward of the newest step."""
     has_ended: bool
+    is_terminal: bool
+    """Whether the environment terminated: the observation has no value, and networks were not trained on it."""
 
 
 class _Pending:
@@ -90,9 +92,9 @@ class Player:
         self.envs.seed_of = lambda env_index, episode_index: seed
         observation = self.envs.reset()[0]
         screen = self._open_screens(seed)
-        self._state = (screen, observation, 0.0, 0.0, False)
+        self._state = (screen, observation, 0.0, 0.0, False, False)
         for action in actions or []:
-            if self._state[-1]:
+            if self._state[4]:
                 raise UserError(
                     f"the episode of seed {seed} ended after {len(self.actions)} of {len(actions or [])} steps"
                 )
@@ -110,23 +112,35 @@ class Player:
         self.envs.close()
 
     def _take(self, action: Any) -> None:
-        _, _, episode_return, _, _ = self._state
+        episode_return = self._state[2]
         self.envs.send(np.array([action]))
         step = self.envs.recv()
         reward = float(step.reward[0])
         self.actions.append(action)
         screen = self._next_screen(action)
-        self._state = (screen, step.next_observation[0], episode_return + reward, reward, bool(step.ended[0]))
+        has_ended, is_terminal = bool(step.ended[0]), bool(step.terminated[0])
+        observation = step.next_observation[0]
+        self._state = (screen, observation, episode_return + reward, reward, has_ended, is_terminal)
 
     def _think(self) -> Moment:
-        screen, observation, episode_return, reward, has_ended = self._state
+        screen, observation, episode_return, reward, has_ended, is_terminal = self._state
         thought = think(self.agent, observation, self.with_saliency)
         action = None
         if not has_ended:
             noise = stream(self.seed, "watch-noise", len(self.actions))
             chosen = self.agent.evaluation_act(observation[None], noise)[0]
             action = chosen if np.ndim(chosen) else chosen.item()
-        self.moment = Moment(len(self.actions), screen, observation, thought, action, episode_return, reward, has_ended)
+        self.moment = Moment(
+            step=len(self.actions),
+            screen=screen,
+            observation=observation,
+            thought=thought,
+            action=action,
+            episode_return=episode_return,
+            reward=reward,
+            has_ended=has_ended,
+            is_terminal=is_terminal,
+        )
         return self.moment
 
     def _open_screens(self, seed: int) -> Array | None:

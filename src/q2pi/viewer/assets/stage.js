@@ -130,7 +130,8 @@ export default {
     note(i) { return (this.head.notes || [])[i] || ""; },
     valueName(i) {
       const panel = this.panel(i);
-      return !panel || panel.value !== null ? (panel && panel.kind !== "Q(s, a)" ? "V(s)" : "max Q(s, a)") : "value: this agent estimates none";
+      if (panel && !panel.estimates) return "value: this agent estimates none";
+      return panel && panel.kind !== "Q(s, a)" ? "V(s)" : "max Q(s, a)";
     },
     inputHint(i) {
       if (!this.isImage(i)) return "";
