@@ -209,7 +209,7 @@ class Session:
         self._episode += 1
         self._append()
         self._show(0)
-        self._due = self.clock()
+        self._due = self.clock() + 1 / self._rate
 
     def _append(self) -> None:
         self.timeline.append(self._shown())
