@@ -24,9 +24,7 @@ class Options(ServerOptions):
 def main(arguments: list[str]) -> int:
     options = parse(Options, "watch", DESCRIPTION, arguments)
     if not 1 <= len(options.runs) <= 2:
-        raise UserError(
-            f"watch needs the folder of one run or of two runs, got {len(options.runs)} (q2pi runs lists them)"
-        )
+        raise UserError(f"watch needs the folders of one or two runs, got {len(options.runs)} (q2pi runs lists them)")
     options.check()
     paths = [RunFolder.open(path).path for path in options.runs]
     require_nicegui("watch")
