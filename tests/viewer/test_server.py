@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("nicegui", reason="NiceGUI is not installed: pip install 'q2pi[viewer]'")
-
 from folders import episode, write_run
 from server_process import Server, serving, start
 
 from q2pi import cli
 from q2pi.errors import UserError
 from q2pi.viewer.server import ServerOptions, is_loopback, listen
+
+has_nicegui = importlib.util.find_spec("nicegui") is not None
+pytestmark = pytest.mark.skipif(not has_nicegui, reason="NiceGUI is not installed: pip install 'q2pi[viewer]'")
 
 
 @pytest.fixture(scope="module")

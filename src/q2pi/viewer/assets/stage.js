@@ -56,11 +56,11 @@ export default {
       <template v-for="(title, i) in titles" :key="'take' + i">
         <button type="button" class="take" :disabled="!ready" @click="take(i)">{{ head.human === i ? "Hand back" : titles.length > 1 ? "Take over " + "AB"[i] : "Take over" }}</button>
       </template>
-      <label>speed <select :value="head.speed || 1" :disabled="!ready" @change="send('speed', +$event.target.value)">
+      <label>speed <select aria-label="speed" :value="head.speed || 1" :disabled="!ready" @change="send('speed', +$event.target.value)">
         <option v-for="s in speeds" :key="s" :value="s">{{ s }} ×</option></select></label>
-      <label>seed <input type="number" min="0" max="2147483647" step="1" :value="head.seed" :disabled="!ready" @change="seed($event.target)"></label>
+      <label>seed <input aria-label="seed" type="number" min="0" max="2147483647" step="1" :value="head.seed" :disabled="!ready" @change="seed($event.target)"></label>
       <label><input type="checkbox" checked :disabled="!ready" @change="send('saliency', $event.target.checked)"> saliency</label>
-      <label v-if="titles.length === 1" class="episodes">episode <select :value="head.recording === null || head.recording === undefined ? '' : head.recording" :disabled="!ready" @change="send('recording', $event.target.value === '' ? null : +$event.target.value)">
+      <label v-if="titles.length === 1" class="episodes">episode <select aria-label="episode" :value="head.recording === null || head.recording === undefined ? '' : head.recording" :disabled="!ready" @change="send('recording', $event.target.value === '' ? null : +$event.target.value)">
         <option value="">live: the agent plays now</option>
         <option v-for="(label, k) in head.recordings || []" :key="k" :value="k">recorded: {{ label }}</option></select></label>
     </div>
