@@ -11,6 +11,7 @@ from q2pi.config import override, to_table
 from q2pi.envs.spec import EnvSpec
 
 STEPS = 1_000
+CONFIG = {"env_id": "CartPole-v1", "total_timesteps": STEPS, "learning_starts": 100, "buffer_size": 500}
 
 
 def episode(step: int, episode_return: float) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def append(path: Path, *rows: dict[str, Any]) -> None:
 
 def write_run(path: Path, *rows: dict[str, Any], checkpoint: int | None = STEPS, **options: Any) -> Path:
     """Write a run folder with rows, and with an empty folder for a checkpoint."""
-    config = override(default_config("dqn"), {"env_id": "CartPole-v1", "total_timesteps": STEPS} | options)
+    config = override(default_config("dqn"), CONFIG | options)
     assert isinstance(config.env, EnvSpec)
     path.mkdir(parents=True)
     (path / "config.toml").write_text(tomli_w.dumps(to_table(config)))

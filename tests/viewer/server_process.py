@@ -45,7 +45,7 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
 @contextmanager
 def serving(*arguments: str) -> Iterator[Server]:
     """Start a viewer on a free port; stop it with Ctrl-C at the end, and check its exit."""
-    process = start(*arguments, "--port", "0", "--no-browser")
+    process = start(*arguments, "--port", "0", "--no-browser", "--nice", "0")
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()

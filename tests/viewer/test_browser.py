@@ -288,7 +288,8 @@ def test_five_hundred_runs_are_painted_sorted_and_filtered(root: Path, open_page
         page = open_page(server.url, context=page.context)
         page.locator(".q-runs tbody tr").nth(10).wait_for()
         painted = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        assert painted < 2000
+        # 2 s on an idle machine; tests share their processors with other tests.
+        assert painted < 2000 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         page.get_by_role("columnheader", name="return").click()
         page.get_by_role("columnheader", name="return").click()
         wait_until(lambda: "499.0" in page.locator(".q-runs tbody tr").first.inner_text())

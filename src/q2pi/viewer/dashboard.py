@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from q2pi.reports.labels import short
 from q2pi.runs.folder import RunFolder
@@ -212,7 +212,8 @@ class Dashboard:
         """Draw the curves of the selected runs, or of the first runs of the environment."""
         if not self.is_busy:
             self.is_busy = True
-            ui.timer(0, self._draw_curves, once=True)
+            # Not a timer: a new element would make the browser build every row of the table again.
+            background_tasks.create(self._draw_curves())
 
     async def _draw_curves(self) -> None:
         try:

@@ -35,12 +35,15 @@ class ServerOptions:
     """Address to listen on; an address other than loopback needs --token."""
     token: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """Secret in the URL of the page; by default a random one."""
+    nice: int = 10
+    """Increment of the process's nice value, so that training on the same machine has priority; 0 adds nothing."""
     no_browser: bool = False
     """No start of a browser; the URL is printed in any case."""
 
     def check(self) -> None:
         """Raise a UserError if the options cannot be served safely."""
         within(self, 0, 65_535, "port")
+        within(self, 0, 19, "nice")
         if self.token is not None and not self.token.strip():
             raise UserError("--token is empty: a page without a secret is open to everyone on this machine")
         if not is_loopback(self.host) and self.token is None:
@@ -102,12 +105,13 @@ def serve(build: Callable[[Any], None], options: ServerOptions, title: str) -> i
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/?token={quote(token, safe='')}"
     print(url, flush=True)
     print("Ctrl-C stops the page; runs are only read", file=sys.stderr)
-    # Training on the same machine has priority: torch, not imported yet, uses one thread, and the processor time left.
+    # torch, not imported yet, leaves the other cores to training on the same machine.
     os.environ["OMP_NUM_THREADS"] = "1"
     # NiceGUI looks at every object of the process, also at torch's deprecated ones.
     warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     try:
         with contextlib.closing(listener):
+            os.nice(options.nice)
             _run(build, listener, token, options.host, title, url if _has_display(options) else None)
     except KeyboardInterrupt:
         print("", file=sys.stderr)
@@ -121,8 +125,6 @@ def _run(
     from fastapi import FastAPI
     from nicegui import ui
 
-    with contextlib.suppress(OSError):
-        os.nice(10)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     build(app)
     ui.run_with(app, title=title, dark=None, show_welcome_message=False, reconnect_timeout=5.0, tailwind=False)
