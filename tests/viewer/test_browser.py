@@ -54,6 +54,18 @@ def few(root: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def many(root: Path) -> Iterator[Server]:
+    with serving("dashboard", str(root / "many")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def corridor() -> Iterator[Server]:
+    with serving("play", "corridor-dqn", "corridor") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
@@ -281,37 +293,34 @@ def test_pages_fit_their_width_and_follow_the_colour_scheme(
             page.wait_for_selector(".bars .chosen")
 
 
-def test_five_hundred_runs_are_painted_sorted_and_filtered(root: Path, open_page: Callable[..., Any]) -> None:
-    with serving("dashboard", str(root / "many")) as server:
-        page = open_page(server.url)
-        page.get_by_text("500 runs: 500 finished").wait_for()
-        page = open_page(server.url, context=page.context)
-        page.locator(".q-runs tbody tr").nth(10).wait_for()
-        painted = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        # 2 s on an idle machine; tests share their processors with other tests.
-        assert painted < 2000 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        page.get_by_role("columnheader", name="return").click()
-        page.get_by_role("columnheader", name="return").click()
-        wait_until(lambda: "499.0" in page.locator(".q-runs tbody tr").first.inner_text())
-        page.get_by_label("filter").fill("sweep-3")
-        page.get_by_text("1-25 of 100").wait_for()
-        page.get_by_text("sweeps and studies").wait_for()
-        rows = page.locator(".q-groups tr")
-        wait_until(lambda: rows.count() == 6)
-        assert "100 finished" in rows.nth(1).inner_text()
-        for index in (0, 9):
-            page.locator(".q-runs tbody .q-checkbox").nth(index).click()
-        page.locator(".q-scroll").get_by_text("gamma").first.wait_for()
+def test_five_hundred_runs_are_painted_sorted_and_filtered(many: Server, open_page: Callable[..., Any]) -> None:
+    page = open_page(many.url)
+    page.get_by_text("500 runs: 500 finished").wait_for()
+    page = open_page(many.url, context=page.context)
+    page.locator(".q-runs tbody tr").nth(10).wait_for()
+    painted = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    # 2 s on an idle machine; tests share their processors with other tests.
+    assert painted < 2000 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    page.get_by_role("columnheader", name="return").click()
+    page.get_by_role("columnheader", name="return").click()
+    wait_until(lambda: "499.0" in page.locator(".q-runs tbody tr").first.inner_text())
+    page.get_by_label("filter").fill("sweep-3")
+    page.get_by_text("1-25 of 100").wait_for()
+    rows = page.locator(".q-groups tr")
+    wait_until(lambda: rows.count() == 6)
+    assert "100 finished" in rows.nth(1).inner_text()
+    for index in (0, 9):
+        page.locator(".q-runs tbody .q-checkbox").nth(index).click()
+    page.locator(".q-scroll").get_by_text("gamma").first.wait_for()
 
 
-def test_two_agents_of_the_package_play_side_by_side(open_page: Callable[..., Any]) -> None:
-    with serving("play", "corridor-dqn", "corridor") as server:
-        page = open_page(server.url)
-        wait_until(lambda: page.locator(".bars .chosen").count() >= 1)
-        assert page.locator(".screen").count() == 2
-        page.get_by_label("seed").fill("5")
-        page.keyboard.press("Enter")
-        seeds = page.locator(".numbers dt:text-is('seed') + dd")
-        wait_until(lambda: seeds.all_inner_texts() == ["5", "5"])
-        page.get_by_role("button", name="Take over B").click()
-        page.get_by_text("you play").wait_for()
+def test_two_agents_of_the_package_play_side_by_side(corridor: Server, open_page: Callable[..., Any]) -> None:
+    page = open_page(corridor.url)
+    page.wait_for_selector(".bars .chosen")
+    assert page.locator(".screen").count() == 2
+    page.get_by_label("seed").fill("5")
+    page.keyboard.press("Enter")
+    seeds = page.locator(".numbers dt:text-is('seed') + dd")
+    wait_until(lambda: seeds.all_inner_texts() == ["5", "5"])
+    page.get_by_role("button", name="Take over B").click()
+    page.get_by_text("you play").wait_for()

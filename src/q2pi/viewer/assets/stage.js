@@ -45,7 +45,7 @@ export default {
 
   <section class="card transport" style="grid-area: transport" aria-label="Controls">
     <div class="timeline">
-      <input type="range" aria-label="Step of the episode" min="0" :max="Math.max(1, total - 1)" :value="head.position || 0" :disabled="!ready" @input="send('seek', +$event.target.value)">
+      <input type="range" aria-label="Step of the episode" min="0" :max="Math.max(1, total - 1)" :value="dragged === null ? head.position || 0 : dragged" :disabled="!ready" @input="seek(+$event.target.value)" @change="dragged = null">
       <output>{{ (head.position || 0).toLocaleString("en") }} / {{ Math.max(0, total - 1).toLocaleString("en") }}</output>
     </div>
     <div class="buttons">
@@ -58,7 +58,7 @@ export default {
       </template>
       <label>speed <select aria-label="speed" :value="head.speed || 1" :disabled="!ready" @change="send('speed', +$event.target.value)">
         <option v-for="s in speeds" :key="s" :value="s">{{ s }} ×</option></select></label>
-      <label>seed <input aria-label="seed" type="number" min="0" max="2147483647" step="1" :value="head.seed" :disabled="!ready" @change="seed($event.target)"></label>
+      <label>seed <input aria-label="seed" type="number" min="0" max="2147483647" step="1" :value="typed === null ? head.seed : typed" :disabled="!ready" @input="typed = $event.target.value" @change="seed($event.target)" @blur="typed = null"></label>
       <label><input type="checkbox" checked :disabled="!ready" @change="send('saliency', $event.target.checked)"> saliency</label>
       <label v-if="titles.length === 1" class="episodes">episode <select aria-label="episode" :value="head.recording === null || head.recording === undefined ? '' : head.recording" :disabled="!ready" @change="send('recording', $event.target.value === '' ? null : +$event.target.value)">
         <option value="">live: the agent plays now</option>
@@ -94,7 +94,7 @@ export default {
 </div>`,
 
   data() {
-    return { head: { panels: [], state: "loading", paused: false }, connected: true, speeds: SPEEDS, held: [] };
+    return { head: { panels: [], state: "loading", paused: false }, connected: true, speeds: SPEEDS, held: [], typed: null, dragged: null };
   },
   computed: {
     ready() { return this.head.state === "ready"; },
@@ -275,8 +275,14 @@ export default {
 
     seed(input) {
       const value = Number(input.value);
-      if (Number.isInteger(value) && value >= 0 && value < 2147483648) this.send("seed", value);
+      this.typed = null;
+      if (input.value !== "" && Number.isInteger(value) && value >= 0 && value < 2147483648) this.send("seed", value);
       else input.value = this.head.seed;
+    },
+    // Moments that arrive while a person drags or types must not move what is dragged or typed.
+    seek(position) {
+      this.dragged = position;
+      this.send("seek", position);
     },
     take(i) {
       this.send("human", this.head.human === i ? null : i);
