@@ -272,7 +272,7 @@ def test_nothing_moves_on_the_page_while_it_is_live(few: Server, open_page: Call
     page.wait_for_timeout(500)
     before = page.evaluate(places)
     page.wait_for_timeout(1500)
-    assert is_playing(page)
+    wait_until(lambda: is_playing(page))
     assert page.evaluate(places) == before
 
 
