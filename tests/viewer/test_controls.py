@@ -61,6 +61,12 @@ def test_arrow_keys_set_components_of_box_actions_to_their_bounds() -> None:
     np.testing.assert_array_equal(controls.action({"ArrowLeft", "ArrowRight"}), [0.0, 0.5])
 
 
+def test_actions_of_several_parts_have_no_keys() -> None:
+    controls = controls_of(EnvSpec("X-v0"), spaces.MultiDiscrete([2, 3]))
+    assert controls.action({"1", "ArrowLeft"}) is None
+    assert controls.help.startswith("no keys")
+
+
 def test_box_actions_are_labelled_by_component() -> None:
     assert labels((), 2) == ["component 0", "component 1"]
     assert labels(("a", "b"), 2) == ["a", "b"]

@@ -13,7 +13,7 @@ from q2pi.algorithms.registry import build_agent, default_config
 from q2pi.config import override, resolve
 from q2pi.envs import make_envs
 from q2pi.types import Array
-from q2pi.viewer.thought import think
+from q2pi.viewer.thought import histogram, think
 
 
 def new_agent(algorithm: str, options: dict[str, Any]) -> tuple[Agent, Array]:
@@ -97,3 +97,30 @@ def test_a_table_has_values_and_no_saliency() -> None:
     thought = think(agent, np.array([2]))
     assert (thought.kind, thought.saliency) == ("Q(s, a)", None)
     assert thought.value == thought.numbers.max()
+
+
+def test_a_histogram_sums_the_probabilities_of_each_bin() -> None:
+    values = np.array([[0.0, 1.0, 2.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
+    probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]])
+    shown = histogram(values, probabilities)
+    assert (shown.low, shown.high) == (0.0, 4.0)
+    np.testing.assert_allclose(shown.probabilities, [[0.1, 0.2, 0.3, 0.4], [0.5, 0, 0, 0.5]])
+    assert histogram(np.ones((2, 3)), np.full((2, 3), 1 / 3)).low == 0.5
+
+
+@pytest.mark.parametrize("kind", ["categorical", "quantile", "implicit"])
+def test_the_mean_of_the_distribution_is_the_q_value(kind: str) -> None:
+    agent, observation = new_agent("rainbow", CARTPOLE | {"num_envs": 1, "distribution": kind})
+    distributional: Any = agent
+    values, probabilities = distributional.return_distribution(observation[None])
+    thought = think(agent, observation)
+    np.testing.assert_allclose(probabilities.sum(axis=2), 1, rtol=1e-5)
+    np.testing.assert_allclose((values * probabilities).sum(axis=2)[0], thought.numbers, atol=1e-4)
+    assert thought.distribution is not None
+    np.testing.assert_allclose(thought.distribution.probabilities.sum(axis=1), 1, rtol=1e-4)
+    assert thought.saliency is not None
+
+
+def test_without_a_distribution_none_is_shown() -> None:
+    agent, observation = new_agent("rainbow", CARTPOLE | {"num_envs": 1, "distribution": "none"})
+    assert think(agent, observation).distribution is None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from q2pi.envs.spec import EnvSpec, is_atari
+from q2pi.networks.policy import kind_of
 from q2pi.types import Array
 
 UP, DOWN, LEFT, RIGHT, FIRE = "up", "down", "left", "right", "fire"
@@ -43,7 +44,7 @@ class Controls:
     """The actions of an environment and their keys."""
 
     names: tuple[str, ...]
-    """Names of the actions of a Discrete space; () for Box actions."""
+    """Names of the actions of a Discrete space; () for other spaces."""
     parts: tuple[frozenset[str], ...]
     """Parts of each action, such as {up, fire}; () if the number keys choose."""
     low: Array | None = None
@@ -61,6 +62,8 @@ class Controls:
         if self.low is not None:
             second = ", up and down the second" if self.low.size > 1 else ""
             return f"left and right arrow keys: lowest and highest first component{second}"
+        if not self.names:
+            return "no keys: an action of this environment has several parts"
         if not self.parts:
             return f"number keys: 1 to {min(9, len(self.names))}, in the order of the bars"
         used = frozenset().union(*self.parts)
@@ -102,8 +105,11 @@ def controls_of(spec: EnvSpec, action_space: Any) -> Controls:
         spec: resolved specification.
         action_space: its Gymnasium space.
     """
-    if type(action_space).__name__ == "Box":
+    kind = kind_of(action_space)
+    if kind == "Box":
         return Controls((), (), np.asarray(action_space.low), np.asarray(action_space.high))
+    if kind != "Discrete":
+        return Controls((), ())
     count = int(action_space.n)
     named = _atari(spec) if is_atari(spec.env_id) else KNOWN.get(spec.env_id, ())
     if len(named) != count:

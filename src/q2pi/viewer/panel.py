@@ -11,6 +11,7 @@ from q2pi.viewer.controls import labels
 from q2pi.viewer.message import picture, saliency_picture, stack_picture
 from q2pi.viewer.player import Moment, Player
 from q2pi.viewer.source import Loaded, Source
+from q2pi.viewer.thought import Histogram
 
 NUMBERS_SHOWN = 16
 """Largest number of elements of a vector observation that are shown."""
@@ -94,6 +95,7 @@ class Panel:
             "stack": player.envs.stack,
             "shape": list(moment.observation.shape),
             "cannot_draw": player.cannot_draw,
+            "distribution": _distribution(moment.thought.distribution),
             **self._vector(moment),
         }
         return described, self._pictures(moment)
@@ -117,6 +119,13 @@ class Panel:
             if moment.thought.saliency is not None:
                 pictures[f"saliency {self.index}"] = picture(saliency_picture(moment.thought.saliency))
         return pictures
+
+
+def _distribution(shown: Histogram | None) -> dict[str, Any] | None:
+    """Return a histogram as the browser draws it."""
+    if shown is None or not np.isfinite([shown.low, shown.high]).all():
+        return None
+    return {"low": shown.low, "high": shown.high, "rows": shown.probabilities.round(4).tolist()}
 
 
 def _number(value: float | None) -> float | None:

@@ -22,6 +22,29 @@ class HasStateValue(Protocol):
         """Return max_a Q(s, a) or V(s) [B] of network inputs [B, ...]; None without a value network."""
 
 
+@runtime_checkable
+class HasReturnDistribution(Protocol):
+    """An agent that may learn the distribution of the return."""
+
+    def return_distribution(self, observation: Array) -> tuple[Array, Array]:
+        """Return (values, their probabilities) [B, A, M] of the discounted return; M is 1 without a distribution."""
+
+
+BINS = 41
+"""Largest number of bins of a distribution that is shown."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Distributions of the discounted return, in bins of equal width."""
+
+    low: float
+    high: float
+    """The first bin begins at `low`, the last ends at `high`."""
+    probabilities: Array
+    """[A, bins]"""
+
+
 @dataclass(frozen=True)
 class Thought:
     """The output of an agent's networks for one observation."""
@@ -33,6 +56,8 @@ class Thought:
     """max_a Q(s, a) or V(s); None if the agent estimates no value."""
     saliency: Array | None
     """[*observation_shape] float32: absolute gradient of the value with respect to each input; None without value."""
+    distribution: Histogram | None = None
+    """Of the return of each action; None if the agent learns its expectation only."""
 
 
 def think(agent: Agent, observation: Array, with_saliency: bool = True) -> Thought:
@@ -45,7 +70,31 @@ def think(agent: Agent, observation: Array, with_saliency: bool = True) -> Thoug
     value, saliency = _value(agent, observation, with_saliency)
     if value is None and kind == "Q(s, a)":
         value = float(numbers.max())
-    return Thought(kind, np.asarray(numbers, np.float32), value, saliency)
+    return Thought(kind, np.asarray(numbers, np.float32), value, saliency, _distribution(agent, observation))
+
+
+def _distribution(agent: Agent, observation: Array) -> Histogram | None:
+    if not isinstance(agent, HasReturnDistribution):
+        return None
+    values, probabilities = (part[0] for part in agent.return_distribution(observation[None]))
+    return histogram(values, probabilities) if values.shape[1] > 1 else None
+
+
+def histogram(values: Array, probabilities: Array) -> Histogram:
+    """Return distributions in bins from the least to the greatest value of any action.
+
+    Args:
+        values, probabilities: [A, M].
+    """
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        low, high = low - 0.5, low + 0.5
+    bins = min(BINS, values.shape[1])
+    rows = [
+        np.histogram(row, bins, (low, high), weights=weights)[0]
+        for row, weights in zip(values, probabilities, strict=True)
+    ]
+    return Histogram(low, high, np.stack(rows))
 
 
 def _value(agent: Agent, observation: Array, with_saliency: bool) -> tuple[float | None, Array | None]:

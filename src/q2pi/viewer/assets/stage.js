@@ -77,6 +77,10 @@ export default {
         <span class="figure">{{ bar.text }}</span>
       </li>
     </ul>
+    <template v-if="panel(i) && panel(i).distribution">
+      <header class="row-between"><h3>distribution of the return</h3><span class="quiet">red: the chosen action</span></header>
+      <canvas class="distribution" ref="distributions" :data-panel="i" role="img" aria-label="Distribution of the return of each action"></canvas>
+    </template>
     <header class="row-between"><h3>{{ valueName(i) }}</h3><span class="figure" data-test="value">{{ panel(i) ? short(panel(i).value) : "–" }}</span></header>
     <canvas class="curve" ref="curves" role="img" :aria-label="valueName(i) + ' over the episode'"></canvas>
   </section>
@@ -203,6 +207,7 @@ export default {
       this.head = head;
       for (const [name, bitmap] of pictures) this.draw(name, bitmap);
       this.drawCurves();
+      this.$nextTick(() => this.drawDistributions());
       if (document.hidden) this.waiting = true;
       else this.send("ack");
     },
@@ -230,14 +235,57 @@ export default {
       }
       context.putImageData(frame, 0, 0);
     },
+    // Canvas with the resolution of the screen, in CSS pixels.
+    surface(canvas) {
+      const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+      if (canvas.width !== Math.round(width * ratio)) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
+      const context = canvas.getContext("2d");
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+      context.clearRect(0, 0, width, height);
+      return { context, width, height };
+    },
+    drawDistributions() {
+      for (const canvas of this.$refs.distributions || []) {
+        const panel = this.panel(+canvas.dataset.panel);
+        if (!canvas.clientWidth || !panel || !panel.distribution) continue;
+        const { context, width, height } = this.surface(canvas), { low, high, rows } = panel.distribution;
+        const top = Math.max(1e-9, ...rows.flat()), base = height - 18, bin = width / rows[0].length;
+        const outline = (row) => {
+          context.beginPath();
+          context.moveTo(0, base);
+          row.forEach((p, k) => { const y = base - (base - 4) * p / top; context.lineTo(k * bin, y); context.lineTo((k + 1) * bin, y); });
+          context.lineTo(width, base);
+        };
+        context.lineWidth = 1.5;
+        rows.forEach((row, k) => {
+          if (k === panel.chosen) return;
+          context.strokeStyle = colour(canvas, "--blue");
+          context.globalAlpha = 0.6;
+          outline(row);
+          context.stroke();
+        });
+        context.globalAlpha = 1;
+        if (panel.chosen !== null && rows[panel.chosen]) {
+          context.strokeStyle = context.fillStyle = colour(canvas, "--red");
+          outline(rows[panel.chosen]);
+          context.stroke();
+          context.globalAlpha = 0.25;
+          context.fill();
+          context.globalAlpha = 1;
+        }
+        context.fillStyle = colour(canvas, "--quiet");
+        context.font = "12px system-ui, sans-serif";
+        context.textBaseline = "bottom";
+        context.fillText(short(low), 0, height);
+        context.textAlign = "right";
+        context.fillText(short(high), width, height);
+        context.textAlign = "left";
+      }
+    },
     drawCurves() {
       (this.$refs.curves || []).forEach((canvas, i) => {
-        const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-        if (!width) return;
-        if (canvas.width !== Math.round(width * ratio)) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
-        const context = canvas.getContext("2d");
-        context.setTransform(ratio, 0, 0, ratio, 0, 0);
-        context.clearRect(0, 0, width, height);
+        if (!canvas.clientWidth) return;
+        const { context, width, height } = this.surface(canvas);
         const values = this.values.map((row) => row[i]), known = values.filter((value) => value !== null);
         if (!known.length) return;
         let low = known[0], high = known[0];
