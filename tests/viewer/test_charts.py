@@ -86,5 +86,9 @@ def test_the_chart_of_returns_draws_curves_intervals_and_evaluations(tmp_path: P
     assert bars == [[{"coord": [100, 6.0]}, {"coord": [100, 8.0]}]]
 
 
-def test_a_run_without_episodes_has_an_empty_chart(tmp_path: Path) -> None:
-    assert charts.returns_chart([("run", [history_of(tmp_path / "a")])], with_evaluations=True)["series"] == []
+def test_a_run_without_rows_has_charts_that_say_so(tmp_path: Path) -> None:
+    history = history_of(tmp_path / "a")
+    returns = charts.returns_chart([("run", [history])], with_evaluations=True)
+    assert (returns["series"], returns["title"]["text"]) == ([], "no episode has ended yet")
+    assert charts.metric_chart([("run", history)], "")["title"]["text"] == "no metrics yet"
+    assert charts.speed_chart([("run", history)])["title"]["text"] == "no metrics yet"

@@ -262,6 +262,18 @@ def test_a_recorded_episode_is_recreated_exactly(run: Path) -> None:
     assert (stage.head["recording"], stage.panel["by"]) == (None, "agent")
 
 
+def test_a_moment_ahead_of_the_recreation_is_shown_when_it_exists(run: Path) -> None:
+    stage = Stage(RunSource(run))
+    stage.tick()
+    stage.commands.extend([{"do": "recording", "value": 0}, {"do": "seek", "value": 5}])
+    stage.tick()
+    stage.run(0.5)
+    assert (stage.head["position"], stage.panel["step"], stage.head["paused"]) == (5, 5, True)
+    stage.do("seek", 2)
+    stage.run(0.2)
+    assert stage.head["position"] == 2
+
+
 def test_a_recording_that_does_not_match_is_reported(run: Path) -> None:
     stage = Stage(RunSource(run))
     stage.tick()

@@ -125,6 +125,14 @@ def axes(x: str) -> dict[str, Any]:
     }
 
 
+def empty(options: dict[str, Any], words: str) -> dict[str, Any]:
+    """Return the options of a chart, with words in its middle if it has no data."""
+    if not any(series["data"] for series in options["series"]):
+        style = {"color": INK, "fontSize": 13, "fontWeight": "normal"}
+        options["title"] = {"text": words, "left": "center", "top": "middle", "textStyle": style}
+    return options
+
+
 def band(name: str, colour: str, points: Sequence[tuple[float, float, float, float]]) -> list[dict[str, Any]]:
     """Return the series of a curve with its interval, from (x, mean, low, high)."""
     hidden = {"lineStyle": {"opacity": 0}, "symbol": "none", "silent": True, "tooltip": {"show": False}}
@@ -173,7 +181,7 @@ def returns_chart(named: Sequence[tuple[str, Sequence[History]]], with_evaluatio
             options["series"] += evaluation_points(f"{name}: evaluation", colour, named[index][1][0])
     shown = [series["name"] for series in options["series"] if series["type"] == "scatter" or "symbolSize" in series]
     options["legend"]["data"] = shown
-    return options
+    return empty(options, "no episode has ended yet")
 
 
 def metric_chart(named: Sequence[tuple[str, History]], name: str) -> dict[str, Any]:
@@ -184,7 +192,7 @@ def metric_chart(named: Sequence[tuple[str, History]], name: str) -> dict[str, A
          "symbol": "none", "lineStyle": {"width": 2}}
         for label, history in named
     ]  # fmt: skip
-    return options
+    return empty(options, "no metrics yet")
 
 
 def speed_chart(named: Sequence[tuple[str, History]]) -> dict[str, Any]:
@@ -204,4 +212,4 @@ def speed_chart(named: Sequence[tuple[str, History]]) -> dict[str, Any]:
          "data": [round(by_part.get(name, 0.0), 2) for by_part in parts.values()]}
         for name in names
     ]  # fmt: skip
-    return options
+    return empty(options, "no metrics yet")

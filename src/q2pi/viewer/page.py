@@ -229,8 +229,7 @@ class Learning:
             element.set_content(_facts(live) if live.config else "")
 
     def _draw_metric(self) -> None:
-        if self.metric.value:
-            replace_options(self.metrics, charts.metric_chart(self._named(), self.metric.value))
+        replace_options(self.metrics, charts.metric_chart(self._named(), self.metric.value or ""))
 
 
 def replace_options(chart: Any, options: dict[str, Any]) -> None:

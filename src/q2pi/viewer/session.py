@@ -74,6 +74,8 @@ class Session:
         self._episode = 0
         self._error = ""
         self._recordings: list[dict[str, Any]] = []
+        self._wanted: int | None = None
+        """Position to show once the recorded episode is recreated up to it."""
 
     def tick(self) -> tuple[bytes | None, float]:
         """Do what is due; return (the message to send or None, seconds until the next tick is due)."""
@@ -143,6 +145,9 @@ class Session:
         while len(self.timeline) <= len(actions) and not player.moment.has_ended:
             player.advance(actions[len(self.timeline) - 1])
             self._append()
+            if self._wanted is not None:
+                self._show(self._wanted)
+                self._wanted = None if self.position == self._wanted else self._wanted
             if player.moment.has_ended or len(self.timeline) > len(actions):
                 self.note, self._changed = self._comparison(), True
             if self.clock() >= until:
@@ -205,7 +210,7 @@ class Session:
         self._new_timeline()
 
     def _new_timeline(self) -> None:
-        self.timeline, self.position, self._sent = Timeline(), 0, 0
+        self.timeline, self.position, self._sent, self._wanted = Timeline(), 0, 0, None
         self._episode += 1
         self._append()
         self._show(0)
@@ -270,6 +275,8 @@ class Session:
         if isinstance(value, int) and not isinstance(value, bool):
             self.is_paused = True
             self._show(value)
+            is_ahead = self.recording is not None and len(self.timeline) <= value <= len(self.recording["actions"])
+            self._wanted = value if is_ahead else None
 
     def _take_over(self, value: Any) -> None:
         """Give a panel to a person, or back to its agent; the episode goes on from the moment that is shown."""
@@ -282,7 +289,7 @@ class Session:
 
     def _branch(self) -> None:
         """Put the environments back to the moment that is shown, live."""
-        self.recording, self.note = None, ""
+        self.recording, self.note, self._wanted = None, "", None
         if self.position == len(self.timeline) - 1:
             return
         for panel in self.panels:
@@ -327,6 +334,12 @@ class Session:
 
     # The message.
 
+    def _progress(self) -> str:
+        """Return how far a recorded episode is recreated, "" if the episode is live."""
+        if self.recording is None:
+            return ""
+        return f"recreating the episode: {len(self.timeline) - 1:,} of {len(self.recording['actions']):,} steps"
+
     def _message(self) -> bytes:
         self._changed = False
         header: dict[str, Any] = {
@@ -340,7 +353,7 @@ class Session:
             "recordings": [_label(entry) for entry in self._recordings],
             "recording": self._recordings.index(self.recording) if self.recording in self._recordings else None,
             "length": len(self.timeline),
-            "note": self.note,
+            "note": self.note or self._progress(),
             "notes": [panel.note for panel in self.panels],
         }
         if not self._is_ready:
