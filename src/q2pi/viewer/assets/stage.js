@@ -38,7 +38,7 @@ export default {
       <div><dt>return</dt><dd data-test="return">{{ panel(i) ? short(panel(i).return) : "–" }}</dd></div>
       <div><dt>reward</dt><dd>{{ panel(i) ? short(panel(i).reward) : "–" }}</dd></div>
       <div><dt>seed</dt><dd>{{ panel(i) ? panel(i).seed : "–" }}</dd></div>
-      <div class="wide"><dt>policy</dt><dd>{{ panel(i) ? (head.human === i ? "you" : panel(i).by === "recording" ? "the actions that were recorded in training" : panel(i).policy) : "–" }}</dd></div>
+      <div class="wide"><dt>policy</dt><dd>{{ panel(i) ? (head.human === i ? "you" : panel(i).by === "recording" ? "the recorded actions" : panel(i).policy) : "–" }}</dd></div>
     </dl>
     <p class="note" role="status">{{ note(i) }}</p>
   </section>
