@@ -23,6 +23,8 @@ from q2pi.viewer.table import RunTable, Summary, difference_of, differences, var
 
 MOST_CURVES = 40
 """Largest number of runs in the chart."""
+ROWS = 25
+"""Rows of a page of the table."""
 MOST_COMPARED = 6
 """Largest number of runs in the table of options."""
 CURVES = (
@@ -162,11 +164,13 @@ class Dashboard:
         with ui.element("section").classes("card"):
             with ui.element("header").classes("row-between"):
                 text("runs", tag="h2")
-                search = ui.input(placeholder="filter: any word of a row").props(
-                    'dense outlined clearable aria-label="filter"'
-                )
+                order = ui.select({name: label for name, label, _ in COLUMNS}, label="sort by", clearable=True)
+                order.on_value_change(lambda event: self._sort(event.value))
+                order.props("dense outlined options-dense").classes("q-order")
+                search = ui.input(placeholder="filter: any word of a row")
+                search.props('dense outlined clearable aria-label="filter"')
             self.table = ui.table(
-                rows=[], columns=columns, row_key="id", selection="multiple", pagination=25, on_select=self._choose
+                rows=[], columns=columns, row_key="id", selection="multiple", pagination=ROWS, on_select=self._choose
             )
             self.table.props("dense flat").classes("q-runs")
             search.bind_value_to(self.table, "filter")
@@ -180,6 +184,11 @@ class Dashboard:
                 """<q-td :props="props"><span :class="'q-state ' + props.row.kind">{{ props.value }}</span></q-td>""",
             )
             self.table.add_slot("no-data", '<p class="q-empty">no run matches</p>')
+
+    def _sort(self, column: str | None) -> None:
+        """Sort by a column, numbers from the greatest: the heads of the columns cannot be reached with the keyboard."""
+        numeric = column in ("seed", *FORMATS)
+        self.table.pagination = {"rowsPerPage": ROWS, "sortBy": column, "descending": numeric}
 
     def _look(self) -> None:
         self.reader.look()

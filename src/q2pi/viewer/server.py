@@ -74,7 +74,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows the option would let a second server take a port that is in use.
+    if sys.platform != "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(128)
@@ -111,7 +113,8 @@ def serve(build: Callable[[Any], None], options: ServerOptions, title: str) -> i
     warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     try:
         with contextlib.closing(listener):
-            os.nice(options.nice)
+            if sys.platform != "win32":
+                os.nice(options.nice)
             _run(build, listener, token, options.host, title, url if _has_display(options) else None)
     except KeyboardInterrupt:
         print("", file=sys.stderr)
