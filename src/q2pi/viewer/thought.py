@@ -30,7 +30,7 @@ class HasReturnDistribution(Protocol):
         """Return (values, their probabilities) [B, A, M] of the discounted return; M is 1 without a distribution."""
 
 
-BINS = 41
+BINS = 64
 """Largest number of bins of a distribution that is shown."""
 
 
