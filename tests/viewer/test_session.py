@@ -14,6 +14,7 @@ from test_thought import new_agent
 import q2pi
 from q2pi.algorithms.registry import default_config
 from q2pi.config import override, resolve
+from q2pi.errors import UserError
 from q2pi.viewer.session import PAUSE_SECONDS, REFRESH_SECONDS
 from q2pi.viewer.source import Loaded, RunSource
 
@@ -203,6 +204,22 @@ def test_a_run_without_checkpoint_is_shown_once_it_has_one() -> None:
     source.loaded = loaded([0.0, 1.0])
     stage.tick(REFRESH_SECONDS)
     assert (stage.head["state"], stage.head["error"]) == ("ready", "")
+
+
+def test_an_environment_that_cannot_be_made_is_an_answer_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    from q2pi.viewer import panel
+
+    def refuse(*_: Any) -> Any:
+        raise UserError("--env-id X needs more packages")
+
+    stage = Stage(FakeSource(loaded([0.0, 1.0])))
+    with monkeypatch.context() as patched:
+        patched.setattr(panel, "Player", refuse)
+        for _ in range(2):
+            stage.tick(REFRESH_SECONDS)
+            assert (stage.head["state"], stage.head["error"]) == ("error", "--env-id X needs more packages")
+    stage.tick(REFRESH_SECONDS)
+    assert stage.head["state"] == "ready"
 
 
 def test_two_agents_play_the_same_seed_side_by_side() -> None:

@@ -159,6 +159,29 @@ def test_a_closed_tab_ends_its_session() -> None:
     run(scenario)
 
 
+def test_an_exception_of_an_environment_is_an_answer_and_the_session_starts_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[int] = []
+
+    class Failing(Counting):
+        def tick(self) -> tuple[bytes, float]:
+            if self.count == 1 and not closed:
+                raise RuntimeError("the emulator is gone")
+            return super().tick()
+
+        def close(self) -> None:
+            closed.append(1)
+            raise RuntimeError("and cannot be closed")
+
+    monkeypatch.setattr("q2pi.viewer.session.Session", Failing)
+    tab = Tab(["a"], list)
+    heads = [unpack(tab.tick()[0] or b"")[0] for _ in range(4)]
+    assert [head.get("state") for head in heads] == ["loading", None, "error", None]
+    assert heads[2]["error"] == "RuntimeError: the emulator is gone"
+    assert (heads[3]["count"], closed) == (1, [1])
+
+
 def test_there_is_a_bound_on_tabs_and_on_waiting_commands() -> None:
     sessions = Sessions()
     keys = [sessions.create(["a"], list) for _ in range(MOST_TABS)]

@@ -39,15 +39,17 @@ class Panel:
             UserError: there is no agent yet.
         """
         if self.loaded is None:
-            self.loaded, self.note = self.source.load(), ""
-            self.player = Player(self.loaded.agent, self.loaded.config.env, seed)
+            loaded = self.source.load()
+            self.player = Player(loaded.agent, loaded.config.env, seed)
+            self.loaded, self.note = loaded, ""
             return True
         loaded, self.note = self.source.refresh(self.loaded)
         is_other_agent = loaded.agent is not self.loaded.agent
-        self.loaded = loaded
         if is_other_agent:
+            player = Player(loaded.agent, loaded.config.env, seed)
             self.player.close()
-            self.player = Player(loaded.agent, loaded.config.env, seed)
+            self.player = player
+        self.loaded = loaded
         return is_other_agent
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ MOST_TABS = 12
 """Largest number of tabs at once: each plays episodes of its own."""
 UNKNOWN = 4404
 """Code with which a WebSocket is closed if its session has ended: the page must be loaded again."""
+RETRY_SECONDS = 2.0
+"""Seconds after which a session that failed starts again."""
 MOST_COMMANDS = 256
 """Commands of a tab that wait; of more, the oldest are dropped."""
 
@@ -44,16 +46,30 @@ class Tab:
         with self._lock:
             if self.is_closed:
                 return None, 0.0
-            if self._session is not None:
-                return self._session.tick()
             if not self._is_announced:
                 self._is_announced = True
-                header = {"state": "loading", "error": "", "titles": list(self.titles), "panels": [], "episode": 0}
-                return pack(header | {"paused": False, "length": 0}, {}), 0.0
-            from q2pi.viewer.session import Session
+                return self._without_session("loading", ""), 0.0
+            try:
+                return self._tick()
+            except Exception as problem:
+                # A user's environment may raise anything: the page says so, and the next tick starts again.
+                if self._session is not None:
+                    with contextlib.suppress(Exception):
+                        self._session.close()
+                    self._session = None
+                return self._without_session("error", f"{type(problem).__name__}: {problem}"), RETRY_SECONDS
 
+    def _tick(self) -> tuple[bytes | None, float]:
+        from q2pi.viewer.session import Session
+
+        if self._session is None:
             self._session = Session(self.sources(), self.commands)
-            return self._session.tick()
+        return self._session.tick()
+
+    def _without_session(self, state: str, error: str) -> bytes:
+        """Return a message without agents."""
+        header = {"state": state, "error": error, "titles": list(self.titles), "panels": [], "episode": 0}
+        return pack(header | {"paused": False, "length": 0}, {})
 
     def close(self) -> None:
         """Close the environments; waits for a tick in progress."""
