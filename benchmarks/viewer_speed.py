@@ -73,7 +73,7 @@ def watch(path: Path, training: "subprocess.Popen[bytes]", rate: float) -> list[
             page = chromium.new_page(viewport={"width": 1280, "height": 900})
             page.goto(server.stdout.readline().strip())
             page.wait_for_selector(".bars .chosen", timeout=120_000)
-            page.get_by_label("speed").select_option(str(rate))
+            page.get_by_label("speed").select_option(f"{rate:g}")
             while training.poll() is None:
                 frames.append(page.evaluate(COUNT, 10))
             chromium.close()

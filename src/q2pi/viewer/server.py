@@ -130,7 +130,9 @@ def _run(
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     build(app)
-    ui.run_with(app, title=title, dark=None, show_welcome_message=False, reconnect_timeout=5.0, tailwind=False)
+    ui.run_with(
+        app, title=title, dark=None, language="en-US", show_welcome_message=False, reconnect_timeout=5.0, tailwind=False
+    )
     hosts = {*LOOPBACK, host} if is_loopback(host) else None
     config = uvicorn.Config(
         Access(app, token, hosts),
