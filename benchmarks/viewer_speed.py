@@ -71,8 +71,9 @@ def watch(path: Path, training: "subprocess.Popen[bytes]", rate: float) -> list[
         with sync_playwright() as driver:
             chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = chromium.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(120_000)
             page.goto(server.stdout.readline().strip())
-            page.wait_for_selector(".bars .chosen", timeout=120_000)
+            page.wait_for_selector(".bars .chosen")
             page.get_by_label("speed").select_option(f"{rate:g}")
             while training.poll() is None:
                 frames.append(page.evaluate(COUNT, 10))

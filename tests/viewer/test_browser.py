@@ -232,6 +232,16 @@ def test_the_name_of_a_run_is_text(few: Server, open_page: Callable[..., Any]) -
     assert page.locator("img[src=x]").count() == 0
 
 
+def test_two_selected_runs_are_watched_side_by_side(few: Server, open_page: Callable[..., Any]) -> None:
+    page = open_page(few.url)
+    for name in ("trained", "waiting"):
+        page.locator(".q-runs tbody tr", has_text=name).locator(".q-checkbox").click()
+    page.get_by_role("link", name="watch both side by side").click()
+    page.wait_for_selector(".q-stage.two")
+    page.locator(".over.error").get_by_text("no checkpoint in").first.wait_for()
+    assert page.locator(".q-facts").count() == 2
+
+
 def test_training_goes_on_restarts_and_is_deleted_while_the_page_is_open(
     root: Path, few: Server, open_page: Callable[..., Any]
 ) -> None:

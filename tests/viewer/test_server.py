@@ -90,6 +90,7 @@ ESCAPES = [
     "/%2e%2e/%2e%2e/secret.txt",
     "/run/..%2f..%2fsecret.txt",
     "/run/../secret.txt",
+    "/pair/..%2f..%2fsecret.txt/x",
     "/stream/../../secret.txt",
     "/static/../secret.txt",
     "/_nicegui/{version}/static/../../../../../../../../{root}/secret.txt",

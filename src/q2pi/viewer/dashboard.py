@@ -98,8 +98,15 @@ def add_dashboard_pages(app: FastAPI, root: Path) -> None:
 
     @ui.page("/run/{key}")
     def _run(key: str) -> None:
-        path = reader.find(key)
-        if path is None:
+        show([reader.find(key)])
+
+    @ui.page("/pair/{first}/{second}")
+    def _pair(first: str, second: str) -> None:
+        show([reader.find(first), reader.find(second)])
+
+    def show(paths: Sequence[Path | None]) -> None:
+        found = [path for path in paths if path is not None]
+        if len(found) < len(paths):
             with frame("run", "q2pi dashboard"):
                 text(
                     "There is no run with this address: it was deleted, or the folder is still being read.",
@@ -108,22 +115,23 @@ def add_dashboard_pages(app: FastAPI, root: Path) -> None:
                 )
                 link("all runs", "/")
             return
-        run_page(path, reader, sessions)
+        runs_page(found, reader, sessions)
 
 
-def run_page(path: Path, reader: Reader, sessions: Sessions) -> None:
-    """Lay out the page of one run, with a choice of the other runs."""
+def runs_page(paths: Sequence[Path], reader: Reader, sessions: Sessions) -> None:
+    """Lay out the page of one run or of two, with a choice of the other runs."""
 
     def choose() -> None:
         link("all runs", "/")
         names = {key_of(row.path): row.name for row in reader.look()}
         select = ui.select(
-            names, value=key_of(path), with_input=True, on_change=lambda e: ui.navigate.to(f"/run/{e.value}")
+            names, value=key_of(paths[0]), with_input=True, on_change=lambda e: ui.navigate.to(f"/run/{e.value}")
         )
         select.props('dense outlined options-dense aria-label="run" label="run"').classes("q-choose")
 
     names = {row.path: row.name for row in reader.look()}
-    watch_page(agents_of_runs([path], "q2pi dashboard", [names.get(path, path.name)]), sessions, choose)
+    titles = [names.get(path, path.name) for path in paths]
+    watch_page(agents_of_runs(paths, "q2pi dashboard", titles), sessions, choose)
 
 
 class Dashboard:
@@ -148,6 +156,8 @@ class Dashboard:
                     self.chart_note = text("", "quiet", "p")
                 with ui.element("div").classes("card"):
                     text("options that differ", tag="h3")
+                    self.pair = link("watch both side by side", "/")
+                    self.pair.set_visibility(False)
                     self.options = ui.html("", sanitize=False, tag="div").classes("q-scroll")
             with ui.element("section").classes("card q-groups"):
                 text("sweeps and studies", tag="h3")
@@ -238,6 +248,9 @@ class Dashboard:
             limit = f"; drawn are the first {MOST_CURVES}" if len(drawn) > MOST_CURVES else ""
             set_text(self.chart_note, f"{which}{limit}. {CURVES}" if drawn else "")
             self.options.set_content(_options_table(selected[:MOST_COMPARED]))
+            self.pair.set_visibility(len(selected) == 2)
+            if len(selected) == 2:
+                self.pair.props(f'href="/pair/{"/".join(key_of(row.path) for row in selected)}"')
         finally:
             self.is_busy = False
 
