@@ -1,18 +1,29 @@
 """Sessions for tests: untrained agents, a clock that moves by hand, and messages as the browser reads them."""
 
-import struct
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from q2pi.algorithms.base import Agent
+from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.config import override, resolve
+from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.types import Array
 from q2pi.viewer.message import unpack
 from q2pi.viewer.session import Session
 from q2pi.viewer.source import Loaded
+
+
+def new_agent(algorithm: str, options: dict[str, Any]) -> tuple[Agent, Array]:
+    """Return an untrained agent and the first observation of its environment."""
+    config = resolve(override(default_config(algorithm), options))
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    observation = envs.reset()[0]
+    agent = build_agent(config, envs)
+    envs.close()
+    return agent, observation
 
 
 class Clock:
@@ -98,12 +109,3 @@ class Scripted:
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
         return np.full(len(observation), self.weights.argmax())
-
-
-def truncated(path: Path, share: float) -> None:
-    """Cut a file to a share of its bytes."""
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-
-
-HEADER = struct.Struct("<I")

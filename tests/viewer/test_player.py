@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_runs import CARTPOLE, INVADERS
-from test_thought import new_agent
+from stage import new_agent
 
 from q2pi.envs import make_envs
 from q2pi.envs.spec import resolve

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_runs import CARTPOLE
-from stage import FakeSource, Scripted, Stage
-from test_thought import new_agent
+from stage import FakeSource, Scripted, Stage, new_agent
 
 import q2pi
 from q2pi.algorithms.registry import default_config

@@ -6,25 +6,11 @@ import numpy as np
 import pytest
 import torch
 from small_runs import CARTPOLE, INVADERS
+from stage import new_agent
 
 import q2pi
-from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, default_config
-from q2pi.config import override, resolve
-from q2pi.envs import make_envs
 from q2pi.types import Array
 from q2pi.viewer.thought import histogram, think
-
-
-def new_agent(algorithm: str, options: dict[str, Any]) -> tuple[Agent, Array]:
-    """Return an untrained agent and the first observation of its environment."""
-    config = resolve(override(default_config(algorithm), options))
-    envs = make_envs(config.env, config.num_envs, config.seed)
-    observation = envs.reset()[0]
-    agent = build_agent(config, envs)
-    envs.close()
-    return agent, observation
-
 
 SMALL = {name: CARTPOLE[name] for name in ("env_id", "device", "total_timesteps")}
 
