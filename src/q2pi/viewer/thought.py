@@ -69,7 +69,7 @@ def think(agent: Agent, observation: Array, with_saliency: bool = True) -> Thoug
     _, numbers, kind = action_values(agent, observation)
     value, saliency = _value(agent, observation, with_saliency)
     if value is None and kind == "Q(s, a)":
-        value = float(numbers.max())
+        value = float(np.nanmax(numbers))
     return Thought(kind, np.asarray(numbers, np.float32), value, saliency, _distribution(agent, observation))
 
 

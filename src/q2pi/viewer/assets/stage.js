@@ -157,8 +157,10 @@ export default {
       const numbers = panel.numbers.map((number) => number ?? 0);
       let lengths = numbers, low = 0, high = 1;
       if (panel.kind === "Q(s, a)") {
-        const mean = numbers.reduce((a, b) => a + b, 0) / numbers.length;
-        lengths = numbers.map((number) => number - mean);
+        // An action that is not allowed has no Q-value.
+        const known = panel.numbers.filter((number) => number !== null);
+        const mean = known.reduce((a, b) => a + b, 0) / Math.max(1, known.length);
+        lengths = panel.numbers.map((number) => (number === null ? 0 : number - mean));
       }
       if (panel.kind !== "pi(a|s)") {
         // The axis of an episode only grows: bars that rescale at every step cannot be compared.
@@ -169,7 +171,7 @@ export default {
       }
       const place = (x) => (100 * (x - low)) / (high - low);
       return lengths.map((length, k) => ({
-        name: panel.names[k], chosen: panel.chosen === k, text: short(numbers[k]), zero: place(0),
+        name: panel.names[k], chosen: panel.chosen === k, text: short(panel.numbers[k]), zero: place(0),
         left: Math.min(place(0), place(length)), width: Math.abs(place(length) - place(0)),
       }));
     },
