@@ -9,17 +9,22 @@ round's speed is agent steps per second in the last three quarters of its run; t
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from q2pi.runs.find import is_in_use
 from q2pi.runs.folder import RunFolder
 
+BROWSER_NICE = 19
+"""Chromium runs at the lowest priority: it stands for a browser on another machine, which costs training nothing."""
 COUNT = """seconds => new Promise(done => {
   const step = () => document.querySelector('.numbers dd').innerText;
   let frames = 0, last = step();
@@ -54,33 +59,40 @@ def one_round(folder: Path, env_id: str, steps: int, with_page: bool, rate: floa
     if with_page:
         while training.poll() is None and not list(path.glob("checkpoints/0*")):
             time.sleep(0.5)
-        frames = watch(path, training, rate)
+        frames = serve_and_watch(path, rate)
     training.wait()
     return {"steps_per_second": speed(path), "frames_per_second": statistics.median(frames) if frames else None}
 
 
-def watch(path: Path, training: "subprocess.Popen[bytes]", rate: float) -> list[float]:
-    """Keep the page of a run open until its training ends; return the frames per second of each ten seconds."""
-    from playwright.sync_api import sync_playwright
-
+def serve_and_watch(path: Path, rate: float) -> list[float]:
+    """Serve the page of a run until its training ends; return the frames per second of each ten seconds."""
     command = [sys.executable, "-m", "q2pi.cli", "watch", str(path), "--port", "0", "--no-browser"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    frames: list[float] = []
     try:
-        with sync_playwright() as driver:
-            chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = chromium.new_page(viewport={"width": 1280, "height": 900})
-            page.set_default_timeout(120_000)
-            page.goto(server.stdout.readline().strip())
-            page.wait_for_selector(".bars .chosen")
-            page.get_by_label("speed").select_option(f"{rate:g}")
-            while training.poll() is None:
-                frames.append(page.evaluate(COUNT, 10))
-            chromium.close()
+        url = server.stdout.readline().strip()
+        with ProcessPoolExecutor(1, initializer=os.nice, initargs=(BROWSER_NICE,)) as process:
+            return process.submit(watch, url, path, rate).result()
     finally:
         server.terminate()
         server.wait()
+
+
+def watch(url: str, path: Path, rate: float) -> list[float]:
+    """Keep a page open until no process trains in the folder; return the frames per second of each ten seconds."""
+    from playwright.sync_api import sync_playwright
+
+    frames: list[float] = []
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(120_000)
+        page.goto(url)
+        page.wait_for_selector(".bars .chosen")
+        page.get_by_label("speed").select_option(f"{rate:g}")
+        while is_in_use(RunFolder(path)):
+            frames.append(page.evaluate(COUNT, 10))
+        chromium.close()
     return frames
 
 
