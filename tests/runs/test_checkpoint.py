@@ -321,3 +321,20 @@ def test_a_copied_checkpoint_is_complete(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder / "000000000200", copy)
     assert digest(load(copy)[0]) == digest(state_at(200))
+
+
+def test_skipped_arrays_are_absent_and_their_damage_does_not_matter(tmp_path: Path) -> None:
+    large = np.arange(1 << 19, dtype=np.float32)
+    path = save(tmp_path, 5, {"step": 5, "agent": {"replay": {"frames": large}, "table": large + 1}})
+    (path / "agent.replay.frames.zst").write_bytes(b"damaged")
+    state, _ = load(path, skip="agent/replay/")
+    assert state["agent"].keys() == {"table"}
+    np.testing.assert_array_equal(np.asarray(state["agent"]["table"]), large + 1)
+    with pytest.raises(Damaged):
+        load(path)
+
+
+def test_a_name_that_only_contains_the_skipped_prefix_is_read(tmp_path: Path) -> None:
+    large = np.ones(1 << 19, np.float32)
+    path = save(tmp_path, 5, {"step": 5, "other": {"agent": {"replay": {"frames": large}}}})
+    assert "other" in load(path, skip="agent/replay/")[0]

@@ -259,6 +259,11 @@ class Agent(PolicyAgent):
     def policy_at(self, observation: Array) -> Any:
         return self.forward(observation)[0]
 
+    def state_value(self, inputs: Tensor) -> Tensor | None:
+        with self.spec.autocast():
+            value: Tensor = self.network(inputs)[1]
+        return value
+
     def values(self, observation: Array) -> Array:
         """Return V [B] of raw observations [B, ...]."""
         with torch.inference_mode():

@@ -224,6 +224,19 @@ class Agent(dqn.Agent):
         clear_noise(self.online)
         return super().q_values(observation)
 
+    def state_value(self, inputs: Tensor) -> Tensor | None:
+        clear_noise(self.online)
+        return super().state_value(inputs)
+
+    def return_distribution(self, observation: Array) -> tuple[Array, Array]:
+        """Return (values, their probabilities) [N, A, M] of the discounted return at observations [N, ...]."""
+        clear_noise(self.online)
+        with torch.inference_mode(), self.spec.autocast():
+            values, probabilities = self.distribution.values(self.online(self.tensor(observation)))
+        if probabilities is None:
+            probabilities = torch.full_like(values, 1 / values.shape[2])
+        return values.float().cpu().numpy(), probabilities.float().cpu().numpy()
+
     # ---- replay ------------------------------------------------------------------------------------------------------
 
     def build_sampler(self) -> Sampler:

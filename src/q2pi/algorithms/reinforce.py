@@ -323,6 +323,13 @@ class Agent(PolicyAgent):
         with torch.no_grad(), self.spec.autocast():
             return torch.cat([self.value(rows[part]) for part in _parts(len(rows))]).cpu()
 
+    def state_value(self, inputs: Tensor) -> Tensor | None:
+        if self.value is None:
+            return None
+        with self.spec.autocast():
+            value: Tensor = self.value(inputs)
+        return value
+
     def policy_at(self, observation: Array) -> Any:
         with self.spec.autocast():
             return self.policy(self.tensor(observation))

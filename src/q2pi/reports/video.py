@@ -6,7 +6,7 @@ agent steps has T + 1 frames; the first shows the reset.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class Renderer:
     """An environment that renders RGB frames, with its frame rate."""
 
     fps: float
-    replay: Callable[[int, list[Any]], Iterator[tuple[Image, float, bool]]]
+    replay: Callable[[int, Iterable[Any]], Iterator[tuple[Image, float, bool]]]
     """(seed, actions) -> (screen [H, W, 3], reward, whether the episode ended) of the reset and of each step."""
 
 
@@ -159,7 +159,7 @@ def _atari(spec: EnvSpec) -> Renderer:
     assert rendered.frame_skip is not None
     plain = needs_plain_interface(spec)
 
-    def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
+    def replay_episode(seed: int, actions: Iterable[Any]) -> Iterator[tuple[Image, float, bool]]:
         envs = VectorEnv(AtariEngine(rendered, 1, plain=plain), rendered, lambda env_index, episode_index: seed)
         try:
             yield np.moveaxis(envs.reset()[0], 0, -1), 0.0, False
@@ -181,7 +181,7 @@ def _gymnasium(spec: EnvSpec) -> Renderer:
 
     env = make_rendered(spec)
 
-    def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
+    def replay_episode(seed: int, actions: Iterable[Any]) -> Iterator[tuple[Image, float, bool]]:
         try:
             interaction.reset(env, seed)
             yield screen_of(env, spec.env_id), 0.0, False

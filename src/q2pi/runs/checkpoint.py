@@ -93,8 +93,12 @@ def _write_all(folder: Path, step: int, state: State, info: dict[str, Any]) -> N
     portable.flush_folder(folder)
 
 
-def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
+def load_newest(folder: Path, *, skip: str = "") -> tuple[int, State, dict[str, Any], list[str]]:
     """Return (step, state, info, warnings) of the newest intact checkpoint, with a warning for each damaged one.
+
+    Args:
+        folder: the `checkpoints` folder of a run.
+        skip: see `load`.
 
     Raises:
         UserError: there is no checkpoint, or none is intact.
@@ -103,7 +107,7 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
     for step in reversed(steps(folder)):
         path = folder_of(folder, step)
         try:
-            state, info = load(path)
+            state, info = load(path, skip=skip)
         except Damaged as problem:
             warnings.append(f"{path} is damaged ({problem}); using the previous checkpoint")
         else:
@@ -113,17 +117,23 @@ def load_newest(folder: Path) -> tuple[int, State, dict[str, Any], list[str]]:
     raise UserError(f"no checkpoint in {folder}: the run was stopped before its first (see --checkpoint-frequency)")
 
 
-def load(path: Path) -> tuple[State, dict[str, Any]]:
+def load(path: Path, *, skip: str = "") -> tuple[State, dict[str, Any]]:
     """Return (state, info) of the checkpoint at `path`, after checking every byte.
 
     Large arrays are `StoredArray`s, which are read on first use: the folder must exist until then.
+
+    Args:
+        path: folder of the checkpoint.
+        skip: large arrays whose name starts with it are left out and their files are not read: checking the files of
+            a replay takes seconds. "" leaves out nothing.
 
     Raises:
         Damaged: a file is missing, or its size or checksum differs from the manifest's.
     """
     try:
         stored = manifest.read(path)
-        files = stored["files"]
+        named = stored["files"].items()
+        files = {name: entry for name, entry in named if not skip or not entry.get("array", "").startswith(skip)}
         for name, entry in files.items():
             _verify(path / name, entry)
         flat: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -134,13 +144,13 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
                 flat[entry["array"]] = StoredArray(path / name, entry)
     except (OSError, KeyError, ValueError, SafetensorError, zstandard.ZstdError) as problem:
         raise Damaged(str(problem)) from problem
-    return _nest(flat), stored["info"]
+    return nest(flat), stored["info"]
 
 
 def digest(state: State) -> str:
     """Return one SHA-256 over a complete training state: every name, type, shape and byte."""
     total = hashlib.sha256()
-    for name, value in sorted(_flatten(state)):
+    for name, value in sorted(flatten(state)):
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().contiguous().numpy()
         if isinstance(value, np.ndarray | StoredArray):
@@ -152,15 +162,17 @@ def digest(state: State) -> str:
     return total.hexdigest()
 
 
-def _flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of every value in nested dicts; names are joined by slashes."""
     for key, value in state.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}/")
+            yield from flatten(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", value
 
 
-def _nest(flat: Mapping[str, Any]) -> State:
+def nest(flat: Mapping[str, Any]) -> State:
+    """Return the nested dicts from which `flatten` makes these names."""
     state: State = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
@@ -175,7 +187,7 @@ def _split(state: State) -> tuple[dict[str, torch.Tensor], dict[str, Array], dic
     tensors: dict[str, torch.Tensor] = {}
     arrays: dict[str, Array] = {}
     plain: dict[str, Any] = {}
-    for name, value in _flatten(state):
+    for name, value in flatten(state):
         if isinstance(value, torch.Tensor):
             tensors[name] = value.detach().cpu().contiguous()
         elif isinstance(value, np.ndarray):

@@ -13,6 +13,9 @@ from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
 from q2pi.types import State
 
+REPLAY = "agent/replay/"
+"""Start of the names of the replay's arrays in a checkpoint."""
+
 
 def read_config(folder: RunFolder) -> RunConfig[Any]:
     """Return the configuration of a run.
@@ -37,6 +40,16 @@ def load_checkpoint(folder: RunFolder) -> tuple[int, State, dict[str, Any], list
     return checkpoint.load_newest(folder.checkpoints)
 
 
+def load_state_of_agent(folder: RunFolder) -> tuple[int, State, list[str]]:
+    """Return (step, state, warnings) of a run's newest intact checkpoint without the replay, whose files are not read.
+
+    The agent can act and be evaluated with it, not trained.
+    """
+    step, state, _, warnings = checkpoint.load_newest(folder.checkpoints, skip=REPLAY)
+    state["agent"].pop("replay", None)
+    return step, state, warnings
+
+
 def load_agent(
     folder: RunFolder, options: Mapping[str, Any] | None = None
 ) -> tuple[Agent, ResolvedConfig[Any], int, list[str]]:
@@ -49,10 +62,9 @@ def load_agent(
         options: options of the run to replace by name, such as {"eval_epsilon": 0.0}.
     """
     config = resolve(override(read_config(folder), options or {}))
-    step, state, _, warnings = load_checkpoint(folder)
+    step, state, warnings = load_state_of_agent(folder)
     envs = make_envs(config.env, config.num_envs, config.seed)
     agent = build_agent(config, envs)
     envs.close()
-    state["agent"].pop("replay", None)
     restore(agent, state)
     return agent, config, step, warnings

@@ -126,13 +126,22 @@ class EpsilonGreedyAgent:
             actions = self.epsilon_greedy(batch, self.config.eval_epsilon, np.random.default_rng())
         return (actions[0] if single else actions), state
 
+    def tensor(self, observation: Array) -> torch.Tensor:
+        """Return observations [B, ...] as network input, on the device."""
+        return torch.from_numpy(observation).to(self.spec.device)
+
+    def state_value(self, inputs: torch.Tensor) -> torch.Tensor | None:
+        """Return max_a Q(s, a) [B] of network inputs [B, ...], differentiable."""
+        with self.spec.autocast():
+            return self.acting_network.q_values(inputs).amax(dim=1)
+
     def q_values(self, observation: Array) -> Array:
         """Return Q [N, A] of observations [N, ...]."""
         with torch.inference_mode(), self.spec.autocast():
             forward = self.acting_network.q_values
             if len(observation) == self.spec.num_envs:  # the shape that the graph is captured with
                 forward = self.acting_graph.wrap(forward)
-            q: Array = forward(torch.from_numpy(observation).to(self.spec.device)).cpu().numpy()
+            q: Array = forward(self.tensor(observation)).cpu().numpy()
         return q
 
     def epsilon_greedy(

@@ -98,6 +98,10 @@ class PolicyAgent:
         rows = observation if self.observations is None else self.observations(observation)
         return torch.from_numpy(rows).to(self.spec.device)
 
+    def state_value(self, inputs: torch.Tensor) -> torch.Tensor | None:
+        """Return V(s) [B] of network inputs [B, ...], differentiable; None without a value network."""
+        return None
+
     def _choose(self, observation: Array, noise: np.random.Generator | None) -> Array:
         """Return actions [B] for the environment: sampled with `noise`, or the policy's mode."""
         with torch.inference_mode():
