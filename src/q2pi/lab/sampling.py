@@ -35,6 +35,20 @@ class Episodes:
         return result
 
 
+def random_mdp(states: int, actions: int, branches: int, gamma: float, noise: np.random.Generator) -> MDP:
+    """Return a random MDP with rewards at every step ("Garnet", Archibald, McKinnon and Thomas 1995).
+
+    Each state and action leads to `branches` random states with random probabilities, and terminates with probability
+    0.1; rewards are standard normal; the start is state 0.
+    """
+    transition = np.zeros((states, actions, states))
+    for state in range(states):
+        for action in range(actions):
+            reached = noise.choice(states, branches, replace=False)
+            transition[state, action, reached] = 0.9 * noise.dirichlet(np.ones(branches))
+    return MDP(transition, noise.normal(size=(states, actions)), gamma, np.eye(states)[0])
+
+
 def sample(mdp: MDP, pi: Array, count: int, noise: np.random.Generator, limit: int = 1_000) -> Episodes:
     """Return `count` episodes.
 
