@@ -15,7 +15,7 @@ from q2pi.lab.claim import Claim, Data, Rule, Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCHEDULES: dict[str, dict[str, float]] = {
+SCHEDULES: dict[str, dict[str, Any]] = {
     "0": {"start_e": 0.0, "end_e": 0.0},
     "0.1": {"start_e": 0.1, "end_e": 0.1},
     "1": {"start_e": 1.0, "end_e": 1.0},
@@ -100,8 +100,8 @@ def figure(data: Sequence[Data]) -> "Figure":
 
 CLAIM = Claim(
     name="exploration",
-    sentence="Epsilon decides what a value-based agent sees: without exploration it misses states and the better goal, and "
-    "with too much it does not use what it has learned.",
+    sentence="Epsilon decides what a value-based agent sees: without exploration it misses states and the better goal, "
+    "and with too much it does not use what it has learned.",
     rules=(
         Rule(
             "coverage with epsilon from 1 to 0.05 minus that with epsilon 0",

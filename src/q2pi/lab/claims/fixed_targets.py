@@ -74,7 +74,7 @@ def probe_states(seed: int, count: int = 200) -> Array:
     env = gymnasium.make("CartPole-v1")
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    rows = []
+    rows: list[Array] = []
     while len(rows) < count:
         rows.append(observation)
         observation, _, ended, truncated, _ = env.step(env.action_space.sample())

@@ -119,8 +119,8 @@ def figure(data: Sequence[Data]) -> "Figure":
 
 CLAIM = Claim(
     name="large_actions",
-    sentence="Value-based agents do not scale to large action spaces: their size and time per action grow exponentially "
-    "with the dimensions, and many bins learn worse than few.",
+    sentence="Value-based agents do not scale to large action spaces: size and time per action grow exponentially with "
+    "the dimensions, and many bins learn worse than few.",
     rules=(
         Rule(
             "parameters of the Q-network over those of the Gaussian policy, most dimensions",

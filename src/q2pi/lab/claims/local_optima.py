@@ -2,10 +2,11 @@
 
 Left of the start the episode terminates with reward 0.5, at the other end of the corridor with reward 1, which is worth
 0.70 from the start (`lab.environments.tempting_chain`). The uniform policy seldom reaches the far end: for it, turning
-away from the small reward is worth less than taking it, so the gradient points there. Each seed starts many runs of a tabular softmax policy from random logits and of a Q-table from 0, with the same
-number of episodes; a run ends in the tempting goal if its final greedy policy goes there. The tables are updated here,
-all runs at once, since the claim is about a toy: REINFORCE with reward-to-go and an entropy bonus, and Q-learning with
-a rate of exploration that falls linearly.
+away from the small reward is worth less than taking it, so the gradient points there. Each seed starts many runs of a
+tabular softmax policy from random logits and of a Q-table from 0, with the same number of episodes; a run ends in the
+tempting goal if its final greedy policy goes there. The tables are updated here, all runs at once, since the claim is
+about a toy: REINFORCE with reward-to-go and an entropy bonus, and Q-learning with a rate of exploration that falls
+linearly.
 """
 
 from collections.abc import Sequence

@@ -81,6 +81,11 @@ def figure(data: Sequence[Data]) -> "Figure":
     return drawn
 
 
+def _last(data: Data, stack: str) -> float:
+    """Return the mean return in the last third of training."""
+    return float(np.mean(data["curves"][stack][-PARTS // 3 :]))
+
+
 CLAIM = Claim(
     name="motion",
     sentence="One frame cannot show motion, four can.",

@@ -127,8 +127,8 @@ def figure(data: Sequence[Data]) -> "Figure":
 
 CLAIM = Claim(
     name="policy_change",
-    sentence="Value-based policies flip, policy gradients glide: one gradient step of DQN changes the action in some states "
-    "completely, one of REINFORCE or PPO changes probabilities a little everywhere.",
+    sentence="Value-based policies flip, policy gradients glide: one gradient step of DQN changes the action in some "
+    "states completely, one of REINFORCE or PPO changes probabilities a little everywhere.",
     rules=(
         Rule(
             "largest change of the policy per update, DQN minus PPO",

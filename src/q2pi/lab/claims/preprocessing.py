@@ -101,20 +101,18 @@ def _ratio(data: Data, column: str) -> float:
 
 CLAIM = Claim(
     name="preprocessing",
-    sentence="Preprocessing buys computation and loses little: gray frames of 84 x 84 cost a fraction of raw frames, and "
-    "the ball can still be found.",
+    sentence="Preprocessing buys computation and loses little: gray frames of 84 x 84 cost a fraction of raw frames, "
+    "and the ball can still be found.",
     rules=(
+        Rule("bytes, raw over 84x84", "times", lambda data: _ratio(data, "bytes"), 5.0, is_exact=True),
         Rule(
-            "bytes of raw frames over those of 84x84", "times", lambda data: _ratio(data, "bytes"), 5.0, is_exact=True
-        ),
-        Rule(
-            "multiply-adds of raw frames over those of 84x84",
+            "multiply-adds, raw over 84x84",
             "times",
             lambda data: _ratio(data, "multiply_adds"),
             3.0,
             is_exact=True,
         ),
-        Rule("CPU time of raw frames over that of 84x84", "times", lambda data: _ratio(data, "milliseconds"), 2.0),
+        Rule("CPU time, raw over 84x84", "times", lambda data: _ratio(data, "milliseconds"), 2.0),
         Rule(
             "R^2 of the ball's position from raw frames minus that from 84x84",
             "",

@@ -2,8 +2,8 @@
 
 Taxi-v3 has 500 states. Space Invaders is shown raw (210 x 160, colour), gray, at 84 x 84, and as a stack of four such
 frames, always for the same episodes: an episode is a pure function of its seed and its actions. A state is the
-observation's bytes. A table over the states met needs their bytes as keys and one float64 per action; the Nature network
-has 1.69 million parameters of 4 bytes for any number of states.
+observation's bytes. A table over the states met needs their bytes as keys and one float64 per action; the Nature
+network has 1.69 million parameters of 4 bytes for any number of states.
 """
 
 import hashlib
@@ -95,7 +95,8 @@ def figure(data: Sequence[Data]) -> "Figure":
 
 CLAIM = Claim(
     name="q_table",
-    sentence="A Q-table cannot hold a screen: in Taxi nearly every step meets a known state, in Space Invaders nearly none.",
+    sentence="A Q-table cannot hold a screen: in Taxi nearly every step meets a known state, in Space Invaders nearly "
+    "none.",
     rules=(
         Rule("share of steps in a known state, Taxi", "", lambda data: _known(data, TAXI), 0.9),
         Rule(

@@ -110,8 +110,8 @@ def figure(data: Sequence[Data]) -> "Figure":
 
 CLAIM = Claim(
     name="sample_reuse",
-    sentence="On-policy learning wastes samples: reusing a batch pays if the objective is clipped, and breaks learning if "
-    "the batch is treated as on-policy.",
+    sentence="On-policy learning wastes samples: reusing a batch pays if the objective is clipped, and breaks learning "
+    "if the batch is treated as on-policy.",
     rules=(
         Rule(
             "mean return of 16 clipped steps per batch minus that of one step",
