@@ -111,7 +111,7 @@ class Claim:
         effects = []
         for rule in self.rules:
             by_seed = [float(rule.measure(one)) for one in data]
-            low, high = (min(by_seed), max(by_seed)) if rule.is_exact else sign_flip_interval(by_seed, confidence)
+            low, high = (np.min(by_seed), np.max(by_seed)) if rule.is_exact else sign_flip_interval(by_seed, confidence)
             effects.append(Effect(rule, by_seed, float(low), float(high), confidence))
         return effects
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from q2pi.reports.style import COLOURS, INK, QUIET, new_figure, style_axes
 from q2pi.statistics.pairs import sign_flip_interval
@@ -81,6 +82,13 @@ def bars(axes: Axes, labels: Sequence[str], values: Any, first_style: int = 0) -
     for place in places:
         axes.plot(place + spread, rows[:, place], ".", color=INK, markersize=3.5, alpha=0.6)
     axes.set_xticks(places, labels)
+
+
+def log_x(axes: Axes, values: Sequence[float]) -> None:
+    """Make the horizontal axis logarithmic, with ticks at `values` alone: matplotlib's own labels overlap."""
+    axes.set_xscale("log")
+    axes.set_xticks(list(values), [f"{value:g}" for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def label(axes: Axes, x: str, y: str, title: str, legend: bool = False) -> None:

@@ -126,7 +126,7 @@ def figure(data: Sequence[Data]) -> "Figure":
     for style, kind in enumerate(KINDS):
         figures.curve(sizes, episodes, [one["variance"][kind] for one in data], kind, style)
         figures.curve(curves, updates, [one["curves"][kind] for one in data], kind, style)
-    sizes.set_xscale("log")
+    figures.log_x(sizes, episodes)
     sizes.set_yscale("log")
     figures.label(sizes, "episodes M per estimate", "variance / |gradient|^2", "more episodes", legend=True)
     figures.label(curves, "gradient steps", "expected discounted return", "learning with each weight")

@@ -109,7 +109,7 @@ def figure(data: Sequence[Data]) -> "Figure":
     for style, entropy in enumerate(ENTROPY):
         rows = [one["reinforce"][style] for one in data]
         figures.curve(shares, RATES, rows, f"entropy bonus {entropy:g}", style)
-    shares.set_xscale("log")
+    figures.log_x(shares, RATES)
     shares.set_ylim(-0.03, 1.03)
     figures.label(shares, "learning rate", "share of runs in the tempting goal", "REINFORCE", legend=True)
     names = ["REINFORCE", f"REINFORCE,\nbonus {ENTROPY[-1]:g}", "Q-learning"]

@@ -62,7 +62,7 @@ def figure(data: Sequence[Data]) -> "Figure":
     figures.curve(errors, sizes, [one["error"] for one in data], "sampled gradient", 0)
     first = float(np.mean([one["error"][0] for one in data]))
     errors.plot(sizes, first / np.sqrt(sizes), color="black", linewidth=1, linestyle=":", label="slope -1/2")
-    errors.set_xscale("log")
+    figures.log_x(errors, sizes)
     errors.set_yscale("log")
     figures.label(
         errors, "episodes M", "relative error of the gradient", "error against the exact gradient", legend=True

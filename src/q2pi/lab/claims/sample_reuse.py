@@ -101,7 +101,7 @@ def figure(data: Sequence[Data]) -> "Figure":
         figures.label(panel, "episodes", "expected discounted return", method, legend=method == METHODS[0])
     for style, method in enumerate(METHODS):
         figures.curve(axes[-1], STEPS, [[_last(one, method, k) for k in STEPS] for one in data], method, style)
-    axes[-1].set_xscale("log")
+    figures.log_x(axes[-1], STEPS)
     axes[-1].set_ylim(-1.05, 1.05)
     figures.label(axes[-1], "gradient steps k per batch", "final return", "after the last batch", legend=True)
     figures.footnote(drawn, f"vacuum's corridor, 9 cells observed, exact returns; {figures.interval_words(len(data))}")
