@@ -191,6 +191,17 @@ class Replay:
             self._append(streams, first_frame[streams], age=0, final=False)
         return open_slots
 
+    def cut_episodes(self, first_frame: Array) -> None:
+        """Truncate the episode of every stream at its open row and start new ones, first_frame [N, *frame_shape]."""
+        open_slots = self._newest()
+        fresh = self.age[open_slots] == 0  # an episode without a step: its first observation is replaced
+        if fresh.any():
+            self.frames.write(open_slots[fresh], first_frame[fresh])
+        streams = np.flatnonzero(~fresh)
+        self.final[open_slots[streams]] = True
+        self._finals[streams] += 1
+        self._append(streams, first_frame[streams], age=0, final=False)
+
     def _append(self, streams: Slots, frames: Array, age: Array | int, final: Array | bool) -> None:
         """Write one row to each of the distinct `streams`, in place of the stream's oldest row."""
         slots = streams * self.rows + self.written[streams] % self.rows

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         sweep = replace(sweep, workers=options.workers)
     check(sweep)
     if options.explain:
-        _explain(sweep, root)
+        explain(sweep, root)
         return 0
     with StopRequest("saving checkpoints") as stop:
         return run(sweep, root, LocalProcesses(sweep.workers), stop)
@@ -150,7 +150,8 @@ class _Display:
         return clock(left * (time.monotonic() - self.start) / trained)
 
 
-def _explain(sweep: Sweep, root: Path) -> None:
+def explain(sweep: Sweep, root: Path) -> None:
+    """Print the runs of a sweep and their progress."""
     unfinished = {run.name for run in sweep.unfinished()}
     table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {sweep.workers}", title_justify="left")
     table.add_column("run", overflow="fold")

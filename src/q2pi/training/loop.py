@@ -31,10 +31,11 @@ from q2pi.training.events import (
     Event,
     Finished,
     Interrupted,
+    Notice,
     Progress,
     Started,
 )
-from q2pi.types import Metrics, State
+from q2pi.types import Array, Metrics, State
 
 DEFAULT_THREADS = torch.get_num_threads()
 """Number of threads for `threads = 0`: torch's default, one per core unless OMP_NUM_THREADS is set."""
@@ -60,12 +61,14 @@ def run(
     evaluator = make_evaluator(config)
     try:
         agent = build_agent(config, envs)
-        step = _start(agent, envs, state)
+        step, notice = _start(agent, envs, state)
         yield Started(step, config, agent)
+        if notice:
+            yield Notice(step, f"{config.env.env_id} {notice}")
         clock, means, checkpoint_due = Clock(), _Means(), False
         while step < config.total_timesteps:
             with clock.part("act"):
-                action = agent.act(envs.observation, step)
+                action = _act(agent, envs.observation, step)
             with clock.part("environment"):
                 envs.send(action)
             if agent.overlap:
@@ -112,15 +115,35 @@ def run(
         envs.close()
 
 
-def _start(agent: Agent, envs: VectorEnv, state: State | None) -> int:
-    """Start the first episodes or restore a checkpoint's state; return the agent step."""
+NOT_REPRODUCIBLE = (
+    "is not reproducible: episodes with the same seed and actions differ (are there random numbers that do not follow "
+    "reset(seed)?). It can be trained; a resumed run begins new episodes, and no video of an episode can be made"
+)
+NEW_EPISODES = (
+    "is not reproducible, so the episodes in progress cannot be restored: new ones begin, and the run is no longer "
+    "exactly what it would have been without the interruption"
+)
+
+
+def _start(agent: Agent, envs: VectorEnv, state: State | None) -> tuple[int, str]:
+    """Start the first episodes or restore a checkpoint's state; return (agent step, what to say of the environment)."""
     if state is None:
+        notice = "" if envs.check_reproducible() else NOT_REPRODUCIBLE
         agent.begin(envs.reset())
-        return 0
-    envs.load(state["envs"])
+        return 0, notice
+    continues = envs.load(state["envs"])
     restore(agent, state)
-    step: int = state["step"]
-    return step
+    if not continues:
+        agent.cut_episodes(envs.observation)
+    return state["step"], "" if continues else NEW_EPISODES
+
+
+def _act(agent: Agent, observation: Array, step: int) -> Array:
+    """Return the agent's actions [N]; raise `Diverged` if one is NaN, before the environment is blamed for it."""
+    try:
+        return agent.act(observation, step)
+    except FloatingPointError as problem:
+        raise Diverged(f"{problem} after {step} agent steps") from problem
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:

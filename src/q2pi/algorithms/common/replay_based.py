@@ -148,6 +148,9 @@ class ReplayAgent(EpsilonGreedyAgent):
     def begin(self, observation: Array) -> None:
         self.replay.begin(observation[:, -self.spec.frame_shape[0] :])
 
+    def cut_episodes(self, observation: Array) -> None:
+        self.replay.cut_episodes(observation[:, -self.spec.frame_shape[0] :])
+
     def sample(self, count: int) -> list[Batch]:
         """Return the batches of the next `count` updates, drawn together: no update may change the sampler."""
         generators = [self.spec.rng("replay", self.updates + index) for index in range(count)]
