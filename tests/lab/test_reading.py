@@ -46,7 +46,7 @@ def filled(passes_every_end: bool) -> OneArray:
 
 
 def test_one_array_bootstraps_a_truncated_step_from_the_next_episode() -> None:
-    assert filled(passes_every_end=False).target(2, reward=1.0) == 1 + GAMMA * EPISODE[0], "not of the final observation"
+    assert filled(passes_every_end=False).target(2, reward=1.0) == 1 + GAMMA * EPISODE[0], "not of the final one"
     assert filled(passes_every_end=False).target(1, reward=1.0) == 1 + GAMMA * EPISODE[2], "other steps are right"
 
 

@@ -16,6 +16,7 @@ from q2pi.envs.spec import inapplicable
 from q2pi.runs.estimate import estimate, time_run
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.sinks import Sink
 from q2pi.training.presets import configure
 
 H = TypeVar("H")
@@ -33,6 +34,9 @@ class Options(Generic[H]):
     """Folder of the run; by default a new folder in runs/."""
     preset: str | None = None
     """Preset of the algorithm, or path of a TOML file; by default chosen by the environment."""
+    diagnostics: bool = False
+    """Diagnostics at each row of metrics, in diagnostics.csv of the run: change of the policy and of the values,
+    inactive units, age of the replayed transitions."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
     estimate: bool = True
@@ -66,7 +70,12 @@ def main(arguments: list[str]) -> int:
     expected = explain(config, preset, estimate(config), timing, console, brief=True)
     print(f"recording in {path}")
     with TerminalRun(config, path, console, expected) as terminal:
-        execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+        sinks: list[Sink] = [terminal]
+        if options.diagnostics:
+            from q2pi.lab.monitor import Monitor
+
+            sinks.append(Monitor(path / "diagnostics.csv"))
+        execute(config, path, sinks=sinks, stop=terminal.stop, warn=terminal.warn)
     return terminal.status
 
 
