@@ -9,7 +9,7 @@ times are comparable. Each row of the CSV file has
     value            mean of max_a Q or V
     value_drift      root mean square change of the value since the last row
     target_drift     the same for the target network, if the agent has one
-    dormant          share of nearly inactive units of a hidden layer (`diagnostics.dormant_share`), largest of all layers
+    dormant          share of nearly inactive units of a layer (`diagnostics.dormant_share`), largest of all layers
     replay_age       mean age of the newest batch in agent steps, if the agent samples from a replay
     seconds          CPU seconds of the diagnostics so far
 
