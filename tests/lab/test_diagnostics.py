@@ -45,6 +45,7 @@ def test_replay_age_is_a_mean() -> None:
 def test_dormant_units_are_relative_to_their_layer() -> None:
     activations = [[0.0, 10.0, 0.01, 5.0], [0.0, -10.0, 0.01, 5.0]]
     assert diagnostics.dormant_share(activations) == 0.5
+    assert diagnostics.dormant_share(100 * np.array(activations)) == 0.5
     assert diagnostics.dormant_share(activations, threshold=0.0) == 0.25
     assert diagnostics.dormant_share(np.zeros((2, 3))) == 1.0
 

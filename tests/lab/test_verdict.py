@@ -121,7 +121,8 @@ def test_finished_seeds_are_kept_and_others_run(folder: ClaimFolder) -> None:
     folder.seed_file("quick", 4).write_text('{"seed": 4, "sett')
     jobs = folder.jobs("quick", [1, 2, 3, 4])
     assert [job.arguments["seed"] for job in jobs] == [1, 3, 4], "3 has other settings, 4 is cut off"
-    assert len(folder.jobs("full", [2])) == 1, "the other budget has files of its own"
+    assert len(folder.jobs("full", [2])) == 1
+    assert folder.seed_file("full", 2) != folder.seed_file("quick", 2), "a budget must not overwrite the other's seeds"
 
 
 def test_a_job_writes_the_data_of_its_seed(folder: ClaimFolder) -> None:

@@ -1,5 +1,6 @@
 """Parts of the lab's figures: readable in black and white, with intervals over seeds and units on the axes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from q2pi.reports.style import COLOURS, INK, QUIET, new_figure, style_axes
+from q2pi.reports.style import COLOURS, INK, QUIET, grid_of_panels, new_figure, style_axes
 from q2pi.statistics.pairs import sign_flip_interval
 from q2pi.types import Array
 
@@ -20,9 +21,13 @@ SIGNIFICANT_SEEDS = 6
 
 
 def panels(count: int, width: float = 4.6, height: float = 3.5) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` axes in a row; width and height are those of one panel, in inches."""
-    figure = new_figure(width * count, height)
-    return figure, list(figure.subplots(1, count, squeeze=False).flat)
+    """Return a figure with `count` axes, at most three in a row; width and height are those of one panel, in inches.
+
+    On a page four panels in a row would be too small to read.
+    """
+    rows = math.ceil(count / 3)
+    figure = new_figure(width * math.ceil(count / rows), height * rows)
+    return figure, grid_of_panels(figure, count, math.ceil(count / rows))
 
 
 def interval(values: Any) -> tuple[Array, Array]:

@@ -17,7 +17,8 @@ INTRODUCTION = (
 )
 METHOD = (
     "Intervals: sign-flip test over seeds, 95 % for a claim with one effect; with k effects each interval has "
-    "confidence 1 - 0.05 / k. Seconds are CPU seconds of the experiment, one thread."
+    "confidence 1 - 0.05 / k. An effect that is computed without sampling has the range over seeds. Seconds are CPU "
+    "seconds of the experiment, one thread."
 )
 EFFECT_COLUMNS = ("effect", "mean [interval]", "claimed", "outcome")
 

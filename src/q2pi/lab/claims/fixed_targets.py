@@ -124,7 +124,7 @@ def _error(data: Data) -> float:
 def figure(data: Sequence[Data]) -> "Figure":
     from q2pi.lab import figures
 
-    drawn, (error, value, returns, oscillations) = figures.panels(4, width=3.9)
+    drawn, (error, value, returns, oscillations) = figures.panels(4)
     settings = data[0]["settings"]
     points = np.arange(1, POINTS + 1) / POINTS
     for style, name in enumerate(PERIODS):

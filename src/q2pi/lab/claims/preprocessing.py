@@ -81,7 +81,7 @@ def experiment(seed: int, settings: Settings) -> Data:
 def figure(data: Sequence[Data]) -> "Figure":
     from q2pi.lab import figures
 
-    drawn, axes = figures.panels(4, width=3.6)
+    drawn, axes = figures.panels(4)
     columns = (
         ("bytes", 1e-3, "kilobytes", "one observation"),
         ("multiply_adds", 1.0, "million multiply-adds", "one forward pass"),

@@ -91,7 +91,7 @@ def _last(data: Data, method: str, steps: int) -> float:
 def figure(data: Sequence[Data]) -> "Figure":
     from q2pi.lab import figures
 
-    drawn, axes = figures.panels(len(METHODS) + 1, width=3.9)
+    drawn, axes = figures.panels(len(METHODS) + 1)
     for panel, method in zip(axes, METHODS, strict=False):
         for style, steps in enumerate(STEPS):
             rows = [one["curves"][method][style] for one in data]
