@@ -111,11 +111,11 @@ def figure(data: Sequence[Data]) -> "Figure":
         figures.curve(shares, RATES, rows, f"entropy bonus {entropy:g}", style)
     figures.log_x(shares, RATES)
     shares.set_ylim(-0.03, 1.03)
-    figures.label(shares, "learning rate", "share of runs in the tempting goal", "REINFORCE", legend=True)
+    figures.label(shares, "learning rate", "tempting goal (share of runs)", "REINFORCE", legend=True)
     names = ["REINFORCE", f"REINFORCE,\nbonus {ENTROPY[-1]:g}", "Q-learning"]
     rows = [[_without_bonus(one), _with_bonus(one), one["q_learning"]] for one in data]
     figures.bars(methods, names, rows)
-    figures.label(methods, "method", "share of runs in the tempting goal", "mean over learning rates")
+    figures.label(methods, "method", "tempting goal (share of runs)", "mean over learning rates")
     figures.footnote(
         drawn, f"corridor of {SIZE} states, rewards {TEMPTATION} and 1; {figures.interval_words(len(data))}"
     )
