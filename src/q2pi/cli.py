@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "draw the preprocessing of Atari frames, from the screen to the network input",
     "digest": "print one SHA-256 over the complete training state of a run",
     "algorithms": "list the algorithms, their observation and action spaces and their presets",
+    "lab": "run the claims of the field as experiments, each with a figure and a verdict",
 }
 
 USAGE = """q2pi: deep reinforcement learning from Q to pi

@@ -40,6 +40,9 @@ class Options(Generic[H]):
     from."""
     log: tuple[str, ...] = ()
     """Services that the metrics are also sent to: wandb, trackio. Logging does not change a run."""
+    diagnostics: bool = False
+    """Diagnostics at each row of metrics, in diagnostics.csv of the run: change of the policy and of the values,
+    inactive units, age of the replayed transitions."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
     estimate: bool = True
@@ -83,6 +86,10 @@ def main(arguments: list[str]) -> int:
     print(f"recording in {path}")
     with TerminalRun(config, path, console, expected) as terminal:
         sinks = [terminal, *make_loggers(options.log, path)]
+        if options.diagnostics:
+            from q2pi.lab.monitor import Monitor
+
+            sinks.append(Monitor(path / "diagnostics.csv"))
         execute(config, path, sinks=sinks, stop=terminal.stop, warn=terminal.warn)
     return terminal.status
 
