@@ -58,8 +58,12 @@ class TimingRun:
     """Whether other programs used so much CPU time that `seconds` is too long."""
 
 
-def estimate(config: ResolvedConfig[Any]) -> Estimate:
+def estimate(config: ResolvedConfig[Any], is_elsewhere: bool = False) -> Estimate:
     """Return the work and memory of a run without training it.
+
+    Args:
+        config: the run.
+        is_elsewhere: whether another machine trains it, so that this machine's memory does not bound it.
 
     Raises:
         UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
@@ -70,7 +74,7 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
     hyper: AlgorithmConfig = config.hyper
     hyper.check_spaces(spec)
     needed, free = hyper.storage_bytes(spec, sys.maxsize), psutil.virtual_memory().available
-    if needed > free:
+    if needed > free and not is_elsewhere:
         values = options_of(config)
         named = " with ".join(f"{flag(name)} {values[name]}" for name in hyper.STORAGE_OPTIONS)
         raise UserError(f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of free memory")
@@ -85,13 +89,18 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
 
 def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> None:
     """Raise a UserError if `workers` processes with runs of the largest estimate do not fit in memory."""
-    process = psutil.Process().memory_info().rss
-    needed = (process + max(need.storage for need in needs)) * min(workers, runs)
+    needed = max(map(process_memory, needs)) * min(workers, runs)
     free = min(need.memory_available for need in needs)
     if needed > free:
         raise UserError(
             f"--workers {workers} needs up to {gigabytes(needed)}, more than the {gigabytes(free)} of free memory"
         )
+
+
+def process_memory(need: Estimate) -> int:
+    """Return the bytes of memory of a process that trains a run: this process, which has the libraries, and storage."""
+    memory: int = psutil.Process().memory_info().rss
+    return memory + need.storage
 
 
 def peak_memory() -> int:

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from q2pi.acceleration.device import device_of
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.errors import UserError
@@ -84,7 +85,15 @@ def execute(
 def run_job(name: str, path: Path | str, config: ResolvedConfig[Any]) -> Job:
     """Return a job that trains the rest of a run; `name` appears in messages."""
     arguments = {"path": str(path), "config": to_table(config)}
-    return Job(name, "q2pi.runs.execute:execute_job", arguments, threads=config.threads, cpus=config.threads or 1)
+    return Job(
+        name,
+        "q2pi.runs.execute:execute_job",
+        arguments,
+        threads=config.threads,
+        cpus=config.threads or 1,
+        gpus=1 if device_of(config.device).type == "cuda" else 0,
+        folder="path",
+    )
 
 
 def execute_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
