@@ -37,11 +37,11 @@ class Node:
         # sockets lie in this folder, and a path of a socket has at most 107 characters
         self.folder = Path(tempfile.mkdtemp(prefix="q2r-", dir="/tmp"))
         self.address = address
-        own = [f"--head --port={address.rpartition(':')[2]} --include-dashboard=false --ray-client-server-port={free_port()}"]
-        arguments = " ".join(own if is_head else [f"--address={address}"]).split()
+        head = f"--head --port={address.rpartition(':')[2]} --ray-client-server-port={free_port()}"
+        arguments = f"{head} --include-dashboard=false" if is_head else f"--address={address}"
         self.process = subprocess.Popen(
             [
-                *(RAY, "start", "--block", *arguments, f"--num-cpus={cpus}", f"--temp-dir={self.folder}"),
+                *(RAY, "start", "--block", *arguments.split(), f"--num-cpus={cpus}", f"--temp-dir={self.folder}"),
                 *("--node-ip-address=127.0.0.1", f"--object-store-memory={STORE_BYTES}"),
                 *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
             ],

@@ -1,34 +1,26 @@
 """Jobs on Ray clusters on loopback: `pytest -m cluster tests/runs/test_ray_cluster.py`, some minutes."""
 
 import importlib.util
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from ray_clusters import cluster
 from small_runs import CARTPOLE
 
-from q2pi.config import override, resolve
 from q2pi.algorithms.registry import default_config
+from q2pi.config import override, resolve
 from q2pi.parallel.executor import Job, JobStatus
 from q2pi.parallel.local import LocalProcesses
 from q2pi.runs import checkpoint
+from q2pi.runs import ray as on_ray
 from q2pi.runs.execute import run_job
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
-from q2pi.runs.manifest import steps
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: q2pi[ray]"),
 ]
-
-from q2pi.runs import ray as on_ray
-from ray_clusters import Node, cluster
-
 
 OPTIONS = CARTPOLE | {"total_timesteps": 600}
 RUNS = 8

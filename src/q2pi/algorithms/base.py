@@ -101,6 +101,8 @@ class AlgorithmConfig:
     """Option -> its least and its greatest value."""
     STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ("num_envs",)
     """Options to name if the agent's storage does not fit in memory."""
+    HAS_ACTORS: ClassVar[bool] = False
+    """Whether actors elsewhere may collect with slightly old weights: the agent is an `ActorAgent`."""
 
     def check(self, run: RunConfig[Any]) -> None:
         """Raise a UserError for the first hyperparameter that is out of its bounds."""
@@ -138,6 +140,10 @@ class AlgorithmConfig:
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
         """Return a short run with the same work per step and per update, for timing."""
         return run
+
+    def for_actor(self: Own, index: int, actors: int) -> Own:
+        """Return the hyperparameters with which actor `index` of `actors` acts."""
+        return self
 
     @property
     def image_network(self) -> Network:
@@ -215,6 +221,20 @@ class Agent(Protocol):
 
     def load(self, state: State) -> None:
         """Restore what `state` returned; without its "replay" the agent can act, not learn."""
+
+
+class ActorAgent(Agent, Protocol):
+    """A learner whose steps may come from actors, which own a part of the environments each."""
+
+    @property
+    def acting_network(self) -> torch.nn.Module:
+        """The network that chooses actions."""
+
+    def begin(self, observation: Array, env_indices: Array | None = None) -> None:
+        """Receive the first observations [n, ...] of environments `env_indices` [n], by default of all.
+
+        An unfinished episode of these environments is cut, as if it were truncated: its actor was lost.
+        """
 
 
 def as_batch(observation: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:

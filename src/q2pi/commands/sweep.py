@@ -76,8 +76,7 @@ def run(sweep: Sweep, root: Path, place: Place, memory: Mapping[str, int], stop:
     """
     unfinished = sweep.unfinished()
     count = len(sweep.runs)
-    workers = sweep.workers or "as many as fit"
-    print(f"{count} runs in {root}, {count - len(unfinished)} of them done; workers: {workers}")
+    print(f"{count} runs in {root}, {count - len(unfinished)} of them done; workers: {_workers(sweep)}")
     display, failed = _Display(sweep, unfinished, place.describe), dict[str, str]()
     jobs = [replace(each.job, memory=memory[each.name]) for each in unfinished]
     try:
@@ -169,9 +168,13 @@ class _Display:
         return clock(left * (time.monotonic() - self.start) / trained)
 
 
+def _workers(sweep: Sweep) -> str:
+    return str(sweep.workers or "as many as fit")
+
+
 def _explain(sweep: Sweep, root: Path) -> None:
     unfinished = {run.name for run in sweep.unfinished()}
-    table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {sweep.workers or 'as many as fit'}", title_justify="left")
+    table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {_workers(sweep)}", title_justify="left")
     table.add_column("run", overflow="fold")
     table.add_column("agent steps", justify="right")
     table.add_column("state")

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
+from q2pi.commands.executors import source_for
 from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
 from q2pi.commands.terminal import TerminalRun, explain
@@ -33,6 +34,9 @@ class Options(Generic[H]):
     """Folder of the run; by default a new folder in runs/."""
     preset: str | None = None
     """Preset of the algorithm, or path of a TOML file; by default chosen by the environment."""
+    ray: str | None = None
+    """Ray cluster of the actors: local (made on this machine for this run), auto (the cluster of this machine),
+    HOST:PORT or ray://HOST:PORT. It belongs to --actors."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
 
@@ -60,10 +64,11 @@ def main(arguments: list[str]) -> int:
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
-    expected = explain(config, preset, estimate(config), time_run(config), console, brief=True)
-    print(f"recording in {path}")
-    with TerminalRun(config, path, console, expected) as terminal:
-        execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn)
+    with source_for(config, options.ray) as source:
+        expected = explain(config, preset, estimate(config), time_run(config), console, brief=True)
+        print(f"recording in {path}")
+        with TerminalRun(config, path, console, expected) as terminal:
+            execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn, source=source)
     return terminal.status
 
 

@@ -69,7 +69,7 @@ def estimate(config: ResolvedConfig[Any], is_elsewhere: bool = False) -> Estimat
         UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
     """
     envs = make_envs(config.env, 1, config.seed)
-    spec = dataclasses.replace(agent_spec(config, envs), num_envs=config.num_envs)
+    spec = dataclasses.replace(agent_spec(config, envs), num_envs=config.total_envs)
     envs.close()
     hyper: AlgorithmConfig = config.hyper
     hyper.check_spaces(spec)
@@ -81,7 +81,7 @@ def estimate(config: ResolvedConfig[Any], is_elsewhere: bool = False) -> Estimat
     return Estimate(
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
-        updates=hyper.updates_due(config.total_timesteps, config.num_envs),
+        updates=hyper.updates_due(config.total_timesteps, config.total_envs),
         storage=hyper.storage_bytes(spec, config.total_timesteps),
         memory_available=free + psutil.Process().memory_info().rss,
     )
@@ -115,6 +115,7 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
     A step and an update are timed separately, because the steps before learning starts have no updates. The timing run
     ends early on a slow machine.
     """
+    config = dataclasses.replace(config, actors=0)
     length = max(config.num_envs, min(TIMING_STEPS, config.total_timesteps))
     short = config.hyper.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     short = dataclasses.replace(short, log_frequency=max(1, length // 4), checkpoint_frequency=0)

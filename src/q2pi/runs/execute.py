@@ -26,6 +26,7 @@ from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
 from q2pi.training.events import Checkpoint, Diverged, Event, Finished, Interrupted
 from q2pi.training.loop import run
+from q2pi.training.source import Source
 from q2pi.types import State
 
 EMIT_SECONDS = 0.5
@@ -39,6 +40,7 @@ def execute(
     sinks: Sequence[Sink] = (),
     stop: Stop = never,
     warn: Callable[[str], None] = lambda text: None,
+    source: Callable[[], Source] | None = None,
 ) -> Finished | Interrupted | None:
     """Train the rest of a run; return its last event, or None if the run was finished before.
 
@@ -48,6 +50,7 @@ def execute(
         sinks: receive the run's events, after the folder's own sinks.
         stop: see `loop.run`; when it returns true, the run ends with a checkpoint and can be executed again.
         warn: called with one line for each damaged checkpoint.
+        source: returns the source of the run's steps; by default environments in this process.
 
     Raises:
         UserError: the folder holds a run of another configuration or is in use, or the algorithm does not support
@@ -63,7 +66,7 @@ def execute(
         if step >= config.total_timesteps:
             return None
         # Without `closing`, the traceback of a sink's exception keeps the generator and its environments alive.
-        events = resources.enter_context(closing(run(config, state, stop)))
+        events = resources.enter_context(closing(run(config, state, stop, source and source())))
         # The loop checks state and spaces before its first event, so an invalid run writes nothing.
         started = next(events)
         if folder is not None:

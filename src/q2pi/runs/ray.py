@@ -76,7 +76,11 @@ def connect(address: str, cpus: int) -> None:
     _check_answers(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        local: dict[str, Any] = {
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
         ray.init(address="local", **options, **local)
         return
     problems: list[BaseException] = []
@@ -96,6 +100,13 @@ def connect(address: str, cpus: int) -> None:
         _leave(f"--ray {address} does not answer within {ANSWER_SECONDS:.0f} seconds")
     if problems:
         raise UserError(f"--ray {address} cannot be used: {_first_line(problems[0])}") from problems[0]
+
+
+def disconnect() -> None:
+    """Disconnect this process; a "local" cluster ends."""
+    import ray
+
+    ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
@@ -161,10 +172,7 @@ class RayCluster:
         self.close()
 
     def close(self) -> None:
-        """Disconnect; a "local" cluster ends."""
-        import ray
-
-        ray.shutdown()
+        disconnect()
 
     def describe(self) -> str:
         """Return the number of nodes, and of jobs without a node, in words."""
@@ -176,7 +184,9 @@ class RayCluster:
             self._nodes = (time.monotonic(), nodes)
         pending = len(self._waiting) + sum(not attempt.has_started for attempt in self._attempts)
         words = f"{nodes} node{'' if nodes == 1 else 's'}, {pending} pending"
-        too_large = [attempt.job.name for attempt in self._attempts if not attempt.has_started and _is_too_large(attempt.job)]
+        too_large = [
+            attempt.job.name for attempt in self._attempts if not attempt.has_started and _is_too_large(attempt.job)
+        ]
         return words + (f" ({too_large[0]} needs more than any node has)" if too_large else "")
 
     def run(self, jobs: Iterable[Job], stop: Stop = never) -> Iterator[JobStatus]:
@@ -292,7 +302,8 @@ class _Attempt:
         folder, marker = self.folder, None
         if folder is not None:
             marker = str(self.shared.marker(folder))
-        actor = ray.remote(_Supervisor).options(
+        remote: Any = ray.remote(_Supervisor)
+        actor = remote.options(
             num_cpus=job.cpus, num_gpus=job.gpus, memory=job.memory or None, max_concurrency=4, max_restarts=0
         )
         path = [entry for entry in sys.path if entry]

@@ -1,8 +1,8 @@
 """Copies of run folders between machines without a common path: packed whole, verified by checksum when unpacked.
 
-A packed folder is a tar archive whose first member lists the SHA-256 of every file. Hidden files are left out: locks and
-files that are being written. A folder can be packed while a run writes it: checkpoints are complete as soon as they have
-their name, and a resumed run drops the rows of metrics.jsonl after its checkpoint.
+A packed folder is a tar archive whose first member lists the SHA-256 of every file. Hidden files are left out: locks
+and files that are being written. A folder can be packed while a run writes it: checkpoints are complete as soon as they
+have their name, and a resumed run drops the rows of metrics.jsonl after its checkpoint.
 """
 
 import contextlib

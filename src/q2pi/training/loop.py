@@ -18,10 +18,7 @@ import torch
 
 from q2pi.acceleration.allocator import keep_freed_memory
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, restore
 from q2pi.config import ResolvedConfig
-from q2pi.envs import make_envs
-from q2pi.envs.vector import VectorEnv
 from q2pi.evaluation.background import make_evaluator
 from q2pi.training.events import (
     Checkpoint,
@@ -34,6 +31,7 @@ from q2pi.training.events import (
     Progress,
     Started,
 )
+from q2pi.training.source import Environments, Source
 from q2pi.types import Metrics, State
 
 DEFAULT_THREADS = torch.get_num_threads()
@@ -41,7 +39,10 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 def run(
-    config: ResolvedConfig[Any], state: State | None = None, stop: Callable[[], bool] = lambda: False
+    config: ResolvedConfig[Any],
+    state: State | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    source: Source | None = None,
 ) -> Generator[Event, None, None]:
     """Train, from the start or from a checkpoint's state, and yield events.
 
@@ -49,6 +50,7 @@ def run(
         config: the run's configuration.
         state: the `state` of a `Checkpoint` event of a run with the same config.
         stop: polled after each step of the environments; once it returns True, the run ends with a checkpoint.
+        source: of the steps; by default environments in this process.
 
     Raises:
         UserError: the algorithm does not support the environment, or another version wrote the state.
@@ -56,23 +58,22 @@ def run(
     """
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
     keep_freed_memory()
-    envs = make_envs(config.env, config.num_envs, config.seed)
+    source = source or Environments(config)
     evaluator = make_evaluator(config)
     try:
-        agent = build_agent(config, envs)
-        step = _start(agent, envs, state)
+        agent, step = source.start(state)
         yield Started(step, config, agent)
         clock, means, checkpoint_due = Clock(), _Means(), False
         while step < config.total_timesteps:
             with clock.part("act"):
-                action = agent.act(envs.observation, step)
+                source.act(agent, step)
             with clock.part("environment"):
-                envs.send(action)
+                source.send()
             if agent.overlap:
                 with clock.part("learn"):
                     means.add(agent.learn(step), step)
             with clock.part("environment"):
-                result = envs.recv()
+                action, result = source.recv()
             with clock.part("observe"):
                 agent.observe(action, result)
             previous_step, step = step, step + config.num_envs
@@ -101,7 +102,7 @@ def run(
                 checkpoint_due = False
                 _check_finite(agent, step)
                 with clock.part("checkpoint"):
-                    yield Checkpoint(step, {"step": step, "envs": envs.state(), "agent": agent.state()})
+                    yield Checkpoint(step, {"step": step, **source.state(), "agent": agent.state()})
             if stops:
                 yield Interrupted(step)
                 return
@@ -109,18 +110,7 @@ def run(
         yield Finished(step, clock.total)
     finally:
         evaluator.close()
-        envs.close()
-
-
-def _start(agent: Agent, envs: VectorEnv, state: State | None) -> int:
-    """Start the first episodes or restore a checkpoint's state; return the agent step."""
-    if state is None:
-        agent.begin(envs.reset())
-        return 0
-    envs.load(state["envs"])
-    restore(agent, state)
-    step: int = state["step"]
-    return step
+        source.close()
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:

@@ -116,9 +116,7 @@ def final_job(name: str, run: Path, config: ResolvedConfig[Any], episodes: int) 
     arguments = {"path": str(run), "config": to_table(config), "episodes": episodes}
     threads = config.threads or 1
     gpus = 1 if device_of(config.device).type == "cuda" else 0
-    return Job(
-        name, "q2pi.tuning.final:work", arguments, threads, RESTARTS, cpus=threads, gpus=gpus, folder="path"
-    )
+    return Job(name, "q2pi.tuning.final:work", arguments, threads, RESTARTS, cpus=threads, gpus=gpus, folder="path")
 
 
 def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:

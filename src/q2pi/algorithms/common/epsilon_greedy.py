@@ -1,8 +1,8 @@
 """Epsilon-greedy action selection over Q-values, its schedule, and its evaluation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from q2pi.equations.schedules import linear
 from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics
+
+APEX_ALPHA = 7.0
+"""Exponent alpha of the exploration rates of actors; that of Horgan et al. 2018."""
+Own = TypeVar("Own", bound="EpsilonGreedyConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,14 @@ class EpsilonGreedyConfig(AlgorithmConfig):
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(
         ("start_e", "end_e", "exploration_fraction", "eval_epsilon"), (0, 1)
     )
+
+    def for_actor(self: Own, index: int, actors: int) -> Own:
+        """Return the options with the exploration rates of Ape-X: epsilon^(1 + APEX_ALPHA * index / (actors - 1)).
+
+        Paper: Horgan et al. 2018, "Distributed Prioritized Experience Replay", section 4.
+        """
+        exponent = 1 + APEX_ALPHA * index / max(1, actors - 1)
+        return replace(self, start_e=self.start_e**exponent, end_e=self.end_e**exponent)
 
 
 @dataclass(frozen=True, kw_only=True)
