@@ -13,6 +13,7 @@ copy of the folder; the copy comes back at each new checkpoint and at the end, s
 """
 
 import contextlib
+import dataclasses
 import os
 import queue
 import secrets
@@ -303,6 +304,8 @@ class _Attempt:
         if folder is not None:
             marker = str(self.shared.marker(folder))
         remote: Any = ray.remote(_Supervisor)
+        if folder is not None:  # an actor has another working folder
+            job = dataclasses.replace(job, arguments=job.arguments | {job.folder: str(folder.absolute())})
         actor = remote.options(
             num_cpus=job.cpus, num_gpus=job.gpus, memory=job.memory or None, max_concurrency=4, max_restarts=0
         )
