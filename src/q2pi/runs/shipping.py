@@ -41,7 +41,7 @@ def _packed(folder: Path) -> bytes:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in {LIST: json.dumps(sums).encode(), **contents}.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
+            member.size, member.mtime = len(content), int(time.time())
             tar.addfile(member, io.BytesIO(content))
     return archive.getvalue()
 
