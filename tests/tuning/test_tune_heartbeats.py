@@ -15,7 +15,7 @@ from q2pi.tuning import search
 from q2pi.tuning.locks import GRACE, HeartbeatLocks
 from q2pi.tuning.plan import StudyFolder
 from q2pi.tuning.storage import SharedLock, open_storage
-from q2pi.tuning.trial import claim
+from q2pi.tuning.trial import claim, run_trial
 
 BEAT = 0.1
 
@@ -143,3 +143,21 @@ def test_a_torn_line_is_removed_and_the_lock_is_not_left_behind(tmp_path: Path) 
     lock.release()
     assert journal.read_text() == "whole\n"
     assert list(tmp_path.iterdir()) == [journal]
+
+
+def test_a_worker_that_lost_its_trial_stops_and_reports_nothing(tmp_path: Path) -> None:
+    """Both processes would else report, and the first result would count, from whichever it is."""
+    made = plan()
+    folder, study = begun(tmp_path / "study", made)
+    opened = open_storage(folder, None, is_shared=True)
+    with HeartbeatLocks(opened, made.name, BEAT) as slow:
+        claimed = claim(folder, made, study, 1, slow)
+        assert claimed is not None
+        slow.end(claimed.owner.entry)  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 50 * BEAT
+        while not claimed.owner.is_lost and time.monotonic() < deadline:
+            time.sleep(BEAT / 2)
+        assert run_trial(folder, made, study, claimed, lambda: False).state == "interrupted"
+    (trial,) = study.get_trials()
+    assert trial.state == TrialState.RUNNING
+    assert len(trial.user_attrs["attempt"]) == 1
