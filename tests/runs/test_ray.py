@@ -99,6 +99,16 @@ def test_a_single_run_needs_both_actors_and_a_cluster(capsys: pytest.CaptureFixt
     assert "set --actors" in capsys.readouterr().err
 
 
+def test_runs_of_sweeps_and_trials_have_no_actors(
+    sweep_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep_file.write_text(SWEEP + "actors = 2\n")
+    with pytest.raises(UserError, match="CartPole-v1/dqn/seed-1: actors = 2: a run of a sweep has no actors"):
+        check(read_sweep(sweep_file, tmp_path / "runs"))
+    assert main(["tune", "dqn", "--env-id", "CartPole-v1", "--study", str(tmp_path / "study"), "--actors", "2"]) == 2
+    assert capsys.readouterr().err == "q2pi: --actors 2: a trial has no actors; it must be 0\n"
+
+
 def test_a_job_declares_what_it_needs(tmp_path: Path, sweep_file: Path) -> None:
     config = resolve(cartpole(threads=2))
     job = run_job("one", tmp_path / "run", config)

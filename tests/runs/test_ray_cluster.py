@@ -254,7 +254,7 @@ class WatchedPool(RayPool):
             psutil.Process(ray.get(actor.pid.remote())).kill()
         index, rows = super().receive()
         self.messages += 1
-        self.deaths += rows is None
+        self.deaths += isinstance(rows, str)
         if self.messages % 10 == 0:
             total, free = ray.cluster_resources(), ray.available_resources()
             self.store.append(total["object_store_memory"] - free.get("object_store_memory", 0.0))

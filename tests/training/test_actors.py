@@ -51,12 +51,12 @@ class InThisProcess:
         self.requests.append((index, step, *self.newest))
         self.most_requests = max(self.most_requests, len(self.requests))
 
-    def receive(self) -> tuple[int, Rows | None]:
+    def receive(self) -> tuple[int, Rows | str]:
         index, step, version, weights = self.requests.popleft()
         self.messages += 1
         if self.messages - 1 in self.dies:
             self.actors.pop(index).close()
-            return index, None
+            return index, "killed"
         self.versions.append((self.newest[0], version))
         return index, self.actors[index].collect(step, version, weights)
 
@@ -169,7 +169,7 @@ def test_dead_actors_are_replaced_and_their_episodes_cut() -> None:
 
 def test_actors_that_never_answer_end_the_run() -> None:
     pool = InThisProcess(dies=tuple(range(100)))
-    with pytest.raises(ActorsLost, match="11 actors in a row died"):
+    with pytest.raises(ActorsLost, match="11 actors in a row died without a message, the last: killed"):
         events(config(actors=1), pool)
     assert pool.is_closed
 

@@ -110,6 +110,8 @@ def _check(options: Options[Any]) -> None:
     if options.sampler == "nsga2" and options.pruner not in (None, "none"):
         raise UserError(f"--pruner {options.pruner}: it must be none with --sampler nsga2, which minimises seconds")
     at_least(options.config, 1, "evaluation_episodes")
+    if options.config.actors:
+        raise UserError(f"--actors {options.config.actors}: a trial has no actors; it must be 0")
     if options.export is not None and (
         Path(options.export).suffix != ".toml" or not Path(options.export).parent.is_dir()
     ):

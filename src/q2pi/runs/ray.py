@@ -230,11 +230,9 @@ class RayCluster:
         except _Lost as problem:
             self._attempts.remove(attempt)
             attempt.release()
-            if attempt.has_started and not is_stopping and attempt.losses < LOSSES:
+            if not is_stopping and attempt.losses < LOSSES:
                 self._attempts.append(attempt.again())
-            elif not attempt.has_started and is_stopping:
-                return
-            else:
+            elif attempt.has_started or not is_stopping:  # a job that has not started yields no status when stopped
                 yield JobStatus(attempt.job, "failed", attempt.message, reason=str(problem))
             return
         for status in statuses:
@@ -334,7 +332,7 @@ class _Attempt:
             reports: list[Report] = ray.get(self.call)
         except ray.exceptions.RayError as problem:
             times = f", {self.losses + 1} times in a row" if self.losses else ""
-            reason = "its node was lost" if self.has_started else f"it did not start: {_cause(problem)}"
+            reason = "its node was lost" if self.has_started else f"it did not start: {last_line(problem)}"
             raise _Lost(f"{reason}{times}") from problem
         self.has_started = True
         statuses = [status for report in reports if (status := self._status(report))]
@@ -388,7 +386,7 @@ class _Attempt:
         self.release()
 
 
-def _cause(problem: BaseException) -> str:
+def last_line(problem: BaseException) -> str:
     """Return the last line of an error of Ray, which names the exception in the actor."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[-1] if lines else type(problem).__name__

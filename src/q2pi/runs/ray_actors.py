@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from q2pi.runs.ray import last_line
 from q2pi.training.actors import Actor, Rows, Weights
 
 WARN_SECONDS = 60.0
@@ -48,7 +49,7 @@ class RayPool:
         version, weights = self._newest
         self._requests[self._actors[index].collect.remote(step, version, weights)] = index
 
-    def receive(self) -> tuple[int, Rows | None]:
+    def receive(self) -> tuple[int, Rows | str]:
         import ray
 
         start = time.monotonic()
@@ -62,10 +63,10 @@ class RayPool:
         index = self._requests.pop(ready[0])
         try:
             rows: Rows = ray.get(ready[0])
-        except ray.exceptions.RayTaskError:  # an error in the actor's own code would repeat in each new actor
-            raise
-        except ray.exceptions.RayError:
-            return index, None
+        except ray.exceptions.RayTaskError as problem:  # it would repeat in each new actor
+            raise problem.cause from problem
+        except ray.exceptions.RayError as problem:
+            return index, last_line(problem)
         return index, rows
 
     @property

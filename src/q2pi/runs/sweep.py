@@ -157,6 +157,8 @@ def check(sweep: Sweep, is_elsewhere: bool = False) -> dict[str, int]:
     memory = {}
     for run in sweep.runs:
         _check_folder(run)
+        if run.config.actors:
+            raise UserError(f"{run.name}: actors = {run.config.actors}: a run of a sweep has no actors; it must be 0")
         key = json.dumps(to_table(dataclasses.replace(run.config, seed=0)), sort_keys=True)
         if key not in needs:
             try:

@@ -158,8 +158,8 @@ class Pool(Protocol):
     def request(self, index: int, step: int) -> None:
         """Request a message from an actor, see `Actor.collect`; an actor answers its requests in order."""
 
-    def receive(self) -> tuple[int, Rows | None]:
-        """Wait for a message of any actor; return (index, the message), or (index, None) if the actor died."""
+    def receive(self) -> tuple[int, Rows | str]:
+        """Wait for a message of any actor; return (index, the message), or (index, the reason) if the actor died."""
 
     def close(self) -> None:
         """End all actors."""
@@ -237,8 +237,8 @@ class Actors:
     def recv(self) -> tuple[Array, Step]:
         while not self.steps:
             index, rows = self.pool.receive()
-            if rows is None:
-                self._replace(index)
+            if isinstance(rows, str):
+                self._replace(index, reason=rows)
                 continue
             self.deaths = 0
             self.messages += 1
@@ -247,13 +247,10 @@ class Actors:
             self.steps = list(reversed(self._read(index, rows)))
         return self.steps.pop()
 
-    def _replace(self, index: int) -> None:
+    def _replace(self, index: int, reason: str) -> None:
         self.deaths += 1
         if self.deaths > DEATHS:
-            raise ActorsLost(
-                f"{self.deaths} actors in a row died without a message, the last was actor {index}: do the nodes have "
-                "the memory? The run can be resumed from its newest checkpoint"
-            )
+            raise ActorsLost(f"{self.deaths} actors in a row died without a message, the last: {reason}")
         self._start(index)
         if self.is_lock_step:
             self.pool.request(index, self.step)
