@@ -87,7 +87,7 @@ def parts(steps: int) -> dict[str, Any]:
     rows = [message for _, message in collected]
     count = rows[0].reward.size
     learner = Actors(made, Requested(list(rows)))
-    agent, _ = learner.start(None)
+    agent, _, _ = learner.start(None)
     read = []
     for _ in range(MESSAGES):
         seconds, _ = timed(lambda: [agent.observe(*learner.recv()) for _ in range(rows[0].reward.shape[0])])

@@ -14,6 +14,7 @@ COMMANDS = {
     "plot": "draw the learning curves of one or several runs",
     "runs": "list the runs in a folder",
     "sweep": "train environments x algorithms x options x seeds from a TOML file",
+    "ablate": "leave out each switch of an algorithm, and report whether it helps, with intervals over seeds",
     "report": "compare runs: tables, figures and an HTML page, with confidence intervals",
     "tune": "search hyperparameters and evaluate the best trials on held-out seeds",
     "bench": "measure the speed of training, of one update and of replay sampling",

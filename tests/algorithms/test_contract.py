@@ -37,10 +37,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pqn": {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (16,)},
     "pqn_laptop": {"num_steps": 16, "num_minibatches": 2, "update_epochs": 2, "hidden": (16,)},
     "q_learning": {"env_id": "FrozenLake-v1"},
+    "rainbow": {name: CARTPOLE[name] for name in ("learning_starts", "buffer_size", "batch_size", "hidden")},
     "reinforce": {"episodes_per_update": 4, "hidden": (16,)},
 }
 """Options with which an algorithm makes updates within 400 agent steps of CartPole, or of the `env_id` named."""
-LIMITS: dict[str, int] = {"dqn": 230, "a2c": 319, "ppo": 319, "pqn": 319}
+LIMITS: dict[str, int] = {"dqn": 230, "rainbow": 319, "a2c": 319, "ppo": 319, "pqn": 319}
 """Lines that an algorithm's file may have, so that it can be read in one go."""
 MOST_IMPORTS: dict[str, int] = {"dqn": 15}
 """Names that an algorithm's file may import from q2pi, so that few other files must be read to understand it."""

@@ -16,6 +16,7 @@ from torch import nn
 
 from q2pi.algorithms import registry
 from q2pi.algorithms.base import AgentSpec
+from q2pi.algorithms.common.switches import OFF
 from q2pi.buffers.episodes import Trajectory
 from q2pi.buffers.frames import CompressedFrames, RawFrames
 from q2pi.config import RunConfig
@@ -27,6 +28,8 @@ TESTS = Path(__file__).parents[1]
 HERE = "algorithms/test_options.py"
 ACTING = "algorithms/test_dqn_acting.py"
 DQN = "algorithms/test_dqn.py"
+RAINBOW = "algorithms/test_rainbow.py"
+HEADS = "networks/test_rainbow_network.py"
 EVALUATION = "evaluation/test_background.py"
 Q_LEARNING = "algorithms/test_q_learning.py"
 EXPLORATION = {
@@ -72,6 +75,26 @@ PQN = EXPLORATION | {
     "q_lambda": "algorithms/test_pqn_targets.py::test_targets_of_random_steps_equal_those_of_a_slow_oracle",
     "max_grad_norm": "algorithms/test_pqn.py::test_the_gradient_is_bounded",
 }
+DQN_OPTIONS = EXPLORATION | {
+    **NETWORK,
+    "gamma": f"{HERE}::test_replay_sums_n_discounted_rewards",
+    "n_step": f"{HERE}::test_replay_sums_n_discounted_rewards",
+    "buffer_size": f"{HERE}::test_replay_keeps_the_buffer_size",
+    "replay_codec": f"{HERE}::test_images_are_stored_by_the_codec",
+    "learning_starts": f"{DQN}::test_updates_due",
+    "train_frequency": f"{DQN}::test_updates_due",
+    "batch_size": f"{HERE}::test_a_batch_has_the_batch_size",
+    "double": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
+    "learning_rate": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
+    "anneal_learning_rate": f"{DQN}::test_the_learning_rate_falls_linearly_with_the_agent_steps_if_annealed",
+    "adam_eps": f"{DQN}::test_gradients_are_clipped_by_their_norm",
+    "target_network_frequency": f"{DQN}::test_the_target_network_is_updated_at_its_agent_steps",
+    "tau": f"{DQN}::test_the_target_network_is_updated_at_its_agent_steps",
+    "loss": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
+    "max_grad_norm": f"{DQN}::test_gradients_are_clipped_by_their_norm",
+    "initial_weights": "training/test_published_presets.py::test_initial_weights_of_dqn",
+    "layer_norm": f"{DQN}::test_layer_norm_makes_a_layer_invariant_to_its_scale",
+}
 TABLE: dict[str, dict[str, str]] = {
     "run": {
         "algorithm": "test_seams.py::test_an_algorithm_is_one_module",
@@ -105,6 +128,10 @@ TABLE: dict[str, dict[str, str]] = {
         "max_frames_per_episode": "envs/test_atari.py::test_the_bound_counts_emulator_frames",
         "full_action_space": "envs/test_atari.py::test_options_of_the_emulator",
         "env_options": "envs/test_gymnasium.py::test_env_options_reach_the_environment",
+        "wrappers": "envs/test_wrappers.py::test_wrappers_are_applied_in_order",
+        "obs_type": "envs/test_atari.py::test_memory_is_a_vector_in_0_to_1",
+        "mode": "envs/test_atari.py::test_modes_and_difficulties_change_the_game",
+        "difficulty": "envs/test_atari.py::test_modes_and_difficulties_change_the_game",
     },
     "a2c": A2C,
     # PPO inherits what acts of these options; what it computes itself has tests of its own.
@@ -121,26 +148,31 @@ TABLE: dict[str, dict[str, str]] = {
         "clip_value_loss": "algorithms/test_ppo.py::test_the_value_changes_by_at_most_the_clip",
         "target_kl": "algorithms/test_ppo.py::test_epochs_stop_by_the_mean_kl_of_the_newest_epoch",
     },
-    "dqn": EXPLORATION
+    "dqn": DQN_OPTIONS,
+    "rainbow": DQN_OPTIONS
     | {
-        **NETWORK,
-        "gamma": f"{HERE}::test_replay_sums_n_discounted_rewards",
-        "n_step": f"{HERE}::test_replay_sums_n_discounted_rewards",
-        "buffer_size": f"{HERE}::test_replay_keeps_the_buffer_size",
-        "replay_codec": f"{HERE}::test_images_are_stored_by_the_codec",
-        "learning_starts": f"{DQN}::test_updates_due",
-        "train_frequency": f"{DQN}::test_updates_due",
-        "batch_size": f"{HERE}::test_a_batch_has_the_batch_size",
-        "double": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
-        "learning_rate": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
-        "anneal_learning_rate": f"{DQN}::test_the_learning_rate_falls_linearly_with_the_agent_steps_if_annealed",
-        "adam_eps": f"{DQN}::test_gradients_are_clipped_by_their_norm",
-        "target_network_frequency": f"{DQN}::test_the_target_network_is_updated_at_its_agent_steps",
-        "tau": f"{DQN}::test_the_target_network_is_updated_at_its_agent_steps",
-        "loss": f"{DQN}::test_updates_are_those_of_slow_arithmetic",
-        "max_grad_norm": f"{DQN}::test_gradients_are_clipped_by_their_norm",
-        "initial_weights": "training/test_published_presets.py::test_initial_weights_of_dqn",
-        "layer_norm": f"{DQN}::test_layer_norm_makes_a_layer_invariant_to_its_scale",
+        **dict.fromkeys(("double", "n_step", "munchausen"), f"{RAINBOW}::test_the_loss_is_that_of_slow_arithmetic"),
+        **dict.fromkeys(
+            ("munchausen_alpha", "munchausen_temperature", "munchausen_floor"),
+            f"{RAINBOW}::test_the_loss_is_that_of_slow_arithmetic",
+        ),
+        **dict.fromkeys(
+            ("distribution", "atoms", "v_min", "v_max", "quantiles", "kappa", "tau_samples", "target_tau_samples"),
+            f"{RAINBOW}::test_the_loss_is_that_of_slow_arithmetic",
+        ),
+        "acting_taus": f"{RAINBOW}::test_fractions_are_drawn_for_each_update",
+        "cosines": f"{RAINBOW}::test_options_of_the_network_reach_it",
+        "dueling": f"{RAINBOW}::test_options_of_the_network_reach_it",
+        "width": f"{RAINBOW}::test_options_of_the_network_reach_it",
+        "pool": f"{RAINBOW}::test_options_of_the_network_reach_it",
+        "noisy_sigma": f"{RAINBOW}::test_options_of_the_network_reach_it",
+        "spectral_norm": f"{RAINBOW}::test_each_update_makes_one_power_iteration",
+        "prioritized": f"{RAINBOW}::test_the_sampler_is_the_one_asked_for",
+        "alpha": f"{RAINBOW}::test_the_sampler_is_the_one_asked_for",
+        "beta_start": f"{RAINBOW}::test_beta_rises_linearly_with_the_agent_steps",
+        "beta_end": f"{RAINBOW}::test_beta_rises_linearly_with_the_agent_steps",
+        "noisy": f"{RAINBOW}::test_acting_follows_the_noise_and_evaluation_the_means",
+        "noisy_epsilon": f"{RAINBOW}::test_noise_replaces_epsilon",
     },
     "pqn": PQN,
     "pqn_laptop": PQN
@@ -207,14 +239,15 @@ def test_the_table_names_no_owner_that_does_not_exist() -> None:
 SMALL: dict[str, dict[str, Any]] = {
     "a2c": {"num_steps": 4},
     "dqn": {"buffer_size": 64, "batch_size": 4, "learning_starts": 0},
+    "rainbow": {"buffer_size": 64, "batch_size": 4, "learning_starts": 0} | OFF,
     "ppo": {"num_steps": 4, "num_minibatches": 1},
     "pqn": {"num_steps": 4, "num_minibatches": 1},
     "pqn_laptop": {"num_steps": 4, "num_minibatches": 1},
     "q_learning": {},
     "reinforce": {"episodes_per_update": 2},
 }
-EXPLORERS = ["dqn", "pqn", "pqn_laptop", "q_learning"]
-IMAGES = ["dqn", "pqn", "pqn_laptop"]
+EXPLORERS = ["dqn", "rainbow", "pqn", "pqn_laptop", "q_learning"]
+IMAGES = ["dqn", "rainbow", "pqn", "pqn_laptop"]
 POLICIES = ["a2c", "ppo", "reinforce"]
 ROLLOUTS = ["a2c", "ppo", "pqn", "pqn_laptop"]
 BOX = spaces.Box(np.array([-2.0], np.float32), np.array([6.0], np.float32))

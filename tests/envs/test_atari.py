@@ -144,7 +144,7 @@ def test_shapes(options: dict[str, Any], shape: tuple[int, ...]) -> None:
         assert received.frame.flags.c_contiguous
         assert [array.dtype.name for array in (received.frame, received.reward, received.lives)] == [
             "uint8",
-            "float32",
+            "float64",
             "int64",
         ]
     engine.close()
@@ -362,3 +362,70 @@ def test_options_of_the_emulator() -> None:
             same &= np.array_equal(step(engine, action).frame[0, 0], slow.step(action)[0])
         assert same == pooled
         engine.close()
+
+
+PLAIN = [
+    ("Breakout", {"protocol": "nature", "noop_max": 0}),
+    ("Pong", {}),
+    ("SpaceInvaders", {"grayscale": False}),
+    ("MsPacman", {"max_pool": False, "full_action_space": True}),
+]
+
+
+@pytest.mark.parametrize(("env_id", "options"), PLAIN)
+def test_the_plain_interface_gives_the_same_episode(env_id: str, options: dict[str, Any]) -> None:
+    """Fire, sticky actions, colours and pooling; the stream of the no-ops is another one."""
+    spec = resolve(EnvSpec(env_id, resize=raw_screen(env_id), crop=EMPTY_CROP, **options))
+    engines = [AtariEngine(spec, 1), AtariEngine(spec, 1, plain=True)]
+    fast, plain = (reset_all(engine, 3) for engine in engines)
+    np.testing.assert_array_equal(fast.frame, plain.frame)
+    for action in np.random.default_rng(0).integers(engines[0].action_space.n, size=120):
+        fast, plain = (step(engine, action) for engine in engines)
+        for name in ("reward", "terminated", "lives"):
+            assert getattr(fast, name)[0] == getattr(plain, name)[0]
+        if fast.terminated[0]:
+            break
+        np.testing.assert_array_equal(fast.frame, plain.frame)
+    for engine in engines:
+        engine.close()
+
+
+def memory_after(actions: list[int], **options: Any) -> Array:
+    engine = engine_of(1, "Pong", obs_type="ram", **options)
+    frames = reset_all(engine, 3)
+    for action in actions:
+        frames = step(engine, action)
+    return frames.frame[0]
+
+
+def test_memory_is_a_vector_in_0_to_1() -> None:
+    engine = engine_of(2, "Pong", obs_type="ram")
+    frame = reset_all(engine, 3, 4).frame
+    assert (frame.dtype, frame.shape, engine.frame_space.shape) == (np.float32, (2, 128), (128,))
+    slow = SlowEmulator("Pong", seed=3)
+    np.testing.assert_array_equal(np.rint(frame[0] * 255).astype(np.uint8), slow.emulator.getRAM())
+    assert engine.frame_space.contains(frame[0])
+    engine.close()
+
+
+def test_memory_after_steps_is_the_newest() -> None:
+    slow = SlowEmulator("Pong", seed=3)
+    for action in [2] * 10:
+        slow.step(action)
+    found = memory_after([2] * 10, repeat_action_probability=0.0)
+    np.testing.assert_array_equal(np.rint(found * 255).astype(np.uint8), slow.emulator.getRAM())
+
+
+@pytest.mark.parametrize("options", [{"mode": 1}, {"difficulty": 1}])
+def test_modes_and_difficulties_change_the_game(options: dict[str, Any]) -> None:
+    actions = [0] * 60
+    assert not np.array_equal(memory_after(actions), memory_after(actions, **options))
+    defaults = {"mode": 0, "difficulty": 0}
+    np.testing.assert_array_equal(memory_after(actions), memory_after(actions, **defaults))
+
+
+def test_a_mode_serves_images_too() -> None:
+    engine = engine_of(1, "SpaceInvaders", mode=9, resize=(40, 50))
+    assert reset_all(engine, 1).frame.shape == (1, 1, 40, 50)
+    assert step(engine, 1).frame.any()
+    engine.close()

@@ -103,13 +103,13 @@ def test_box_actions_are_unchanged() -> None:
     first = first_frame(engine)
     engine.send(np.array([[2.0], [-2.0]], np.float32))
     frames = engine.recv()
-    assert frames.reward.dtype == np.float32
+    assert frames.reward.dtype == np.float64
     alone = gymnasium.make("Pendulum-v1")
     observation, _ = alone.reset(seed=4)
     np.testing.assert_array_equal(first[1], observation)
     observation, reward, *_ = alone.step(np.array([-2.0], np.float32))
     np.testing.assert_array_equal(frames.frame[1], observation)
-    assert frames.reward[1] == np.float32(reward)
+    assert frames.reward[1] == reward
     assert first[1].tolist() != frames.frame[1].tolist()
 
 
@@ -182,7 +182,7 @@ def test_observations_rewards_and_ends_are_gymnasiums(env_id: str) -> None:
         step = envs.recv()
         expected, reward, terminated, truncated, _ = plain.step(action)
         np.testing.assert_array_equal(step.next_observation[0], expected)
-        assert step.reward[0] == np.float32(reward)
+        assert step.reward[0] == reward
         assert (step.terminated[0], step.truncated[0]) == (terminated, truncated)
         seen.append(expected)
         if terminated or truncated:

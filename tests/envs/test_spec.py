@@ -22,6 +22,7 @@ _MACHADO = EnvSpec(
     stack=4,
     max_frames_per_episode=108_000,
     full_action_space=False,
+    obs_type="image",
 )
 
 
@@ -107,3 +108,32 @@ def test_a_crop_that_leaves_one_row_is_allowed() -> None:
 
 def test_tall_screens_are_known() -> None:
     assert resolve(EnvSpec("Carnival", crop=(200, 10, 0, 0))).crop == (200, 10, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": 7}, "--mode 7 of Pong is not one of 0, 1"),
+        ({"difficulty": 9}, "--difficulty 9 of Pong is not one of 0, 1, 2, 3"),
+        ({"obs_type": "ram", "grayscale": True}, "--grayscale applies to images, not to --obs-type ram"),
+        ({"obs_type": "ram", "resize": (84, 84)}, "--resize 84 84 applies to images, not to --obs-type ram"),
+        ({"wrappers": ("a:B",)}, "--wrappers a:B applies to Gymnasium environments, not to Atari games"),
+    ],
+)
+def test_settings_of_an_atari_game_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        resolve(EnvSpec("Pong", **options))
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("name", ["mode", "difficulty", "obs_type"])
+def test_settings_of_atari_games_are_refused_for_others(name: str) -> None:
+    value: Any = "ram" if name == "obs_type" else 0
+    with pytest.raises(UserError, match=r"--\S+ \w+ applies to Atari games, not to CartPole-v1"):
+        resolve(EnvSpec("CartPole-v1", **{name: value}))
+
+
+def test_memory_has_its_own_defaults() -> None:
+    spec = resolve(EnvSpec("Pong", obs_type="ram"))
+    assert (spec.stack, spec.resize, spec.grayscale, spec.crop, spec.frame_skip) == (1, None, None, None, 4)
+    assert resolve(spec) == spec

@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from q2pi.equations.distributions import Categorical, DiagonalGaussian, SquashedGaussian
+from q2pi.equations.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiBernoulli,
+    MultiCategorical,
+    SquashedGaussian,
+)
 
 INF = float("inf")
 
@@ -295,3 +301,53 @@ def test_a_policy_with_every_action_masked_is_refused() -> None:
     logits = torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])
     with pytest.raises(ValueError, match="every action masked"):
         Categorical(logits).sample(torch.tensor([0.5, 0.5]))
+
+
+def test_multi_categorical_by_hand() -> None:
+    """Components (1/2, 1/4, 1/4) and (1/5, 4/5); the second has two actions only."""
+    logits = logits_of(0.5, 0.25, 0.25, 0.2, 0.8, 0.0).reshape(2, 3)
+    policy = MultiCategorical(torch.stack([logits, logits + 7.0]))
+    log_prob = policy.log_prob(torch.tensor([[0, 1], [2, 0]]))
+    assert (log_prob).tolist() == pytest.approx([math.log(0.5 * 0.8), math.log(0.25 * 0.2)])
+    entropy = 1.5 * math.log(2) - 0.2 * math.log(0.2) - 0.8 * math.log(0.8)
+    assert (policy.entropy()).tolist() == pytest.approx([entropy, entropy])
+    assert policy.mode().tolist() == [[0, 1], [0, 1]]
+    uniform = torch.tensor([[0.49, 0.19], [0.76, 1.0]])
+    assert policy.sample(uniform).tolist() == [[0, 0], [2, 1]]
+    other = MultiCategorical(torch.zeros(2, 2, 3, dtype=torch.float64).masked_fill(logits.isinf(), -math.inf))
+    kl = (0.5 * math.log(1.5) + 0.5 * math.log(0.75)) + (0.2 * math.log(0.4) + 0.8 * math.log(1.6))
+    assert (policy.kl(other)).tolist() == pytest.approx([kl, kl])
+
+
+def test_multi_bernoulli_by_hand() -> None:
+    """Probabilities of 1: 3/4, 1/5 and 1/2."""
+    policy = MultiBernoulli(torch.tensor([[math.log(3), math.log(0.25), 0.0]]))
+    assert (policy.log_prob(torch.tensor([[1, 0, 1]]))).tolist() == pytest.approx([math.log(0.75 * 0.8 * 0.5)])
+    assert (policy.log_prob(torch.tensor([[0, 1, 0]]))).tolist() == pytest.approx([math.log(0.25 * 0.2 * 0.5)])
+    entropy = sum(-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.75, 0.2, 0.5))
+    assert (policy.entropy()).tolist() == pytest.approx([entropy])
+    assert policy.mode().tolist() == [[1, 0, 0]]
+    assert policy.sample(torch.tensor([[0.74, 0.21, 0.49]])).tolist() == [[1, 0, 1]]
+    uniform = MultiBernoulli(torch.zeros(1, 3))
+    kl = sum(p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p) for p in (0.75, 0.2, 0.5))
+    assert (policy.kl(uniform)).tolist() == pytest.approx([kl])
+
+
+def test_multi_bernoulli_far_out_is_finite() -> None:
+    policy = MultiBernoulli(torch.tensor([[1e4, -1e4]]).requires_grad_())
+    outputs = policy.entropy() + policy.log_prob(torch.tensor([[1, 0]])) + policy.kl(policy)
+    assert outputs.tolist() == [0.0]
+    assert gradient(outputs.sum(), policy.logits).isfinite().all()
+
+
+def test_independent_components_are_a_distribution_over_their_combinations() -> None:
+    """Probabilities sum to 1 and the entropy is -sum p log p over all combinations."""
+    multi = MultiCategorical(noise(1, 2, 3))
+    binary = MultiBernoulli(noise(1, 3, seed=1))
+    for policy, combinations in (
+        (multi, [(a, b) for a in range(3) for b in range(3)]),
+        (binary, [(a, b, c) for a in range(2) for b in range(2) for c in range(2)]),
+    ):
+        log_probs = torch.cat([policy.log_prob(torch.tensor([combination])) for combination in combinations])
+        assert float(log_probs.exp().sum()) == pytest.approx(1.0)
+        torch.testing.assert_close(-(log_probs.exp() * log_probs).sum(), policy.entropy()[0])

@@ -11,6 +11,7 @@ from q2pi.cli import main
 from q2pi.envs import EnvSpec
 from q2pi.errors import UserError
 from q2pi.runs import benchmark as bench
+from q2pi.runs import benchmark_switches
 
 
 @pytest.mark.parametrize(("double", "passes"), [(True, 5), (False, 4)])
@@ -84,3 +85,23 @@ def test_json_alone_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_switch_is_timed_beside_plain_dqn(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "update", "--switches", "--repetitions", "1", "--threads", "1", "--json"]) == 0
+    measures = json.loads(capfd.readouterr().out)
+    assert list(measures["ms"]) == ["dqn", *benchmark_switches.SWITCHES, "rainbow"]
+    assert measures["ratio"]["dqn"] == 1
+    assert all(0 < ms < 60_000 for ms in measures["ms"].values())
+
+
+def test_a_timed_switch_is_the_only_one_that_is_on() -> None:
+    configs = benchmark_switches.configurations({"threads": 1, "precision": "fp32"})
+    assert configs["dqn"].hyper.method == "DQN"
+    for name, changes in benchmark_switches.SWITCHES.items():
+        assert configs[name].hyper.method == f"Rainbow ({next(iter(changes))})"
+
+
+def test_switches_belong_to_updates(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "train", "--switches"]) == 2
+    assert "--switches belongs to bench update" in capfd.readouterr().err

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from q2pi.networks.initialisation import seeded
 from q2pi.networks.output import OutputLayer
@@ -109,7 +110,10 @@ class Bf16Copy:
         if precision == "bf16":
             self.network = copy.deepcopy(original).requires_grad_(False)
             for layer in self.network.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(layer, OutputLayer):
+                # A normalised weight is computed in fp32, and autocast casts the result.
+                if is_parametrized(layer) or isinstance(layer, OutputLayer):
+                    continue
+                if isinstance(layer, nn.Linear | nn.Conv2d):
                     layer.to(torch.bfloat16)
 
     def refresh(self) -> None:

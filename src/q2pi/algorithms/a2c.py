@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +37,7 @@ from q2pi.envs.vector import Step
 from q2pi.equations import losses, returns
 from q2pi.errors import UserError
 from q2pi.networks import optimizer
-from q2pi.networks.policy import ActorCritic
+from q2pi.networks.policy import ActorCritic, action_bytes
 from q2pi.types import Array, Metrics, State
 
 
@@ -111,9 +110,8 @@ class Config(PolicyConfig):
 
     def storage_bytes(self, spec: AgentSpec, steps: int) -> int:
         """Return the bytes of a rollout and of its copy that the network reads."""
-        shape = spec.action_space.shape
-        actions = int(np.prod(shape)) * 4 if shape else 8
-        return 2 * self.num_steps * spec.num_envs * (observation_bytes(spec) + actions + 6 * 4)
+        row = observation_bytes(spec) + action_bytes(spec.action_space) + 6 * 4
+        return 2 * self.num_steps * spec.num_envs * row
 
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
         """Return a run with at least four rollouts."""
@@ -156,6 +154,10 @@ class Agent(PolicyAgent):
         if self.config.optimizer == "adam":
             return optimizer.adam(parameters, lr=rate, eps=eps)
         return torch.optim.RMSprop(parameters, lr=rate, eps=eps, alpha=0.99)
+
+    def cut_episodes(self, observation: Array) -> None:
+        # The last next observation is unknown, so the steps since the last update cannot be learned from.
+        self.rollout.clear()
 
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():

@@ -23,7 +23,7 @@ from q2pi.envs.vector import Step
 from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
 from q2pi.networks.initialisation import seeded
-from q2pi.networks.policy import serves
+from q2pi.networks.policy import kind_of, serves
 from q2pi.networks.torsos import Network
 from q2pi.rng import stream
 from q2pi.types import Array, Metrics, State
@@ -92,7 +92,7 @@ class AlgorithmConfig:
     OBSERVATIONS: ClassVar[str] = "images, vectors"
     """Supported observations, in words."""
     ACTIONS: ClassVar[str] = "Discrete"
-    """Supported action spaces, in words."""
+    """Supported action spaces, of `networks.policy.SPACES`, separated by ", "."""
     SPACE: ClassVar[Space] = {}
     """Option -> range that `q2pi tune` searches; an option is a field, or `num_envs`."""
     AT_LEAST: ClassVar[Mapping[str, float]] = {}
@@ -122,9 +122,9 @@ class AlgorithmConfig:
     def check_spaces(self, spec: AgentSpec) -> None:
         """Raise a UserError if the algorithm does not support the environment's spaces."""
         env_id, name = spec.env.env_id, self.algorithm
-        kind = type(spec.action_space).__name__
-        if kind != "Discrete" and ("Box" not in self.ACTIONS or not serves(spec.action_space)):
-            needed = "Discrete or Box" if "Box" in self.ACTIONS else "a Discrete action space"
+        kinds = self.ACTIONS.split(", ")
+        if kind_of(spec.action_space) not in kinds or not serves(spec.action_space):
+            needed = "a Discrete action space" if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]} actions"
             raise UserError(f"--env-id {env_id} has actions {spec.action_space}: {name} needs {needed}")
         if spec.frame_dtype == np.int64:
             raise UserError(f"--env-id {env_id} has Discrete observations: {name} needs a Box space")
@@ -144,6 +144,10 @@ class AlgorithmConfig:
     def for_actor(self: Own, index: int, actors: int) -> Own:
         """Return the hyperparameters with which actor `index` of `actors` acts."""
         return self
+
+    def ablations(self: Own) -> dict[str, Own]:
+        """Return configurations by name: all, no SWITCH and only SWITCH for each switch, none; {} without switches."""
+        return {}
 
     @property
     def image_network(self) -> Network:
@@ -195,6 +199,12 @@ class Agent(Protocol):
 
     def begin(self, observation: Array) -> None:
         """Receive the first observations [N, ...] of a new run."""
+
+    def cut_episodes(self, observation: Array) -> None:
+        """Receive the first observations [N, ...] of new episodes in place of those in progress, which are lost.
+
+        Called after `load`, if the environments cannot be restored. No transition may join two episodes.
+        """
 
     def act(self, observation: Array, step: int) -> Array:
         """Return training actions [N] for observations [N, ...] at agent step `step`, with exploration."""

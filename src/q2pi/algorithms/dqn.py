@@ -129,13 +129,17 @@ class Agent(ReplayAgent):
         scalars = []
         while (count := self.updates_left(step)) > 0:
             for batch in self.sample(count):
-                optimizer.set_learning_rate(self.optimizer, self.learning_rate(self.update_step))
+                self.prepare_update()
                 metrics, td_error = update(batch)
                 scalars.append(metrics)
                 self.sampler.update_priorities(batch.indices, td_error)
                 self.updates += 1
                 self.update_target()
         return self.to_metrics(scalars, self.epsilon(step))
+
+    def prepare_update(self) -> None:
+        """Set what the next update reads beside its batch: the learning rate; a subclass adds noise."""
+        optimizer.set_learning_rate(self.optimizer, self.learning_rate(self.update_step))
 
     def update(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Make one gradient step; return (scalars [], TD errors [B])."""

@@ -21,7 +21,7 @@ unclipped [5], observations normalised [6] and clipped [7], rewards scaled [8] a
 Differences: truncation bootstraps from the value of the final observation, as in Pardo et al. 2018 (the papers' code
 treats it as termination); statistics of observations are fixed during a rollout and the scale of rewards is one number
 per rollout, see `a2c`; an option squashes actions by tanh; `target_kl` stops between epochs; no
-recurrent network, no MultiDiscrete actions, no state-dependent exploration.
+recurrent network, no state-dependent exploration.
 """
 
 from collections.abc import Iterator, Mapping

@@ -144,6 +144,10 @@ class Agent(EpsilonGreedyAgent):
     def begin(self, observation: Array) -> None:
         pass
 
+    def cut_episodes(self, observation: Array) -> None:
+        # The last next observation is unknown, so the steps since the last update cannot be learned from.
+        self.rollout.clear()
+
     def act(self, observation: Array, step: int) -> Array:
         q = self.q_values(observation)
         action = self.epsilon_greedy(observation, self.exploration(step), self.spec.rng("explore", step), q)

@@ -28,6 +28,7 @@ from q2pi.config import RunConfig, within
 from q2pi.envs.vector import Step
 from q2pi.equations.tabular import Target, epsilon_greedy, tabular_target
 from q2pi.errors import UserError
+from q2pi.networks.policy import kind_of
 from q2pi.types import Array, Metrics, State
 
 LARGEST_TABLE = 100_000_000
@@ -86,7 +87,7 @@ class Config(AlgorithmConfig):
         if spec.frame_dtype != np.int64:
             shape = ", ".join(map(str, spec.observation_shape))
             raise UserError(f"--env-id {env_id} has observations Box({shape}): q_learning needs Discrete ones")
-        if type(spec.action_space).__name__ != "Discrete":
+        if kind_of(spec.action_space) != "Discrete":
             raise UserError(
                 f"--env-id {env_id} has actions {spec.action_space}: q_learning needs a Discrete action space"
             )
@@ -162,6 +163,10 @@ class Agent:
 
     def begin(self, observation: Array) -> None:
         self.states = self._rows(observation)
+
+    def cut_episodes(self, observation: Array) -> None:
+        self.states = self._rows(observation)
+        self.pending = [None] * self.spec.num_envs
 
     def act(self, observation: Array, step: int) -> Array:
         return self._explore(observation, self.epsilon(step), self.spec.rng("explore", step))

@@ -230,6 +230,9 @@ class Agent(PolicyAgent):
         shape, actions = spec.observation_shape, spec.action_space
         return PolicyNetwork(shape, actions, config.hidden, log_std=config.log_std, squash=config.squash)
 
+    def cut_episodes(self, observation: Array) -> None:
+        self.episodes.cut()
+
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
             action = self.head.sample(self.policy_at(observation), self.spec.rng("act", step))

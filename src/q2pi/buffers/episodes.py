@@ -79,6 +79,16 @@ class Episodes:
         self.recording = self.recording | ended
         self._just_ended = ended
 
+    def cut(self) -> None:
+        """Discard the unfinished episodes; the next step of every environment is the first of a recorded episode."""
+        for rows in self.rows:
+            ends = np.flatnonzero(rows["ended"])
+            kept = int(ends[-1]) + 1 if len(ends) else 0
+            for name, column in rows.items():
+                if name != "final":
+                    del column[kept:]
+        self.recording = np.ones_like(self.recording)
+
     def take(self) -> list[Trajectory]:
         """Return the episodes in order of environment and time, and clear the buffer.
 

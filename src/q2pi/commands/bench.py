@@ -10,7 +10,9 @@ from rich.table import Table
 
 from q2pi.commands.options import parse
 from q2pi.config import at_least
+from q2pi.errors import UserError
 from q2pi.runs import benchmark as bench
+from q2pi.runs import benchmark_switches
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
 
@@ -43,6 +45,8 @@ class Options:
     """train, update: number of CPU threads of torch; 0 uses one per core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """train, update: torch device; auto uses CUDA if available."""
+    switches: bool = False
+    """update: each switch of Rainbow beside plain DQN, in alternation."""
     json: bool = False
     """Print only the numbers, as JSON."""
 
@@ -51,9 +55,14 @@ def main(arguments: list[str]) -> int:
     options = parse(Options, "bench", DESCRIPTION, arguments)
     at_least(options, 1, "steps", "repetitions")
     at_least(options, 1_000, "transitions")
+    if options.switches and options.part != "update":
+        raise UserError(f"--switches belongs to bench update, not to bench {options.part}")
     measures = measure(options)
     if options.json:
         print(json.dumps(measures, indent=1))
+        return 0
+    if options.switches:
+        _print_switches(measures)
         return 0
     table = Table(title=f"bench {options.part}", title_justify="left", show_header=False)
     for name, value in measures.items():
@@ -71,10 +80,21 @@ def measure(options: Options) -> dict[str, Any]:
     if options.part == "replay":
         return bench.replay(options.transitions, options.replay_codec, **_agent_of(options.run))
     shared = {name: asdict(options)[name] for name in ("precision", "num_envs", "threads", "device")}
+    if options.switches:
+        return benchmark_switches.switches(shared, options.repetitions)
     config = bench.base_config(shared, options.double)
     return (
         bench.training(config, options.steps) if options.part == "train" else bench.update(config, options.repetitions)
     )
+
+
+def _print_switches(measures: dict[str, Any]) -> None:
+    table = Table("switch", title="bench update --switches", title_justify="left")
+    for column in ("ms per update", "ratio to dqn"):
+        table.add_column(column, justify="right")
+    for name, ms in measures["ms"].items():
+        table.add_row(name, f"{ms:,.2f}", f"{measures['ratio'][name]:,.2f}")
+    Console().print(table)
 
 
 def _agent_of(run_dir: str | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         "Draw each preprocessing step of an Atari game, from the raw screen to the network input.",
         arguments,
         help_default=lambda: Options(spec=resolve(EnvSpec())),
-        hidden={"env_options"},
+        hidden={"env_options", "wrappers", "obs_type"},
         refused={"env_id": "name the game first, as in q2pi inspect Pong"},
     )
     spec = resolve(replace(options.spec, env_id=options.game))

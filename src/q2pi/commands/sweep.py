@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         sweep = replace(sweep, workers=0)
     memory = check(sweep, is_elsewhere(options.ray))
     if options.explain:
-        _explain(sweep, root)
+        explain(sweep, root)
         return 0
     with executor_for(options.ray, sweep.workers) as place, StopRequest("saving checkpoints") as stop:
         return run(sweep, root, place, memory, stop)
@@ -172,7 +172,8 @@ def _workers(sweep: Sweep) -> str:
     return str(sweep.workers or "as many as fit")
 
 
-def _explain(sweep: Sweep, root: Path) -> None:
+def explain(sweep: Sweep, root: Path) -> None:
+    """Print the runs of a sweep and their progress."""
     unfinished = {run.name for run in sweep.unfinished()}
     table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {_workers(sweep)}", title_justify="left")
     table.add_column("run", overflow="fold")

@@ -283,21 +283,25 @@ def explain(
     config: ResolvedConfig[Any],
     preset: str | None,
     needs: Estimate,
-    timing: TimingRun,
+    timing: TimingRun | None,
     console: Console,
     brief: bool = False,
-) -> int:
-    """Print the estimate of a run; unless `brief`, every option too. Return the expected peak bytes of memory."""
+) -> int | None:
+    """Print the estimate of a run; unless `brief`, every option too.
+
+    Return the expected peak bytes of memory, None without a timing run.
+    """
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
     table.add_row("method", config.hyper.method)
     table.add_row("agent steps", f"{needs.steps:,} ({_collectors(config)})")
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
-    peak = timing.memory + needs.storage
-    table.add_row("memory", f"{gigabytes(peak)} of {gigabytes(needs.memory_available)} free{_frame_storage(config)}")
+    peak = None if timing is None else timing.memory + needs.storage
+    needed = f"{gigabytes(needs.storage)} of storage, and more for the process," if peak is None else gigabytes(peak)
+    table.add_row("memory", f"{needed} of {gigabytes(needs.memory_available)} free{_frame_storage(config)}")
     if not config.actors:
-        table.add_row("time", _expected_time(timing))
+        table.add_row("time", "not estimated (--no-estimate)" if timing is None else _expected_time(timing))
     if not brief:
         for name, value in options_of(config).items():
             if value != []:

@@ -39,6 +39,8 @@ class Options(Generic[H]):
     HOST:PORT or ray://HOST:PORT. It belongs to --actors."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
+    estimate: bool = True
+    """Timing run in environments of its own, for the expected time and memory; --no-estimate skips it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -60,12 +62,13 @@ def main(arguments: list[str]) -> int:
     )
     config, console = resolve(options.config), Console()
     if options.explain:
-        explain(config, preset, estimate(config), time_run(config), console)
+        explain(config, preset, estimate(config), time_run(config) if options.estimate else None, console)
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
     with source_for(config, options.ray) as source:
-        expected = explain(config, preset, estimate(config), time_run(config), console, brief=True)
+        timing = time_run(config) if options.estimate else None
+        expected = explain(config, preset, estimate(config), timing, console, brief=True)
         print(f"recording in {path}")
         with TerminalRun(config, path, console, expected) as terminal:
             execute(config, path, sinks=[terminal], stop=terminal.stop, warn=terminal.warn, source=source)

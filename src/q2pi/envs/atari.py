@@ -25,7 +25,7 @@ of a game on a second emulator, so that the other games do not wait for its rese
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,8 @@ from q2pi.types import Array
 if TYPE_CHECKING:
     from q2pi.envs.spec import EnvSpec
 
+RAM_SIZE = 128
+"""Bytes of the console's memory."""
 _NO_LIMIT = 2**30
 _FirstScreen = tuple[Any, Array, int]
 """An emulator after a reset, its screen [1, 1, h, w] or [1, 1, h, w, 3], and its lives."""
@@ -57,40 +59,62 @@ def action_names(env_id: str, full_action_space: bool) -> list[str]:
     return [action.name for action in actions]
 
 
+@cache
+def settings(env_id: str) -> tuple[list[int], list[int]]:
+    """Return the modes and the difficulties that a game's cartridge offers."""
+    emulator = _emulator(env_id)
+    return list(emulator.getAvailableModes()), list(emulator.getAvailableDifficulties())
+
+
 def _emulator(env_id: str) -> Any:
     """Return a plain emulator with the game loaded and its banner silenced."""
     import ale_py
-    from ale_py import roms
 
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     emulator = ale_py.ALEInterface()
+    emulator.loadROM(_rom(env_id))
+    return emulator
+
+
+def _rom(env_id: str) -> Any:
+    from ale_py import roms
+
     path = roms.get_rom_path(atari_roms()[canonical(env_id)])
     assert path is not None, f"ale_py lists {env_id} and does not hold it"
-    emulator.loadROM(path)
-    return emulator
+    return path
+
+
+def needs_plain_interface(spec: "EnvSpec") -> bool:
+    """Return whether a specification needs ALE's plain interface, whose no-ops follow another random stream."""
+    return spec.obs_type == "ram" or spec.mode is not None or spec.difficulty is not None
 
 
 class AtariEngine:
     """N copies of one Atari game, an `Engine`; frames are uint8 [1, h, w] in gray or [3, h, w] in colour.
 
+    With `obs_type` ram, frames are the memory's bytes divided by 255, float32 [128].
+
     Args:
         spec: a resolved specification.
         num_envs: N.
+        plain: whether to use ALE's plain interface even if the specification does not need it.
     """
 
-    def __init__(self, spec: "EnvSpec", num_envs: int) -> None:
+    def __init__(self, spec: "EnvSpec", num_envs: int, *, plain: bool = False) -> None:
         from gymnasium.spaces import Box
 
-        assert spec.resize is not None, "the specification is not resolved"
         assert spec.frame_skip is not None
         assert spec.max_frames_per_episode is not None
         self.num_envs = num_envs
+        self.is_known_reproducible = True
         self._frame_skip = spec.frame_skip
         self._max_frames = spec.max_frames_per_episode
         self._emulator_frames = np.zeros(num_envs, np.int64)
         self._grayscale = bool(spec.grayscale)
-        self._crop, self._resize = _crop_and_resize(spec)
-        self._make = _maker(spec)
+        self._is_ram = spec.obs_type == "ram"
+        plain = plain or needs_plain_interface(spec)
+        self._crop, self._resize = _crop_and_resize(spec, plain)
+        self._make = _plain_maker(spec) if plain else _maker(spec)
         self._emulators = [self._make() for _ in range(num_envs)]
         self._spares: list[Any] = []
         self._prepared: dict[int, tuple[int, Future[_FirstScreen]]] = {}
@@ -98,7 +122,11 @@ class AtariEngine:
         self._screens: list[Array] = [np.empty(0, np.uint8)] * num_envs
         self._lives = np.zeros(num_envs, np.int64)
         self.action_space: Any = self._emulators[0].single_action_space
-        self.frame_space: Any = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
+        if self._is_ram:
+            self.frame_space: Any = Box(0.0, 1.0, (RAM_SIZE,), np.float32)
+        else:
+            assert spec.resize is not None, "the specification is not resolved"
+            self.frame_space = Box(0, 255, (1 if self._grayscale else 3, *spec.resize), np.uint8)
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; the first mask must be all true."""
@@ -111,7 +139,7 @@ class AtariEngine:
                 self._emulators[env_index] = emulator
         self._emulator_frames[mask] = 0
         all_false = np.zeros(self.num_envs, np.bool_)
-        return self._frames(np.zeros(self.num_envs, np.float32), all_false, all_false)
+        return self._frames(np.zeros(self.num_envs), all_false, all_false)
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Start a game's next episode on a second emulator, in the background; `reset` with this seed uses it."""
@@ -132,7 +160,7 @@ class AtariEngine:
 
     def recv(self) -> Frames:
         """Wait for the step that `send` started."""
-        reward, terminated = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.bool_)
+        reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
         self._lives = np.zeros(self.num_envs, np.int64)
         for env_index, emulator in enumerate(self._emulators):
             self._screens[env_index], (reward[env_index],), (terminated[env_index],), _, info = emulator.recv()
@@ -159,17 +187,22 @@ class AtariEngine:
         return Frames(frame, reward, terminated, truncated, self._lives.copy())
 
     def _frame(self, screens: Array) -> Array:
-        """Turn the engine's [N, 1, H, W] gray or [N, 1, H, W, 3] colour screens into [N, C, h, w] frames."""
+        """Turn the engine's [N, 1, H, W] gray or [N, 1, H, W, 3] colour screens into [N, C, h, w] frames.
+
+        The memory, [N, 1, 128], becomes vectors [N, 128].
+        """
+        if self._is_ram:
+            return screens[:, 0].astype(np.float32) / np.float32(255)
         frame = screens if self._grayscale else np.ascontiguousarray(np.moveaxis(screens[:, 0], -1, 1))
         return self._resize(frame[(..., *self._crop)]) if self._crop and self._resize else frame
 
 
-def _crop_and_resize(spec: "EnvSpec") -> tuple[tuple[slice, slice] | None, AreaResize | None]:
+def _crop_and_resize(spec: "EnvSpec", plain: bool) -> tuple[tuple[slice, slice] | None, AreaResize | None]:
     """Return the slices of the raw screen to keep and their resizing, or None twice if ALE resizes the whole screen."""
-    if spec.crop is None or spec.resize is None:
+    if spec.resize is None or (spec.crop is None and not plain):
         return None, None
     height, width = raw_screen(spec.env_id)
-    top, bottom, left, right = spec.crop
+    top, bottom, left, right = spec.crop or (0, 0, 0, 0)
     window = (slice(top, height - bottom), slice(left, width - right))
     return window, AreaResize((height - top - bottom, width - left - right), spec.resize)
 
@@ -204,6 +237,14 @@ def _maker(spec: "EnvSpec") -> Callable[[], Any]:
         return AtariVectorEnv(atari_roms()[spec.env_id], 1, **options)
 
     return make
+
+
+def _plain_maker(spec: "EnvSpec") -> Callable[[], Any]:
+    """Return a function that makes one emulator on ALE's plain interface."""
+    from q2pi.envs.ale_emulator import AleEmulator
+
+    raw_screen(spec.env_id)  # silences the emulator's banner
+    return partial(AleEmulator, spec, _rom(spec.env_id))
 
 
 def _reset(emulator: Any, make: Callable[[], Any], seed: int) -> _FirstScreen:

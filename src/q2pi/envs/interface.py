@@ -13,7 +13,7 @@ class Frames:
     frame: Array
     """[N, *frame_shape] newest frame (or observation vector) of each environment; a new array, never written again."""
     reward: Array
-    """[N] float32, raw."""
+    """[N] float64, raw: exactly as the environment paid them."""
     terminated: Array
     """[N] bool: the environment terminated."""
     truncated: Array
@@ -28,9 +28,16 @@ class Engine(Protocol):
     num_envs: int
     frame_space: Any  # gymnasium.spaces.Box of one frame: uint8 [C, H, W], float32 [D], or int64 [D]
     action_space: Any  # Gymnasium space of one environment's action
+    is_known_reproducible: bool  # episodes follow from seed and actions, without a check
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
-        """Start new episodes where mask [N] is true, with seeds [N]; the other environments are not changed."""
+        """Start new episodes where mask [N] is true, with seeds [N]; the other environments are not changed.
+
+        Only the frames where `mask` is true count.
+
+        Raises:
+            EnvError: an environment raised an exception or returned what Gymnasium does not allow; also from `recv`.
+        """
 
     def prepare_reset(self, env_index: int, seed: int) -> None:
         """Start preparing the next episode of an environment if its reset is slow; may do nothing."""

@@ -1,13 +1,16 @@
 """Names of environments: from every usual spelling to one name, with suggestions for unknown names.
 
 SpaceInvaders, space_invaders, ALE/SpaceInvaders-v5, SpaceInvadersNoFrameskip-v4, SpaceInvaders-v4 -> SpaceInvaders
-CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_package:Maze-v0 -> my_package:Maze-v0
+CartPole -> CartPole-v1 (the newest version), CartPole-v0 -> CartPole-v0, my_module:Maze -> my_module:Maze-v0
+
+An id that is registered with Gymnasium is that environment, also if it could be the spelling of an Atari game.
 """
 
-import importlib
 import re
+import sys
 from functools import lru_cache
 
+from q2pi.envs import modules
 from q2pi.errors import UserError, suggest
 
 _ATARI_ID = re.compile(r"(?:ALE/)?(?P<name>\w+?)(?:NoFrameskip|Deterministic)?(?:-v[045])?")
@@ -35,7 +38,13 @@ def _atari_name(env_id: str) -> str | None:
 
 def is_atari(env_id: str) -> bool:
     """Return whether `env_id`, in any spelling, is an Atari game."""
-    return _atari_name(env_id) is not None
+    return _atari_name(env_id) is not None and not _is_registered(env_id)
+
+
+def _is_registered(env_id: str) -> bool:
+    """Return whether `env_id` is exactly the id of a Gymnasium environment other than Atari's."""
+    # Who has registered an environment has imported Gymnasium; other processes need not load it for an Atari game.
+    return "gymnasium" in sys.modules and env_id in _gymnasium_ids()
 
 
 def _gymnasium_ids() -> dict[str, str]:
@@ -52,18 +61,28 @@ def _gymnasium_name(env_id: str) -> str | None:
     ids = _gymnasium_ids()
     if env_id in ids:
         return env_id
-    versions = [name for name, base in ids.items() if base == env_id]
+    versions = [name for name, base in ids.items() if base == env_id and _VERSION.search(name)]
     if versions:
-        return max(versions, key=lambda name: int(name.rsplit("-v", 1)[1]))
-    if ":" in env_id:
-        module, name = env_id.split(":", 1)
-        try:
-            importlib.import_module(module)
-            gymnasium.spec(name)
-        except (ImportError, gymnasium.error.Error) as error:
-            raise UserError(f"--env-id {env_id} cannot be imported: {error}") from error
+        return max(versions, key=_version)
+    if ":" not in env_id:
+        return None
+    module, name = env_id.split(":", 1)
+    modules.load(module, f"--env-id {env_id}")
+    if name in gymnasium.registry:
         return env_id
-    return None
+    found = [other for other in gymnasium.registry if other.rsplit("-v", 1)[0] == name and _VERSION.search(other)]
+    if not found:
+        close = suggest(name, gymnasium.registry)
+        raise UserError(f"--env-id {env_id} cannot be imported: {module} registers no environment {name}{close}")
+    return f"{module}:{max(found, key=_version)}"
+
+
+_VERSION = re.compile(r"-v(\d+)$")
+
+
+def _version(env_id: str) -> int:
+    match = _VERSION.search(env_id)
+    return int(match[1]) if match else -1
 
 
 def canonical(env_id: str) -> str:
@@ -74,12 +93,15 @@ def canonical(env_id: str) -> str:
     Raises:
         UserError: no environment has this name; the message suggests up to three similar names.
     """
-    name = _atari_name(env_id) or _gymnasium_name(env_id)
+    name = _gymnasium_name(env_id) if _is_registered(env_id) else _atari_name(env_id) or _gymnasium_name(env_id)
     if name is None:
         raise UserError(f"--env-id {env_id} is unknown{_suggestion(env_id)}")
     return name
 
 
 def _suggestion(env_id: str) -> str:
-    close = suggest(env_id.lower().removeprefix("ale/"), [*_gymnasium_ids(), *atari_roms()], most=3)
+    name = env_id.lower().removeprefix("ale/")
+    # MinAtar's games have the names of Atari's: only a name with a namespace resembles one with another.
+    similar = [registered for registered in _gymnasium_ids() if "/" in name or "/" not in registered]
+    close = suggest(name, [*similar, *atari_roms()], most=3)
     return close or "; no Atari game or Gymnasium id has a similar name"

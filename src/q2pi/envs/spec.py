@@ -55,8 +55,17 @@ class EnvSpec:
     """Emulator frames after which an episode is truncated; 108000 frames are 30 minutes."""
     full_action_space: bool | None = None
     """All 18 joystick actions instead of the game's minimal set."""
+    obs_type: Literal["image", "ram"] | None = None
+    """Atari observations: the screen, or the 128 bytes of the console's memory as a vector of numbers in [0, 1]."""
+    mode: int | None = None
+    """Mode of the Atari game, a number that its cartridge offers. None is the game's default."""
+    difficulty: int | None = None
+    """Difficulty switch of the Atari game, a number that its cartridge offers. None is the game's default."""
     env_options: tuple[str, ...] = ()
     """Arguments of a Gymnasium environment as NAME=VALUE, such as is_slippery=false or length=7."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers of a Gymnasium environment as MODULE:NAME, applied in this order; each is called with the
+    environment."""
 
     def keywords(self) -> dict[str, Any]:
         """Return `env_options` as keyword arguments: each value parsed as TOML, or taken as text if it is no TOML.
@@ -85,7 +94,16 @@ _ATARI_DEFAULTS: dict[str, Any] = {
     "stack": 4,
     "max_frames_per_episode": 108_000,
     "full_action_space": False,
+    "obs_type": "image",
 }
+_RAM_DEFAULTS: dict[str, Any] = {
+    "clip_rewards": True,
+    "frame_skip": 4,
+    "stack": 1,
+    "max_frames_per_episode": 108_000,
+    "full_action_space": False,
+}
+_IMAGES_ONLY = ("grayscale", "crop", "resize", "max_pool")
 _PROTOCOLS: dict[str, dict[str, Any]] = {
     "nature": {
         "repeat_action_probability": 0.0,
@@ -101,7 +119,11 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
     },
 }
 _GYMNASIUM_DEFAULTS: dict[str, Any] = {"life_loss_discount": False, "clip_rewards": False}
-_ATARI_ONLY = {"protocol", "crop", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - {*_GYMNASIUM_DEFAULTS, "stack"}
+_ATARI_ONLY = {"protocol", "crop", "mode", "difficulty", *_PROTOCOLS["machado"], *_ATARI_DEFAULTS} - {
+    *_GYMNASIUM_DEFAULTS,
+    "stack",
+}
+_GYMNASIUM_ONLY = ("env_options", "wrappers")
 _LOWER_BOUNDS = {"noop_max": 0, "frame_skip": 1, "stack": 1, "max_frames_per_episode": 1}
 
 
@@ -121,21 +143,28 @@ def resolve(spec: EnvSpec) -> EnvSpec:
 
 def inapplicable(env_id: str) -> frozenset[str]:
     """Return the names of the fields that do not apply to an environment; `resolve` refuses a value of theirs."""
-    return frozenset({"env_options"} if is_atari(env_id) else {*_ATARI_ONLY, "life_loss_discount"})
+    return frozenset(_GYMNASIUM_ONLY if is_atari(env_id) else {*_ATARI_ONLY, "life_loss_discount"})
 
 
 def _resolve_atari(spec: EnvSpec) -> EnvSpec:
-    if spec.env_options:
-        raise UserError(
-            f"{_flag('env_options', spec.env_options)} applies to Gymnasium environments, not to Atari games"
-        )
+    for name in _GYMNASIUM_ONLY:
+        if value := getattr(spec, name):
+            raise UserError(f"{_flag(name, value)} applies to Gymnasium environments, not to Atari games")
     protocol = spec.protocol or "machado"
     if protocol not in _PROTOCOLS:
         raise UserError(f"--protocol {protocol} is not one of {', '.join(_PROTOCOLS)}")
-    spec = _fill(spec, {"protocol": protocol} | _PROTOCOLS[protocol] | _ATARI_DEFAULTS)
+    defaults = _RAM_DEFAULTS if spec.obs_type == "ram" else _ATARI_DEFAULTS
+    spec = _fill(spec, {"protocol": protocol} | _PROTOCOLS[protocol] | defaults)
     sticky, resize = spec.repeat_action_probability, spec.resize
     if sticky is None or not 0 <= sticky < 1:
         raise UserError(f"--repeat-action-probability {sticky} is outside [0, 1)")
+    if spec.mode is not None or spec.difficulty is not None:
+        _check_settings(spec)
+    if spec.obs_type == "ram":
+        for name in _IMAGES_ONLY:
+            if (value := getattr(spec, name)) is not None:
+                raise UserError(f"{_flag(name, value)} applies to images, not to --obs-type ram")
+        return spec
     if resize is None or len(resize) != 2 or min(resize) < 1:
         raise UserError(f"{_flag('resize', resize)} must be a height and a width, each at least 1 pixel")
     if spec.crop is not None:
@@ -149,6 +178,11 @@ def _resolve_gymnasium(spec: EnvSpec) -> EnvSpec:
             raise UserError(f"{_flag(name, value)} applies to Atari games, not to {spec.env_id}")
     if spec.life_loss_discount:
         raise UserError(f"{_flag('life_loss_discount', True)} applies to Atari games, not to {spec.env_id}")
+    if spec.wrappers:
+        from q2pi.envs.gymnasium import load_wrapper
+
+        for wrapper in spec.wrappers:
+            load_wrapper(wrapper)
     if spec.stack is None:
         from q2pi.envs.gymnasium import has_image_observations  # loads Gymnasium
 
@@ -165,6 +199,16 @@ def _check_lower_bounds(spec: EnvSpec) -> None:
         value = getattr(spec, name)
         if value is not None and value < bound:
             raise UserError(f"{_flag(name, value)} is less than {bound}")
+
+
+def _check_settings(spec: EnvSpec) -> None:
+    """Raise a UserError if the cartridge does not offer the mode or the difficulty."""
+    from q2pi.envs.atari import settings  # loads ALE
+
+    modes, difficulties = settings(spec.env_id)
+    for name, value, allowed in (("mode", spec.mode, modes), ("difficulty", spec.difficulty, difficulties)):
+        if value is not None and value not in allowed:
+            raise UserError(f"{_flag(name, value)} of {spec.env_id} is not one of {', '.join(map(str, allowed))}")
 
 
 def _check_crop(env_id: str, crop: tuple[int, int, int, int]) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from q2pi.envs.errors import EnvError
 from q2pi.envs.interface import Engine, Frames
+from q2pi.envs.reproducibility import is_reproducible
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.types import Array
@@ -34,7 +36,7 @@ class Episode:
     actions: Array
     """[T] or [T, *action_shape]"""
     episode_return: float
-    """Sum of raw rewards."""
+    """Sum of raw rewards, in float64."""
     length: int
     """Agent steps."""
 
@@ -49,7 +51,7 @@ class Step:
     """[N, *observation_shape] input of the next action: the first observation of the new episode if one ended, else
     `next_observation` (the same array if no episode ended)."""
     reward: Array
-    """[N] float32, raw."""
+    """[N] float64, raw."""
     terminated: Array
     """[N] bool: the environment terminated (no bootstrap)."""
     truncated: Array
@@ -75,7 +77,7 @@ class Step:
     @property
     def learning_reward(self) -> Array:
         """[N] float32: the sign of the reward if rewards are clipped, else the raw reward."""
-        reward: Array = np.sign(self.reward) if self.clip_rewards else self.reward
+        reward: Array = (np.sign(self.reward) if self.clip_rewards else self.reward).astype(np.float32)
         return reward
 
     @property
@@ -97,7 +99,7 @@ class Step:
 
 _CANNOT_RESTORE = (
     "cannot restore the environments: replaying the stored actions gave other rewards or observations "
-    "(was ALE or Gymnasium updated, or does the environment's randomness not follow reset(seed)?)"
+    "(was ALE or Gymnasium updated?)"
 )
 
 
@@ -131,11 +133,18 @@ class VectorEnv:
         self._returns = np.zeros(self.num_envs, np.float64)
         self._actions: list[list[Array]] = [[] for _ in range(self.num_envs)]
         self._sent: Array | None = None
+        self.is_reproducible = True
+        """False if episodes with the same seed and actions were found to differ, see `check_reproducible`."""
+
+    def check_reproducible(self) -> bool:
+        """Step the environments a little to find out whether their episodes can be recreated; then call `reset`."""
+        self.is_reproducible = is_reproducible(self.engine, self.seed_of)
+        return self.is_reproducible
 
     def reset(self) -> Array:
         """Start episode 0 of every environment and return the first observations."""
         self._discard_sent()
-        self._episode_index[:] = 0
+        self._episode_index = np.zeros(self.num_envs, np.int64)
         self._start_episodes(np.ones(self.num_envs, np.bool_))
         return self.observation
 
@@ -156,14 +165,26 @@ class VectorEnv:
         self._sent = actions
 
     def recv(self) -> Step:
-        """Wait for the step that `send` started; environments whose episode ended have started the next one."""
+        """Wait for the step that `send` started; environments whose episode ended have started the next one.
+
+        Raises:
+            EnvError: an environment failed. `state` then returns the state before the step.
+        """
+        before = self._in_progress()
+        try:
+            return self._recv()
+        except EnvError:
+            self._go_back(*before)
+            raise
+
+    def _recv(self) -> Step:
         previous_lives = self._lives
         frames = self._advance()
         next_observation = self.observation
         ended = frames.terminated | frames.truncated
         episodes = tuple(self._episode(int(env_index)) for env_index in np.flatnonzero(ended))
         if ended.any():
-            self._episode_index += ended
+            self._episode_index = self._episode_index + ended
             self._start_episodes(ended)
         return Step(
             next_observation=next_observation,
@@ -187,31 +208,52 @@ class VectorEnv:
 
         `episode_index` int64 [N], `returns` float64 [N] (raw, so far), `actions` by env_index: [T, *action_shape],
         `observation_hash`: of each environment's observation, to be compared when the actions are replayed.
+        `is_reproducible`: see the attribute.
         """
         return {
+            "is_reproducible": self.is_reproducible,
             "episode_index": self._episode_index.copy(),
             "returns": self._returns.copy(),
             "observation_hash": [_hash(observation) for observation in self.observation],
             "actions": {str(env_index): self._stored_actions(env_index) for env_index in range(self.num_envs)},
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any]) -> bool:
         """Continue from a `state()`: replay the unfinished episodes from their seeds and actions.
+
+        Return whether the episodes continue. If the environments are not reproducible, which the state may say or the
+        replay may show, new episodes begin instead. Environments known to be reproducible are refused then.
 
         The environments step together, so their last steps are aligned: the longest episode starts first, each other
         one when as many steps remain as it has. Until then an environment repeats the longest episode's actions, and
         the results are discarded.
 
         Raises:
-            UserError: the replay gave other rewards or observations, or the state has another number of environments.
+            UserError: the replay of environments known to be reproducible gave other rewards or observations, or the
+                state has another number of environments.
         """
         num_envs = len(state["episode_index"])
         if num_envs != self.num_envs:
             raise UserError(f"--num-envs {self.num_envs} differs from the checkpoint's {num_envs} environments")
-        actions = [np.asarray(state["actions"][str(env_index)]) for env_index in range(num_envs)]
         self._discard_sent()
-        self._episode_index[:] = state["episode_index"]
-        self._replay(actions)
+        self._episode_index = np.array(state["episode_index"])
+        self.is_reproducible = bool(state["is_reproducible"])
+        if self.is_reproducible:
+            try:
+                self._restore(state)
+                return True
+            except UserError:
+                if self.engine.is_known_reproducible:
+                    raise
+                self.is_reproducible = False
+        self._sent = None
+        self._episode_index = np.array(state["episode_index"]) + 1
+        self._start_episodes(np.ones(self.num_envs, np.bool_))
+        return False
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Replay the unfinished episodes of a `state()`; raise a UserError if they differ."""
+        self._replay([np.asarray(state["actions"][str(env_index)]) for env_index in range(self.num_envs)])
         hashes = [_hash(observation) for observation in self.observation]
         if not np.array_equal(self._returns, state["returns"]) or hashes != state["observation_hash"]:
             raise UserError(_CANNOT_RESTORE)
@@ -240,20 +282,28 @@ class VectorEnv:
             return
         env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
         self._seeds[mask] = [self.seed_of(env_index, int(self._episode_index[env_index])) for env_index in env_indices]
-        frames = self.engine.reset(mask, self._seeds)
+        try:
+            frames = self.engine.reset(mask, self._seeds)
+        except EnvError as error:
+            self._locate(error, in_reset=True)
+            raise
         observation = self.observation.copy()
         observation[mask] = 0
         observation[mask, -self.frame_shape[0] :] = frames.frame[mask]
         self.observation = observation
         self._lives = np.where(mask, frames.lives, self._lives)
-        self._returns[mask] = 0.0
+        self._returns = np.where(mask, 0.0, self._returns)
         for env_index in env_indices:
             self._actions[env_index] = []
 
     def _advance(self) -> Frames:
         """Receive a step: push its frames onto the stacks, store its actions, add its rewards to the returns."""
         assert self._sent is not None, "recv without send"
-        frames = self.engine.recv()
+        try:
+            frames = self.engine.recv()
+        except EnvError as error:
+            self._locate(error, in_reset=False)
+            raise
         for env_index, action in enumerate(self._sent):
             self._actions[env_index].append(action)
             if len(self._actions[env_index]) == PREPARE_AFTER:
@@ -263,8 +313,29 @@ class VectorEnv:
         kept = self.observation[:, self.frame_shape[0] :]
         self.observation = np.concatenate([kept, frames.frame], axis=1)
         self._lives = frames.lives
-        self._returns += frames.reward
+        self._returns = self._returns + frames.reward
         return frames
+
+    def _locate(self, error: EnvError, in_reset: bool) -> None:
+        """Add the episode and the step to an error of the engine."""
+        if error.env_index is not None:
+            steps = 0 if in_reset else len(self._actions[error.env_index]) + 1
+            error.locate(int(self._episode_index[error.env_index]), steps)
+
+    def _in_progress(self) -> tuple[Array, Array, Array, Array, list[list[Array]], int]:
+        """Return what a step changes: no array is written in place, and a step appends one action to each list."""
+        steps = len(self._actions[0]) if self._actions else 0
+        return self.observation, self._lives, self._returns, self._episode_index, list(self._actions), steps
+
+    def _go_back(
+        self, observation: Array, lives: Array, returns: Array, index: Array, actions: list[list[Array]], steps: int
+    ) -> None:
+        """Return to the state of `_in_progress` after an error; the engine itself cannot continue."""
+        self.observation, self._lives, self._returns, self._episode_index = observation, lives, returns, index
+        if len(actions[0]) > steps:
+            for episode_actions in actions:
+                episode_actions.pop()
+        self._actions, self._sent = actions, None
 
     def _episode(self, env_index: int) -> Episode:
         return Episode(

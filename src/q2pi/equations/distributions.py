@@ -3,8 +3,8 @@
 Noise is an argument: an action is a pure function of the distribution's parameters and of uniform or normal numbers,
 so the caller's random stream determines it, on any device.
 
-Entropies and divergences are in nats. All methods are differentiable in the parameters, except `Categorical.sample` and
-`Categorical.mode`, whose actions are integers.
+Entropies and divergences are in nats. All methods are differentiable in the parameters, except `sample` and `mode` of
+the discrete ones, whose actions are integers.
 """
 
 import math
@@ -70,6 +70,74 @@ class Categorical:
     def mode(self) -> Tensor:
         """Return the most probable actions, int64 [B]; ties to the lowest action."""
         return self.logits.argmax(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiCategorical:
+    """D independent categorical components: pi(a) = prod_d softmax(logits_d)_{a_d}."""
+
+    logits: Tensor
+    """[B, D, M]; a component with fewer than M actions has the logit -inf for the others."""
+
+    @property
+    def components(self) -> Categorical:
+        """The B * D components as rows."""
+        return Categorical(self.logits.flatten(0, 1))
+
+    def sample(self, uniform: Tensor) -> Tensor:
+        """Return actions, int64 [B, D], from `uniform` [B, D] in [0, 1]; see `Categorical.sample`."""
+        require_shape(tuple(self.logits.shape[:2]), uniform=uniform)
+        return self.components.sample(uniform.flatten()).reshape(uniform.shape)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return log pi(a) = sum_d log pi_d(a_d), [B], of `action`, int64 [B, D]."""
+        require_shape(tuple(self.logits.shape[:2]), action=action)
+        return self.components.log_prob(action.flatten()).reshape(action.shape).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the sum of the components' entropies, [B]."""
+        return self.components.entropy().reshape(self.logits.shape[:2]).sum(dim=1)
+
+    def kl(self, other: "MultiCategorical") -> Tensor:
+        """Return KL(self || other), the sum over the components, [B]."""
+        require_shape(tuple(self.logits.shape), logits=other.logits)
+        return self.components.kl(other.components).reshape(self.logits.shape[:2]).sum(dim=1)
+
+    def mode(self) -> Tensor:
+        """Return the most probable actions, int64 [B, D]; ties to the lowest action."""
+        return self.logits.argmax(dim=2)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiBernoulli:
+    """D independent components in {0, 1}: pi(a_d = 1) = sigmoid(logits_d)."""
+
+    logits: Tensor
+    """[B, D]"""
+
+    def sample(self, uniform: Tensor) -> Tensor:
+        """Return actions, int64 [B, D]: 1 if `uniform` [B, D] in [0, 1] is below the probability of 1."""
+        require_shape(tuple(self.logits.shape), uniform=uniform)
+        return (uniform < self.logits.detach().float().sigmoid()).long()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return log pi(a) = sum_d (a_d logits_d - log(1 + exp(logits_d))), [B], of `action`, int64 [B, D]."""
+        require_shape(tuple(self.logits.shape), action=action)
+        return (action * self.logits - softplus(self.logits)).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Return the sum of the components' entropies, log(1 + exp(l)) - l sigmoid(l), [B]."""
+        return (softplus(self.logits) - self.logits * self.logits.sigmoid()).sum(dim=1)
+
+    def kl(self, other: "MultiBernoulli") -> Tensor:
+        """Return KL(self || other), the sum over the components, [B]."""
+        require_shape(tuple(self.logits.shape), logits=other.logits)
+        weighted = self.logits.sigmoid() * (self.logits - other.logits)
+        return (weighted - softplus(self.logits) + softplus(other.logits)).sum(dim=1)
+
+    def mode(self) -> Tensor:
+        """Return the most probable actions, int64 [B, D]; a tie is 0."""
+        return (self.logits > 0).long()
 
 
 @dataclass(frozen=True, eq=False)

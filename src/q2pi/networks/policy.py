@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from q2pi.equations.distributions import Categorical, DiagonalGaussian, SquashedGaussian
+from q2pi.equations.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiBernoulli,
+    MultiCategorical,
+    SquashedGaussian,
+)
 from q2pi.errors import UserError
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.output import OutputLayer
@@ -39,8 +45,7 @@ class CategoricalHead(nn.Module):
     def __init__(self, features: int, actions: int, start: int) -> None:
         super().__init__()
         self.start = start
-        self.logits = OutputLayer(features, actions)
-        orthogonal(self.logits, 0.01)
+        self.logits = _logits(features, actions)
 
     def forward(self, features: Tensor) -> Categorical:
         return Categorical(self.logits(features))
@@ -52,6 +57,74 @@ class CategoricalHead(nn.Module):
     def to_env_action(self, action: Tensor) -> NDArray[Any]:
         """Return actions [B] in the environment's numbering, which starts at `start`."""
         return action.cpu().numpy() + self.start
+
+
+class MultiCategoricalHead(nn.Module):
+    """Features -> a policy over the vectors of a `MultiDiscrete` space, one categorical per component."""
+
+    action_dtype = np.dtype(np.int64)
+
+    def __init__(self, features: int, space: Any) -> None:
+        super().__init__()
+        self.space = space
+        sizes = np.asarray(space.nvec).reshape(-1)
+        self.action_shape = (len(sizes),)
+        self.largest = int(sizes.max())
+        slots = [d * self.largest + action for d, size in enumerate(sizes) for action in range(size)]
+        self.register_buffer("slots", torch.tensor(slots), persistent=False)
+        self.logits = _logits(features, len(slots))
+
+    def forward(self, features: Tensor) -> MultiCategorical:
+        logits = self.logits(features)
+        padded = logits.new_full((len(logits), self.action_shape[0] * self.largest), -torch.inf)
+        padded = padded.index_copy(1, self.get_buffer("slots"), logits)
+        return MultiCategorical(padded.reshape(len(logits), -1, self.largest))
+
+    def sample(self, policy: MultiCategorical, generator: np.random.Generator) -> Tensor:
+        """Return sampled actions, int64 [B, D]."""
+        return policy.sample(_uniform(generator, policy.logits[..., 0]))
+
+    def to_env_action(self, action: Tensor) -> NDArray[Any]:
+        """Return actions [B, *shape] in the environment's numbering, which starts at `start`."""
+        shaped = action.cpu().numpy().reshape(len(action), *self.space.shape)
+        env_action: NDArray[Any] = (shaped + self.space.start).astype(self.space.dtype)
+        return env_action
+
+
+class MultiBernoulliHead(nn.Module):
+    """Features -> a policy over the vectors of a `MultiBinary` space."""
+
+    action_dtype = np.dtype(np.int64)
+
+    def __init__(self, features: int, space: Any) -> None:
+        super().__init__()
+        self.space = space
+        self.action_shape = (math.prod(space.shape),)
+        self.logits = _logits(features, self.action_shape[0])
+
+    def forward(self, features: Tensor) -> MultiBernoulli:
+        return MultiBernoulli(self.logits(features))
+
+    def sample(self, policy: MultiBernoulli, generator: np.random.Generator) -> Tensor:
+        """Return sampled actions, int64 [B, D]."""
+        return policy.sample(_uniform(generator, policy.logits))
+
+    def to_env_action(self, action: Tensor) -> NDArray[Any]:
+        """Return actions [B, *shape] of the space's type."""
+        env_action: NDArray[Any] = action.cpu().numpy().reshape(len(action), *self.space.shape).astype(self.space.dtype)
+        return env_action
+
+
+def _logits(features: int, size: int) -> OutputLayer:
+    """Return the layer of a head's logits, whose policy is at first nearly uniform."""
+    layer = OutputLayer(features, size)
+    orthogonal(layer, 0.01)
+    return layer
+
+
+def _uniform(generator: np.random.Generator, like: Tensor) -> Tensor:
+    """Return numbers in [0, 1) of the shape and on the device of a tensor."""
+    return torch.from_numpy(generator.random(tuple(like.shape))).to(like)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +162,14 @@ class GaussianHead(nn.Module):
 
     def __init__(self, features: int, space: Any, *, log_std: float, squash: bool) -> None:
         super().__init__()
-        self.shape, self.squash = space.shape, squash
+        self.space, self.squash = space, squash
         self.action_shape = (math.prod(space.shape),)
         for name, bound in (("low", space.low), ("high", space.high)):
             flat = torch.from_numpy(np.asarray(bound, np.float32).reshape(-1).copy())
             self.register_buffer(name, flat, persistent=False)
-        if squash and not (self.low.isfinite().all() and self.high.isfinite().all()):
-            raise UserError(f"--squash needs actions with finite bounds, not {space}")
+        width = self.high - self.low
+        if squash and not (width.isfinite() & (width > 0)).all():
+            raise UserError(f"--squash needs actions with finite bounds, each low below its high, not {space}")
         self.mean = OutputLayer(features, self.action_shape[0])
         self.log_std = nn.Parameter(torch.full(self.action_shape, log_std))
         orthogonal(self.mean, 0.01)
@@ -111,32 +185,71 @@ class GaussianHead(nn.Module):
         return policy.sample(torch.from_numpy(noise).to(policy.mean))
 
     def to_env_action(self, action: Tensor) -> NDArray[Any]:
-        """Return actions [B, *shape] within the environment's bounds."""
+        """Return actions [B, *shape] of the space's type, within its bounds."""
         if self.squash:
             action = SquashedGaussian(action, torch.zeros_like(action), self.low, self.high).mode()
-        else:
-            action = torch.clamp(action, self.low, self.high)
-        env_action: NDArray[Any] = action.cpu().numpy().reshape(len(action), *self.shape)
-        return env_action
+        return within_box(action.cpu().numpy().reshape(len(action), *self.space.shape), self.space)
+
+
+def within_box(action: NDArray[Any], space: Any) -> NDArray[Any]:
+    """Return the nearest members [B, *shape] of a `Box` to actions [B, *shape] of floats; integers are rounded.
+
+    The bounds are applied in the type of the space: 0.1 in float32 is larger than 0.1 in float64.
+
+    Raises:
+        FloatingPointError: an action is NaN.
+    """
+    if np.isnan(action).any():
+        raise FloatingPointError("an action is NaN")
+    dtype, low, high = space.dtype, space.low, space.high
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        finite = action if dtype == action.dtype else np.clip(action.astype(np.float64), -largest, largest)
+        members: NDArray[Any] = np.clip(finite.astype(dtype, copy=False), low, high)
+        return members
+    values = np.rint(action.astype(np.float64))
+    inside = (values > low.astype(np.float64)) & (values < high.astype(np.float64))
+    # Only numbers inside are cast: the largest int64 is no float64, and a cast beyond it gives the smallest.
+    cast = np.where(inside, values, 0).astype(dtype)
+    return np.where(inside, cast, np.where(values >= high.astype(np.float64), high, low)).astype(dtype)
 
 
 def policy_head(features: int, space: Any, *, log_std: float = 0.0, squash: bool = False) -> Any:
-    """Return the policy head for a `Discrete` space or a `Box` of floats.
+    """Return the policy head for an action space that `serves` accepts.
 
     Raises:
-        UserError: `squash` for a space without finite bounds.
+        UserError: `squash` for a space that is no `Box` with finite bounds.
     """
-    if type(space).__name__ == "Discrete":
-        if squash:
-            raise UserError(f"--squash is for Box actions, not for {space}")
+    kind = kind_of(space)
+    if kind == "Box":
+        return GaussianHead(features, space, log_std=log_std, squash=squash)
+    if squash:
+        raise UserError(f"--squash is for Box actions, not for {space}")
+    if kind == "Discrete":
         return CategoricalHead(features, int(space.n), int(space.start))
-    return GaussianHead(features, space, log_std=log_std, squash=squash)
+    return MultiCategoricalHead(features, space) if kind == "MultiDiscrete" else MultiBernoulliHead(features, space)
+
+
+SPACES = ("Discrete", "MultiDiscrete", "MultiBinary", "Box")
+"""Action spaces for which there is a policy head."""
+
+
+def kind_of(space: Any) -> str:
+    """Return the name of a space's class among `SPACES`, subclasses included, or of its own class."""
+    names = [kind.__name__ for kind in type(space).__mro__]
+    return next((name for name in names if name in SPACES), names[0])
 
 
 def serves(space: Any) -> bool:
     """Return whether `policy_head` supports an action space."""
-    kind = type(space).__name__
-    return kind == "Discrete" or (kind == "Box" and space.dtype.kind == "f")
+    kind = kind_of(space)
+    is_empty = kind != "Discrete" and kind in SPACES and math.prod(space.shape) == 0
+    return kind in SPACES and not is_empty and (kind != "Box" or space.dtype.kind in "fiub")
+
+
+def action_bytes(space: Any) -> int:
+    """Return the bytes of one stored action of a policy: 4 per number of a `Box`, else 8."""
+    return int(math.prod(space.shape)) * (4 if kind_of(space) == "Box" else 8)
 
 
 class PolicyNetwork(nn.Module):

@@ -152,15 +152,17 @@ def replay(renderer: Renderer, entry: dict[str, Any], env_id: str) -> Iterator[I
 
 
 def _atari(spec: EnvSpec) -> Renderer:
-    from q2pi.envs.atari import AtariEngine, raw_screen
+    from q2pi.envs.atari import AtariEngine, needs_plain_interface, raw_screen
     from q2pi.envs.vector import VectorEnv
 
     # Only options of the image change; seed, no-ops, sticky actions and frame skip determine the episode.
-    rendered = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1)
+    image: dict[str, Any] = {"obs_type": "image", "max_pool": spec.max_pool is not False}
+    rendered = replace(spec, grayscale=False, crop=None, resize=raw_screen(spec.env_id), stack=1, **image)
     assert rendered.frame_skip is not None
+    plain = needs_plain_interface(spec)
 
     def replay_episode(seed: int, actions: list[Any]) -> Iterator[tuple[Image, float, bool]]:
-        envs = VectorEnv(AtariEngine(rendered, num_envs=1), rendered, lambda env_index, episode_index: seed)
+        envs = VectorEnv(AtariEngine(rendered, 1, plain=plain), rendered, lambda env_index, episode_index: seed)
         try:
             yield np.moveaxis(envs.reset()[0], 0, -1), 0.0, False
             for action in actions:
@@ -194,8 +196,7 @@ def _gymnasium(spec: EnvSpec) -> Renderer:
             for action in actions:
                 taken = np.asarray(action, env.action_space.dtype)
                 _, reward, terminated, truncated, _ = env.step(taken[()])
-                # Training stores rewards as float32: without the cast the returns would differ.
-                yield _screen_of(env, spec.env_id), float(np.float32(reward)), bool(terminated or truncated)
+                yield _screen_of(env, spec.env_id), float(reward), bool(terminated or truncated)
                 if terminated or truncated:
                     return
         finally:

@@ -120,8 +120,11 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
     short = config.hyper.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     short = dataclasses.replace(short, log_frequency=max(1, length // 4), checkpoint_frequency=0)
     # Without these environments the peak would lack the memory of evaluations during training.
-    evaluation_envs = make_envs(config.env, max(1, min(NUM_ENVS, config.evaluation_episodes)), config.seed)
-    evaluation_envs.reset()
+    # A run without evaluation makes none: of some simulators only one can exist at a time.
+    count = min(NUM_ENVS, config.evaluation_episodes)
+    evaluation_envs = make_envs(config.env, count, config.seed) if count else None
+    if evaluation_envs is not None:
+        evaluation_envs.reset()
     meter, rows = CpuMeter(), []
     deadline = time.perf_counter() + TIMING_SECONDS
     try:
@@ -135,7 +138,8 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
     except Diverged:
         seconds = float("nan")
     finally:
-        evaluation_envs.close()
+        if evaluation_envs is not None:
+            evaluation_envs.close()
     usage = meter.read()
     memory = peak_memory() - estimate(short).storage
     return TimingRun(seconds, memory, usage, usage.is_distorting(_threads(config)))

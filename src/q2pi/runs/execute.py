@@ -24,7 +24,7 @@ from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
-from q2pi.training.events import Checkpoint, Diverged, Event, Finished, Interrupted
+from q2pi.training.events import Checkpoint, Diverged, Event, Finished, Interrupted, Notice
 from q2pi.training.loop import run
 from q2pi.training.source import Source
 from q2pi.types import State
@@ -49,7 +49,7 @@ def execute(
         path: the run folder, made if it is missing; None records nothing.
         sinks: receive the run's events, after the folder's own sinks.
         stop: see `loop.run`; when it returns true, the run ends with a checkpoint and can be executed again.
-        warn: called with one line for each damaged checkpoint.
+        warn: called with one line for each damaged checkpoint and each `Notice`.
         source: returns the source of the run's steps; by default environments in this process.
 
     Raises:
@@ -80,6 +80,8 @@ def execute(
                     sink.flush()
             for sink in sinks:
                 sink.write(event)
+            if isinstance(event, Notice):
+                warn(event.text)
             last = event
     assert isinstance(last, Finished | Interrupted)
     return last

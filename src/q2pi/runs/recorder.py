@@ -12,7 +12,7 @@ from q2pi.runs import checkpoint
 from q2pi.runs.files import write_atomically
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.manifest import notes
-from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Progress
+from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Notice, Progress
 
 Entry = dict[str, Any]
 NEWEST_EPISODES = 8
@@ -43,6 +43,8 @@ class Recorder:
         match event:
             case EpisodeEnded(step, episode):
                 self._episode(step, episode)
+            case Notice(step, text):
+                self._row("notice", step, {"text": text})
             case Progress(step, metrics, seconds):
                 training = sum(value for name, value in seconds.items() if name != "evaluate")
                 times = {"seconds": seconds, "wall_seconds": self._wall_seconds(), "train_seconds": training}

@@ -189,7 +189,7 @@ class Actors:
         self.steps: list[tuple[Array, Step]] = []
         """Steps that have arrived, the next one last."""
 
-    def start(self, state: State | None) -> tuple[Agent, int]:
+    def start(self, state: State | None) -> tuple[Agent, int, str]:
         envs = make_envs(self.config.env, 1, self.config.seed)
         spec = dataclasses.replace(agent_spec(self.config, envs), num_envs=self.config.total_envs)
         self.frame_shape, self.frame_dtype = envs.frame_shape, envs.frame_dtype
@@ -203,7 +203,7 @@ class Actors:
         self._publish()
         for index in range(self.config.actors):
             self._start(index)
-        return self.agent, self.step
+        return self.agent, self.step, ""
 
     def _start(self, index: int) -> None:
         """Start or replace an actor."""

@@ -1,6 +1,6 @@
 """The events of a training run, in the order of the loop.
 
-Started, then for each vector step: EpisodeEnded*, Evaluated*, Progress?, Checkpoint?, and at the end
+Started, Notice*, then for each vector step: EpisodeEnded*, Evaluated*, Progress?, Checkpoint?, and at the end
 Finished (the budget is spent) or Interrupted (the run was asked to stop)
 """
 
@@ -23,6 +23,14 @@ class Started:
     step: int
     config: "ResolvedConfig[Any]"
     agent: "Agent"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the user should know, in one line."""
+
+    step: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Interrupted:
     step: int
 
 
-Event = Started | EpisodeEnded | Progress | Evaluated | Checkpoint | Interrupted | Finished
+Event = Started | Notice | EpisodeEnded | Progress | Evaluated | Checkpoint | Interrupted | Finished
 
 
 class Diverged(Exception):

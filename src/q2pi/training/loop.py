@@ -28,6 +28,7 @@ from q2pi.training.events import (
     Event,
     Finished,
     Interrupted,
+    Notice,
     Progress,
     Started,
 )
@@ -61,12 +62,14 @@ def run(
     source = source or Environments(config)
     evaluator = make_evaluator(config)
     try:
-        agent, step = source.start(state)
+        agent, step, notice = source.start(state)
         yield Started(step, config, agent)
+        if notice:
+            yield Notice(step, f"{config.env.env_id} {notice}")
         clock, means, checkpoint_due = Clock(), _Means(), False
         while step < config.total_timesteps:
             with clock.part("act"):
-                source.act(agent, step)
+                _act(source, agent, step)
             with clock.part("environment"):
                 source.send()
             if agent.overlap:
@@ -111,6 +114,14 @@ def run(
     finally:
         evaluator.close()
         source.close()
+
+
+def _act(source: Source, agent: Agent, step: int) -> None:
+    """Choose the next actions; raise `Diverged` if one is NaN, before the environment is blamed for it."""
+    try:
+        source.act(agent, step)
+    except FloatingPointError as problem:
+        raise Diverged(f"{problem} after {step} agent steps") from problem
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:

@@ -13,12 +13,21 @@ from q2pi.envs.vector import Step
 from q2pi.errors import UserError
 from q2pi.types import Array, State
 
+NOT_REPRODUCIBLE = (
+    "is not reproducible: episodes with the same seed and actions differ (are there random numbers that do not follow "
+    "reset(seed)?). It can be trained; a resumed run begins new episodes, and no video of an episode can be made"
+)
+NEW_EPISODES = (
+    "is not reproducible, so the episodes in progress cannot be restored: new ones begin, and the run is no longer "
+    "exactly what it would have been without the interruption"
+)
+
 
 class Source(Protocol):
     """Steps of N environments at a time."""
 
-    def start(self, state: State | None) -> tuple[Agent, int]:
-        """Return (the learner, its agent step), new or restored from a checkpoint's state.
+    def start(self, state: State | None) -> tuple[Agent, int, str]:
+        """Return (the learner, its agent step, what to say of the environment), new or from a checkpoint's state.
 
         Raises:
             UserError: the algorithm does not support the environment, or another version wrote the state.
@@ -54,15 +63,17 @@ class Environments:
         self.envs = make_envs(config.env, config.num_envs, config.seed)
         self.action: Array | None = None
 
-    def start(self, state: State | None) -> tuple[Agent, int]:
+    def start(self, state: State | None) -> tuple[Agent, int, str]:
         agent = build_agent(self.config, self.envs)
         if state is None:
+            notice = "" if self.envs.check_reproducible() else NOT_REPRODUCIBLE
             agent.begin(self.envs.reset())
-            return agent, 0
-        self.envs.load(state["envs"])
+            return agent, 0, notice
+        continues = self.envs.load(state["envs"])
         restore(agent, state)
-        step: int = state["step"]
-        return agent, step
+        if not continues:
+            agent.cut_episodes(self.envs.observation)
+        return agent, state["step"], "" if continues else NEW_EPISODES
 
     def act(self, agent: Agent, step: int) -> None:
         self.action = agent.act(self.envs.observation, step)

@@ -28,7 +28,7 @@ class PolicyConfig(AlgorithmConfig):
     evaluation_deterministic: bool = True
     """Evaluation with the policy's mode; if off, actions are sampled."""
 
-    ACTIONS: ClassVar[str] = "Discrete, Box"
+    ACTIONS: ClassVar[str] = "Discrete, MultiDiscrete, MultiBinary, Box"
     AT_LEAST: ClassVar[Mapping[str, float]] = {"hidden": 1}
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"log_std": (-20, 5)}
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from q2pi.acceleration.cuda_graph import CudaGraph
 from q2pi.algorithms.base import AgentSpec
 from q2pi.algorithms.common.epsilon_greedy import EpsilonGreedyAgent, QNetworkConfig
@@ -156,6 +158,9 @@ class ReplayAgent(EpsilonGreedyAgent):
         cut = self.replay.begin(observation[:, -self.spec.frame_shape[0] :], env_indices)
         if len(cut):
             self.sampler.added(cut)
+
+    def cut_episodes(self, observation: Array) -> None:
+        self.begin(observation, np.arange(self.spec.num_envs))
 
     def sample(self, count: int) -> list[Batch]:
         """Return the batches of the next `count` updates, drawn together: no update may change the sampler."""

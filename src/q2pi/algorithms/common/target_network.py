@@ -1,6 +1,7 @@
 """The target network: a copy of the online network that is fixed between its updates."""
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,9 +21,14 @@ class TargetNetwork:
         self.network = copy.deepcopy(online).requires_grad_(False)
         self._copy = Bf16Copy(self.network, precision)
 
-    def __call__(self, observation: Tensor) -> Tensor:
-        output: Tensor = self._copy.network(observation)
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self._copy.network(*inputs)
         return output
+
+    @property
+    def called(self) -> Any:
+        """The network that a call evaluates: `network`, or its bf16 copy."""
+        return self._copy.network
 
     def update(self, online: nn.Module, tau: float) -> None:
         """Move towards the online network by the share `tau`; 1 copies it."""

@@ -1,8 +1,11 @@
 """Presets: partial configurations in TOML, one folder per algorithm, that `--preset NAME` lays over the defaults.
 
 A preset of the environment has priority (`Pong-laptop.toml` over `laptop.toml`). Without `--preset`, the default is the
-preset named after the environment (`CartPole-v1.toml`), else `quick` for Atari games and `classic` for everything else,
-if the algorithm has them.
+preset named after the environment (`CartPole-v1.toml`) or after its namespace (`MinAtar.toml` for MinAtar/Breakout-v1),
+else `quick` for Atari games and `classic` for everything else, if the algorithm has them.
+
+A preset with a table `[elsewhere]` names an agent for Atari. For other environments the options in this table are laid
+over the environment's default preset, which has the sizes.
 """
 
 from importlib.resources import files
@@ -48,6 +51,10 @@ def configure(
     table = read_toml(source, f"--preset {preset}")
     if table.get("algorithm", algorithm) != algorithm:
         raise UserError(f"--preset {preset} is for {table['algorithm']}, not for {algorithm}")
+    elsewhere = table.pop("elsewhere", None)
+    if elsewhere is not None and env_id is not None and not is_atari(env_id):
+        sizes, _ = configure(algorithm, env_id)
+        return from_table(sizes, {"hyper": elsewhere}, f"preset {preset}"), preset
     return _with_env(base, env_id, table, f"preset {preset}"), preset
 
 
@@ -58,7 +65,8 @@ def _with_env(base: RunConfig[Any], env_id: str | None, table: dict[str, Any], w
 
 def _default_preset(algorithm: str, env_id: str) -> str | None:
     available = names(algorithm)
-    for name in (_file_name(env_id), "quick" if is_atari(env_id) else "classic"):
+    namespace = env_id.rpartition("/")[0]
+    for name in (_file_name(env_id), namespace, "quick" if is_atari(env_id) else "classic"):
         if name in available:
             return name
     return None
