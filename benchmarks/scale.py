@@ -82,9 +82,13 @@ def parts(steps: int) -> dict[str, Any]:
     actor = Actor(to_table(made), 0, 1)
     weights = {name: tensor.numpy() for name, tensor in actor.agent.acting_network.state_dict().items()}
     # epsilon falls with the step: late steps have a forward pass each, which is the greater cost
-    collected = [timed(lambda index=index: actor.collect(steps, index, weights)) for index in range(MESSAGES + 2)]
+    late = [timed(lambda index=index: actor.collect(steps, index, weights))[0] for index in range(MESSAGES + 2)]
     actor.close()
-    rows = [message for _, message in collected]
+    # Random actions (step 0: epsilon is 1): an untrained network repeats one action, and the frames of all environments
+    # would be the same.
+    exploring = Actor(to_table(made), 0, 1)
+    rows = [exploring.collect(0, index, weights) for index in range(MESSAGES + 2)]
+    exploring.close()
     count = rows[0].reward.size
     learner = Actors(made, Requested(list(rows)))
     agent, _, _ = learner.start(None)
@@ -98,7 +102,7 @@ def parts(steps: int) -> dict[str, Any]:
     frame = int(np.prod(agent.spec.frame_shape))
     return {
         "rows": count,
-        "collect": median(seconds for seconds, _ in collected[2:]),
+        "collect": median(late[2:]),
         "read": median(read),
         "learn": median(due),
         "message_bytes": int(median(message.nbytes for message in rows[2:])),

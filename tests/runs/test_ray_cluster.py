@@ -311,3 +311,29 @@ def test_ctrl_c_ends_a_sweep_and_leaves_nothing(node: Node, tmp_path: Path) -> N
         assert {status.state for status in final(statuses).values()} == {"stopped"}
         wait_until_gone(node)
     assert all(steps(path / "checkpoints") for path in tmp_path.glob("seed-*"))
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_commands_on_a_cluster(node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tune` with final runs, `train --actors` and its `resume`, with the address of the cluster."""
+    from q2pi.cli import main
+
+    budget = ["--env-id", "CartPole-v1", "--total-timesteps", "300", "--evaluation-episodes", "2", "--device", "cpu"]
+    study = ["--study", str(tmp_path / "study"), "--trials", "2", "--seeds", "1", "--top", "1"]
+    final_runs = ["--held-out-seeds", "2", "--final-episodes", "2"]
+    assert main(["tune", "reinforce", *budget, *study, *final_runs, "--workers", "2", "--ray", node.address]) == 0
+    output = capsys.readouterr().out
+    assert "trials 2 done" in output
+    assert "1 node, " in output
+    assert (tmp_path / "study/report").is_dir()
+    run = str(tmp_path / "run")
+    actors = ["--learning-starts", "50", "--num-envs", "2", "--actors", "2", "--no-estimate", "--run-dir", run]
+    assert main(["train", "dqn", *budget, *actors, "--ray", node.address]) == 0
+    output = capsys.readouterr().out
+    assert "2 actors with 2 parallel environments each" in output
+    assert "not reproducible, and resuming it begins new episodes" in output
+    assert main(["resume", run, "--ray", node.address]) == 0
+    assert main(["resume", run]) == 2
+    assert capsys.readouterr().err == "q2pi: --actors 2 needs a cluster: name it with --ray, or --ray local\n"

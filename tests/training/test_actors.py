@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import cartpole, invaders
+from small_runs import CARTPOLE, cartpole, invaders
 
 from q2pi.algorithms.common.epsilon_greedy import APEX_ALPHA
-from q2pi.config import ResolvedConfig, resolve
+from q2pi.algorithms.registry import default_config
+from q2pi.config import ResolvedConfig, RunConfig, override, resolve
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
@@ -94,7 +95,12 @@ def essence(found: list[Event]) -> list[Any]:
     return rows
 
 
-@pytest.mark.parametrize("make", [cartpole, invaders])
+def rainbow(**changes: Any) -> RunConfig[Any]:
+    """Return Rainbow on CartPole: noisy layers and prioritized replay."""
+    return override(default_config("rainbow"), CARTPOLE | changes)
+
+
+@pytest.mark.parametrize("make", [cartpole, invaders, rainbow])
 def test_lock_step_with_one_actor_equals_the_loop_without_actors(make: Any) -> None:
     plain = events(resolve(make()), None)
     lock_step = events(resolve(make(actors=1, actor_steps=0)), InThisProcess())
@@ -153,8 +159,9 @@ def test_each_actor_explores_with_its_own_rate_and_its_own_numbers() -> None:
     assert pool.seeds[0] == made.seed
 
 
-def test_dead_actors_are_replaced_and_their_episodes_cut() -> None:
-    made = config(actors=2, num_envs=2, actor_steps=5, total_timesteps=400)
+@pytest.mark.parametrize("make", [cartpole, rainbow])
+def test_dead_actors_are_replaced_and_their_episodes_cut(make: Any) -> None:
+    made = resolve(make(actors=2, num_envs=2, actor_steps=5, total_timesteps=400))
     pool = InThisProcess(dies=(3, 8, 9, 17))
     source = Actors(made, pool)
     *_, last = run(made, source=source)
@@ -210,8 +217,5 @@ def test_bounds(changes: dict[str, int], message: str) -> None:
 
 
 def test_algorithms_without_replay_have_no_actors() -> None:
-    from q2pi.algorithms.registry import default_config
-    from q2pi.config import override
-
     with pytest.raises(UserError, match="--actors 2: ppo learns on-policy, so it must be 0"):
         resolve(override(default_config("ppo"), {"env_id": "CartPole-v1", "actors": 2}))
