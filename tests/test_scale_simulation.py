@@ -70,3 +70,12 @@ def test_waiting_messages_are_bounded_by_the_open_requests(simulation: Any) -> N
 def test_costs_are_read_from_the_report(simulation: Any) -> None:
     made = costs(simulation, read=0.25)
     assert simulation.costs_of({"costs": dataclasses.asdict(made) | {"more": 1}}) == made
+
+
+def test_the_check_removes_the_speed_that_other_programs_left(simulation: Any) -> None:
+    """One actor at a quarter of the simulated rate: two actors are expected at a quarter of theirs, too."""
+    made = costs(simulation)
+    measured = {"cores": 8, "runs": {"1 actors": {"rows_per_second": 2.5}, "2 actors": {"rows_per_second": 5.0}}}
+    found = simulation.check(made, measured)
+    assert found["speed_in_the_run_of_one_actor"] == pytest.approx(0.25, rel=0.05)
+    assert found["simulated_over_measured"] == pytest.approx(1.0, rel=0.1)
