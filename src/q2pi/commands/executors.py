@@ -22,7 +22,7 @@ class Place:
     """Where jobs run."""
 
     executor: Executor
-    describe: Callable[[], str]
+    describe: Callable[[], str] = lambda: ""
     """Returns the nodes and pending jobs in words, "" on this machine; for lines of progress."""
 
 
@@ -43,7 +43,7 @@ def executor_for(ray: str | None, workers: int) -> Iterator[Place]:
         UserError: Ray is not installed, or the address does not answer.
     """
     if ray is None:
-        yield Place(LocalProcesses(workers), lambda: "")
+        yield Place(LocalProcesses(workers))
         return
     from q2pi.runs.ray import RayCluster
 
