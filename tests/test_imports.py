@@ -72,15 +72,17 @@ def test_imports_follow_the_layers(path: Path) -> None:
 
 
 HEAVY = {"optuna": "tuning", "ray": "runs", "nicegui": "viewer", "fastapi": "viewer", "uvicorn": "viewer"}
+USES_RAY = {"runs/ray.py", "runs/ray_actors.py"}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_one_part_imports_a_framework(path: Path) -> None:
+def test_only_one_part_imports_a_framework_and_two_files_ray(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
             owner = HEAVY.get((module or "").split(".")[0])
             assert owner in (None, SOURCES[path])
+            assert owner != "runs" or path.relative_to(ROOT).as_posix() in USES_RAY
 
 
 def test_every_kind_of_import_is_found() -> None:

@@ -34,7 +34,7 @@ RETIRED = {
     r"the world ended": "terminated",
 }
 """Pattern of a word -> what the field says. Identifiers are read word by word."""
-PATTERNS = {re.compile(rf"(?<![a-z]){pattern}(?![a-z])", re.IGNORECASE): use for pattern, use in RETIRED.items()}
+PATTERNS = {re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])", re.IGNORECASE): use for pattern, use in RETIRED.items()}
 THIS = Path(__file__)
 
 

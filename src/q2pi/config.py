@@ -38,6 +38,12 @@ class RunConfig(Generic[Hyperparameters]):
     """Seed of episodes, exploration, sampling and initial weights."""
     num_envs: int = 8
     """Number of environments that are stepped together."""
+    actors: int = 0
+    """Number of actors on a Ray cluster, each with `num_envs` environments, that collect for one learner; 0 steps the
+    environments in the learner's process."""
+    actor_steps: int = 16
+    """Steps of an actor's environments in each message to the learner; 0 is lock-step: an actor takes one step with
+    the learner's newest weights, and waits for the learner."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Torch device; auto uses CUDA if available."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -62,6 +68,11 @@ class RunConfig(Generic[Hyperparameters]):
     """Digest of the run in `from_run`, as q2pi digest prints it."""
     env: EnvSpec = field(default_factory=EnvSpec)
     hyper: Hyperparameters
+
+    @property
+    def total_envs(self) -> int:
+        """Number of environments of all actors."""
+        return self.num_envs * max(1, self.actors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +135,10 @@ def check_run(config: RunConfig[Any]) -> None:
     """Raise a UserError for the first field of `RunConfig` (not `env`, not `hyper`) that is out of its bounds."""
     at_least(config, 1, "total_timesteps", "num_envs", "log_frequency")
     at_least(config, 0, "seed", "threads", "checkpoint_frequency", "evaluation_frequency", "evaluation_episodes")
+    at_least(config, 0, "actors", "actor_steps")
+    hyper: Any = config.hyper
+    if config.actors and not hyper.HAS_ACTORS:
+        raise UserError(f"--actors {config.actors}: {config.algorithm} learns on-policy, so it must be 0")
     if config.num_envs > config.total_timesteps:
         raise UserError(f"--num-envs {config.num_envs} is larger than --total-timesteps {config.total_timesteps}")
 

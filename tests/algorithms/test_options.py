@@ -100,6 +100,8 @@ TABLE: dict[str, dict[str, str]] = {
         "algorithm": "test_seams.py::test_an_algorithm_is_one_module",
         "total_timesteps": "training/test_loop.py::test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed",
         "seed": "training/test_loop.py::test_episodes_follow_from_the_runs_seed",
+        "actors": "training/test_actors.py::test_every_step_of_every_actor_is_learned_from_once",
+        "actor_steps": "training/test_actors.py::test_with_older_weights_the_run_is_another",
         "num_envs": "training/test_loop.py::test_a_checkpoint_is_due_when_a_multiple_is_reached_or_passed",
         "device": "training/test_loop.py::test_devices",
         "precision": f"{HERE}::test_layers_compute_in_the_precision_asked_for",

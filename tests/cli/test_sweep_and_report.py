@@ -14,6 +14,7 @@ import pytest
 from small_runs import CARTPOLE
 
 from q2pi import cli
+from q2pi.commands.executors import Place
 from q2pi.commands.sweep import run
 from q2pi.parallel.executor import Job, JobStatus, Stop, never
 from q2pi.runs.checkpoint import digest
@@ -21,7 +22,7 @@ from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
 from q2pi.runs.manifest import steps
-from q2pi.runs.sweep import read_sweep
+from q2pi.runs.sweep import check, read_sweep
 
 FILE = """
 algorithms = ["dqn"]
@@ -86,7 +87,7 @@ class InThisProcess:
 def test_any_executor_can_run_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "small.toml", 2)
     sweep = read_sweep(file, tmp_path / "runs")
-    assert run(sweep, tmp_path / "runs", InThisProcess(), never) == 0
+    assert run(sweep, tmp_path / "runs", Place(InThisProcess()), check(sweep), never) == 0
     assert sweep.unfinished() == []
     assert "done 2 of 2, failed 0" in capsys.readouterr().out
 

@@ -128,6 +128,8 @@ class AlgorithmConfig:
     """Flags that make rewards smaller for learning, besides --clip-rewards."""
     STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ("num_envs",)
     """Options to name if the agent's storage does not fit in memory."""
+    HAS_ACTORS: ClassVar[bool] = False
+    """Whether actors elsewhere may collect with slightly old weights: the agent is an `ActorAgent`."""
 
     def check(self, run: RunConfig[Any]) -> None:
         """Raise a UserError for the first hyperparameter that is out of its bounds."""
@@ -177,6 +179,10 @@ class AlgorithmConfig:
         A schedule of exploration keeps its length in agent steps, so an agent that has stopped exploring does not begin
         again; every other schedule follows the new budget.
         """
+        return self
+
+    def for_actor(self: Own, index: int, actors: int) -> Own:
+        """Return the hyperparameters with which actor `index` of `actors` acts."""
         return self
 
     def ablations(self: Own) -> dict[str, Own]:
@@ -280,6 +286,20 @@ class Agent(Protocol):
 
     def load(self, state: State) -> None:
         """Restore what `state` returned; without its "replay" the agent can act, not learn."""
+
+
+class ActorAgent(Agent, Protocol):
+    """A learner whose steps may come from actors, which own a part of the environments each."""
+
+    @property
+    def acting_network(self) -> torch.nn.Module:
+        """The network that chooses actions."""
+
+    def begin(self, observation: Array, env_indices: Array | None = None) -> None:
+        """Receive the first observations [n, ...] of environments `env_indices` [n], by default of all.
+
+        An unfinished episode of these environments is cut, as if it were truncated: its actor was lost.
+        """
 
 
 def to_metrics(scalars: list[dict[str, torch.Tensor]]) -> list[Metrics]:

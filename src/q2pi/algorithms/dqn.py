@@ -127,6 +127,7 @@ class Agent(ReplayAgent):
             step.next_frame,
             step.ended,
             step.frame,
+            step.env_indices,
         )
         self.sampler.added(added)
 

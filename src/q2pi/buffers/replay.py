@@ -157,16 +157,42 @@ class Replay:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def begin(self, frames: Array) -> None:
-        """Start every stream with the first observation of its first episode, frames [N, *frame_shape]."""
-        if self.written.any():
+    def begin(self, frames: Array, streams: Slots | None = None) -> Slots:
+        """Start an episode in streams [S], by default in all N, with its first observations, frames [S, *frame_shape].
+
+        If a stream has rows, its newest episode is cut as if it were truncated: its open row becomes a final row.
+
+        Returns:
+            The slots of rows that became final.
+
+        Raises:
+            ValueError: all streams begin, and the replay has rows already.
+        """
+        if streams is None and self.written.any():
             raise ValueError("begin was called twice: the replay has rows already")
-        self._append(self._streams, frames, age=0, final=False)
+        streams = self._streams if streams is None else streams
+        open_slots = self._newest(streams)
+        has_rows = self.written[streams] > 0
+        # An episode without a step leaves nothing to keep; a final row for it would be the second in sequence.
+        is_unused = has_rows & (self.age[open_slots] == 0)
+        self.written[streams[is_unused]] -= 1
+        cut = has_rows & ~is_unused
+        self.final[open_slots[cut]] = True
+        self._finals[streams[cut]] += 1
+        self._append(streams, frames, age=0, final=False)
+        return np.asarray(open_slots[cut])
 
     def extend(
-        self, action: Array, reward: Array, continuation: Array, next_frame: Array, ended: Array, first_frame: Array
+        self,
+        action: Array,
+        reward: Array,
+        continuation: Array,
+        next_frame: Array,
+        ended: Array,
+        first_frame: Array,
+        streams: Slots | None = None,
     ) -> Slots:
-        """Add one step of every environment; return the slots [N] of the new transitions.
+        """Add one step of the environments of streams [S], by default of all N; return the slots of new transitions.
 
         Args:
             action: [N, *action_shape] actions taken at the open rows.
@@ -175,32 +201,22 @@ class Replay:
             next_frame: [N, *frame_shape] results of the actions: the final observation if the episode ended.
             ended: [N] bool, the episode ended, by termination or truncation.
             first_frame: [N, *frame_shape] first observations of new episodes; read only if `ended`.
+            streams: the distinct streams of the environments; N above is then their number S.
         """
-        if not self.written.all():
+        streams = self._streams if streams is None else streams
+        if not self.written[streams].all():
             raise ValueError("extend before begin: the replay has no open rows")
         for name, values in (("action", action), ("reward", reward), ("continuation", continuation), ("ended", ended)):
-            if len(values) != self.num_envs:
-                raise ValueError(f"{name} has {len(values)} entries, the replay has {self.num_envs} streams")
-        open_slots = self._newest()
+            if len(values) != len(streams):
+                raise ValueError(f"{name} has {len(values)} entries, the replay has {len(streams)} streams")
+        open_slots = self._newest(streams)
         self.action[open_slots] = action
         self.reward[open_slots] = reward
         self.continuation[open_slots] = continuation
-        self._append(self._streams, next_frame, age=self.age[open_slots] + 1, final=ended)
+        self._append(streams, next_frame, age=self.age[open_slots] + 1, final=ended)
         if ended.any():
-            streams = np.flatnonzero(ended)
-            self._append(streams, first_frame[streams], age=0, final=False)
+            self._append(streams[ended], first_frame[ended], age=0, final=False)
         return open_slots
-
-    def cut_episodes(self, first_frame: Array) -> None:
-        """Truncate the episode of every stream at its open row and start new ones, first_frame [N, *frame_shape]."""
-        open_slots = self._newest()
-        fresh = self.age[open_slots] == 0  # an episode without a step: its first observation is replaced
-        if fresh.any():
-            self.frames.write(open_slots[fresh], first_frame[fresh])
-        streams = np.flatnonzero(~fresh)
-        self.final[open_slots[streams]] = True
-        self._finals[streams] += 1
-        self._append(streams, first_frame[streams], age=0, final=False)
 
     def _append(self, streams: Slots, frames: Array, age: Array | int, final: Array | bool) -> None:
         """Write one row to each of the distinct `streams`, in place of the stream's oldest row."""
@@ -221,7 +237,7 @@ class Replay:
         """Return the exact number of transitions that can be sampled."""
         # Away from its two ends a stream can be sampled at every row that is not final, so only the ends are checked.
         newer = np.concatenate([self._steps, self.rows - 1 - np.arange(self.stack - 1)])
-        edge = self._ahead(self._newest()[:, None], -newer)
+        edge = self._ahead(self._newest(self._streams)[:, None], -newer)
         excluded = (newer < self.written[:, None]) & ~self.final[edge] & ~self.can_sample(edge)
         return int(self.filled.sum() - self._finals.sum() - excluded.sum())
 
@@ -286,9 +302,9 @@ class Replay:
         first_axis, *rest = frames.shape[1:]
         return frames.reshape(len(slots), self.stack * first_axis, *rest)
 
-    def _newest(self) -> Slots:
-        """Return the slots [N] of the open rows."""
-        return self._streams * self.rows + (self.written - 1) % self.rows
+    def _newest(self, streams: Slots) -> Slots:
+        """Return the slots [S] of the open rows of streams [S]."""
+        return streams * self.rows + (self.written[streams] - 1) % self.rows
 
     def _ahead(self, slots: Slots, steps: Array | int) -> Slots:
         """Return the slots `steps` rows later in the same stream, or earlier if negative."""

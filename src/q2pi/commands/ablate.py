@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from q2pi.commands import sweep as sweep_command
+from q2pi.commands.executors import executor_for, is_elsewhere
 from q2pi.commands.options import parse
 from q2pi.config import at_least, override
 from q2pi.errors import UserError
-from q2pi.parallel.local import LocalProcesses
 from q2pi.parallel.stop import StopRequest
 from q2pi.runs.ablation import Ablation, plan, report
 from q2pi.runs.files import write_atomically
@@ -45,6 +45,9 @@ class Options:
     """Folder of the runs; by default runs/ablation-ENVIRONMENT-PRESET."""
     workers: int = 1
     """Number of runs to train in parallel, each in its own process."""
+    ray: str | None = None
+    """Ray cluster that trains the runs: local (made on this machine for this command), auto (the cluster of this
+    machine), HOST:PORT or ray://HOST:PORT; by default processes on this machine."""
     explain: bool = False
     """Print the runs and their progress without training."""
     json: bool = False
@@ -61,15 +64,16 @@ def main(arguments: list[str]) -> int:
     config = override(config, changes)
     name = f"ablation-{config.env.env_id}-{Path(used or options.algorithm).stem}".replace("/", "-")
     ablation = plan(config, options.seeds, options.workers, Path(options.runs or Path("runs") / name))
-    check(ablation.sweep)
+    memory = check(ablation.sweep, is_elsewhere(options.ray))
     if options.explain:
         sweep_command.explain(ablation.sweep, ablation.root)
         return 0
     with contextlib.ExitStack() as resources:
         if options.json:
             resources.enter_context(contextlib.redirect_stdout(sys.stderr))
+        place = resources.enter_context(executor_for(options.ray, options.workers))
         with StopRequest("saving checkpoints") as stop:
-            status = sweep_command.run(ablation.sweep, ablation.root, LocalProcesses(options.workers), stop)
+            status = sweep_command.run(ablation.sweep, ablation.root, place, memory, stop)
     if status == 130:
         return status
     # The environment's rules are resolved in the runs, not in `config`.

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from q2pi.commands.executors import source_for
 from q2pi.commands.options import parse
 from q2pi.commands.terminal import TerminalRun
 from q2pi.config import resolve
@@ -28,6 +29,8 @@ class Options:
     """New budget in agent steps, larger than the run's; by default the run's own. A run that is finished goes on."""
     log: tuple[str, ...] = ()
     """Services that the metrics are also sent to: wandb, trackio; they are not those of the interrupted run."""
+    ray: str | None = None
+    """Ray cluster of a run with actors: local, auto, HOST:PORT or ray://HOST:PORT."""
 
 
 def main(arguments: list[str]) -> int:
@@ -41,9 +44,9 @@ def main(arguments: list[str]) -> int:
         config, schedules = extend(run, options.total_timesteps)
         if schedules:
             print(f"extended to {config.total_timesteps:,} agent steps; {schedules}")
-    with TerminalRun(config, run.path, Console()) as terminal:
+    with source_for(config, options.ray) as source, TerminalRun(config, run.path, Console()) as terminal:
         sinks = [terminal, *make_loggers(options.log, run.path)]
-        last = execute(config, run.path, sinks=sinks, stop=terminal.stop, warn=terminal.warn)
+        last = execute(config, run.path, sinks=sinks, stop=terminal.stop, warn=terminal.warn, source=source)
         if last is None:
             print(f"{run.path} is finished: {config.total_timesteps:,} agent steps")
     return terminal.status

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +13,11 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
+from q2pi.commands.executors import Place, executor_for, is_elsewhere
 from q2pi.commands.options import parse
 from q2pi.commands.terminal import PLAIN_SECONDS, score_line
 from q2pi.config import at_least
-from q2pi.parallel.executor import Executor, JobStatus, Stop
-from q2pi.parallel.local import LocalProcesses
+from q2pi.parallel.executor import JobStatus, Stop
 from q2pi.parallel.portable import quoted
 from q2pi.parallel.stop import StopRequest
 from q2pi.runs.folder import RunFolder
@@ -36,7 +37,11 @@ class Options:
     runs: str | None = None
     """Folder of the runs; by default runs/NAME for a file NAME.toml."""
     workers: int | None = None
-    """Number of runs to train in parallel, each in its own process; by default the file's number of workers, or 1."""
+    """Number of runs to train in parallel, each in its own process; by default the file's number of workers, or 1. On
+    a cluster the default is as many as its CPUs, GPUs and memory allow."""
+    ray: str | None = None
+    """Ray cluster that trains the runs: local (made on this machine for this command), auto (the cluster of this
+    machine), HOST:PORT or ray://HOST:PORT; by default processes on this machine."""
     explain: bool = False
     """Print the runs and their progress without training."""
 
@@ -50,22 +55,33 @@ def main(arguments: list[str]) -> int:
     sweep = read_sweep(file, root)
     if options.workers is not None:
         sweep = replace(sweep, workers=options.workers)
-    check(sweep)
+    elif is_elsewhere(options.ray):
+        sweep = replace(sweep, workers=0)
+    memory = check(sweep, is_elsewhere(options.ray))
     if options.explain:
         explain(sweep, root)
         return 0
-    with StopRequest("saving checkpoints") as stop:
-        return run(sweep, root, LocalProcesses(sweep.workers), stop)
+    with executor_for(options.ray, sweep.workers) as place, StopRequest("saving checkpoints") as stop:
+        return run(sweep, root, place, memory, stop)
 
 
-def run(sweep: Sweep, root: Path, executor: Executor, stop: Stop) -> int:
-    """Train the unfinished runs of a sweep, print their progress, and return the exit status."""
+def run(sweep: Sweep, root: Path, place: Place, memory: Mapping[str, int], stop: Stop) -> int:
+    """Train the unfinished runs of a sweep, print their progress, and return the exit status.
+
+    Args:
+        sweep: the runs.
+        root: their folder, for messages.
+        place: where they run.
+        memory: name of a run -> bytes of memory that it needs.
+        stop: polled a few times a second.
+    """
     unfinished = sweep.unfinished()
     count = len(sweep.runs)
-    print(f"{count} runs in {root}, {count - len(unfinished)} of them done; workers: {sweep.workers}")
-    display, failed = _Display(sweep, unfinished), dict[str, str]()
+    print(f"{count} runs in {root}, {count - len(unfinished)} of them done; workers: {_workers(sweep)}")
+    display, failed = _Display(sweep, unfinished, place.describe), dict[str, str]()
+    jobs = [replace(each.job, memory=memory[each.name]) for each in unfinished]
     try:
-        for status in executor.run([each.job for each in unfinished], stop):
+        for status in place.executor.run(jobs, stop):
             display.show(status)
             if status.state == "failed":
                 failed[status.job.name] = status.reason
@@ -84,7 +100,7 @@ def run(sweep: Sweep, root: Path, executor: Executor, stop: Stop) -> int:
 class _Display:
     """Prints a line for each run that ends and the progress of the sweep; a terminal shows progress in place."""
 
-    def __init__(self, sweep: Sweep, unfinished: list[SweepRun]) -> None:
+    def __init__(self, sweep: Sweep, unfinished: list[SweepRun], describe: Callable[[], str]) -> None:
         self.console = Console(highlight=False)
         self.states: Counter[str] = Counter(running=0, finished=0, failed=0, stopped=0)
         self.done = len(sweep.runs) - len(unfinished)
@@ -94,6 +110,7 @@ class _Display:
         self.first_step = {run.name: _saved_step(run) for run in unfinished}
         self.steps = dict(self.first_step)
         self.running: set[str] = set()
+        self.describe = describe
         self.start = self.last_print = time.monotonic()
         self.line_in_place: Status | None = None
         if self.console.is_terminal:
@@ -121,9 +138,10 @@ class _Display:
             self._print(self.line())
 
     def line(self) -> str:
+        place = self.describe()
         return (
             f"done {self.done + self.states['finished']} of {self.total}, running {len(self.running)}, "
-            f"failed {self.states['failed']}, left {self._time_left()}"
+            f"failed {self.states['failed']}, left {self._time_left()}{', ' * bool(place)}{place}"
         )
 
     def close(self) -> None:
@@ -151,10 +169,14 @@ class _Display:
         return clock(left * (time.monotonic() - self.start) / trained)
 
 
+def _workers(sweep: Sweep) -> str:
+    return str(sweep.workers or "as many as fit")
+
+
 def explain(sweep: Sweep, root: Path) -> None:
     """Print the runs of a sweep and their progress."""
     unfinished = {run.name for run in sweep.unfinished()}
-    table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {sweep.workers}", title_justify="left")
+    table = Table(title=f"{len(sweep.runs)} runs in {root}, workers: {_workers(sweep)}", title_justify="left")
     table.add_column("run", overflow="fold")
     table.add_column("agent steps", justify="right")
     table.add_column("state")

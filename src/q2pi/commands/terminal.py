@@ -308,19 +308,25 @@ def explain(
     table = Table(show_header=False, title=f"{config.algorithm} on {config.env.env_id}", title_justify="left")
     table.add_row("preset", preset or "none")
     table.add_row("method", config.hyper.method)
-    table.add_row("agent steps", f"{needs.steps:,} ({config.num_envs} parallel environments)")
+    table.add_row("agent steps", f"{needs.steps:,} ({_collectors(config)})")
     table.add_row("frames", f"{needs.frames:,}")
     table.add_row("updates", f"{needs.updates:,}")
     peak = None if timing is None else timing.memory + needs.storage
     needed = f"{gigabytes(needs.storage)} of storage, and more for the process," if peak is None else gigabytes(peak)
     table.add_row("memory", f"{needed} of {gigabytes(needs.memory_available)} free{_frame_storage(config)}")
-    table.add_row("time", "not estimated (--no-estimate)" if timing is None else _expected_time(timing))
+    if not config.actors:
+        table.add_row("time", "not estimated (--no-estimate)" if timing is None else _expected_time(timing))
     if not brief:
         for name, value in options_of(config).items():
             if value != []:
                 table.add_row(name, str(value))
     console.print(table)
     return peak
+
+
+def _collectors(config: ResolvedConfig[Any]) -> str:
+    environments = f"{config.num_envs} parallel environments"
+    return f"{config.actors} actors with {environments} each" if config.actors else environments
 
 
 def _frame_storage(config: ResolvedConfig[Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 from rich.console import Console
 
+from q2pi.commands.executors import source_for
 from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
 from q2pi.commands.terminal import TerminalRun, explain
@@ -43,6 +44,9 @@ class Options(Generic[H]):
     diagnostics: bool = False
     """Diagnostics at each row of metrics, in diagnostics.csv of the run: change of the policy and of the values,
     inactive units, age of the replayed transitions."""
+    ray: str | None = None
+    """Ray cluster of the actors: local (made on this machine for this run), auto (the cluster of this machine),
+    HOST:PORT or ray://HOST:PORT. It belongs to --actors."""
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
     estimate: bool = True
@@ -79,18 +83,19 @@ def main(arguments: list[str]) -> int:
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
-    timing = time_run(config) if options.estimate else None
-    expected = explain(config, preset, estimate(config), timing, console, brief=True)
-    if config.from_run is not None:
-        print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
-    print(f"recording in {path}")
-    with TerminalRun(config, path, console, expected) as terminal:
-        sinks = [terminal, *make_loggers(options.log, path)]
-        if options.diagnostics:
-            from q2pi.lab.monitor import Monitor
+    with source_for(config, options.ray) as source:
+        timing = time_run(config) if options.estimate else None
+        expected = explain(config, preset, estimate(config), timing, console, brief=True)
+        if config.from_run is not None:
+            print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
+        print(f"recording in {path}")
+        with TerminalRun(config, path, console, expected) as terminal:
+            sinks = [terminal, *make_loggers(options.log, path)]
+            if options.diagnostics:
+                from q2pi.lab.monitor import Monitor
 
-            sinks.append(Monitor(path / "diagnostics.csv"))
-        execute(config, path, sinks=sinks, stop=terminal.stop, warn=terminal.warn)
+                sinks.append(Monitor(path / "diagnostics.csv"))
+            execute(config, path, sinks=sinks, stop=terminal.stop, warn=terminal.warn, source=source)
     return terminal.status
 
 

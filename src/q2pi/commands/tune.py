@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import math
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -12,15 +13,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from q2pi.commands.executors import executor_for, is_elsewhere
 from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
 from q2pi.config import RunConfig, at_least, resolve
 from q2pi.envs.spec import inapplicable
 from q2pi.errors import UserError
-from q2pi.parallel.local import LocalProcesses
 from q2pi.parallel.portable import quoted
 from q2pi.parallel.stop import StopRequest
-from q2pi.runs.estimate import check_side_by_side, estimate
+from q2pi.runs.estimate import check_side_by_side, estimate, process_memory
 from q2pi.training.presets import configure
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class Options(Generic[H]):
     seeds: int = 3
     """Number of training seeds of each trial."""
     workers: int = 1
-    """Number of processes on this machine, one thread each."""
+    """Number of processes, one thread each."""
+    ray: str | None = None
+    """Ray cluster that runs the processes: local (made on this machine for this command), auto (the cluster of this
+    machine), HOST:PORT or ray://HOST:PORT; by default this machine. All nodes must share the folder of the study."""
     objective: Literal["mean", "iqm", "mean-std", "auc"] = "mean"
     """Objective to maximise: a statistic of the returns over seeds, or the area under the evaluation curve."""
     sampler: Literal["tpe", "cmaes", "random", "gp", "nsga2"] = "tpe"
@@ -108,6 +112,8 @@ def _check(options: Options[Any]) -> None:
     if options.sampler == "nsga2" and options.pruner not in (None, "none"):
         raise UserError(f"--pruner {options.pruner}: it must be none with --sampler nsga2, which minimises seconds")
     at_least(options.config, 1, "evaluation_episodes")
+    if options.config.actors:
+        raise UserError(f"--actors {options.config.actors}: a trial has no actors; it must be 0")
     if options.export is not None and (
         Path(options.export).suffix != ".toml" or not Path(options.export).parent.is_dir()
     ):
@@ -116,10 +122,12 @@ def _check(options: Options[Any]) -> None:
 
 def tune(options: Options[Any]) -> int:
     """Search, evaluate and report; return the exit status."""
+    from q2pi.acceleration.device import device_of
     from q2pi.runs import locks
     from q2pi.tuning import storage
+    from q2pi.tuning.locks import BEAT_SECONDS, HeartbeatLocks
     from q2pi.tuning.plan import StudyFolder, check_same
-    from q2pi.tuning.search import search
+    from q2pi.tuning.search import Machines, search
     from q2pi.tuning.trial import largest
 
     plan = _plan(options)
@@ -133,18 +141,32 @@ def tune(options: Options[Any]) -> int:
         check_same(folder, stored, plan)
         plan = stored
     runs = max(options.trials, options.top * options.held_out_seeds)
-    check_side_by_side([estimate(plan.base), estimate(largest(plan))], options.workers, runs)
-    opened = storage.open_storage(folder, options.storage)
+    is_far = is_elsewhere(options.ray)
+    needs = [estimate(plan.base, is_far), estimate(largest(plan), is_far)]
+    if not is_far:
+        check_side_by_side(needs, options.workers, runs)
+    opened = storage.open_storage(folder, options.storage, is_far)
     lock = locks.take(folder.lock)
     if lock is None:
         raise UserError(f"{folder.path} is in use by another q2pi tune")
-    executor = LocalProcesses(options.workers)
-    with lock, StopRequest("saving checkpoints") as stop:
+    with ExitStack() as resources:
+        resources.enter_context(lock)
+        if is_far:
+            resources.enter_context(HeartbeatLocks(opened, plan.name)).lock_study()
+        place = resources.enter_context(executor_for(options.ray, options.workers))
+        stop = resources.enter_context(StopRequest("saving checkpoints"))
+        executor = place.executor
+        machines = Machines(
+            beat=BEAT_SECONDS if is_far else 0.0,
+            memory=max(map(process_memory, needs)),
+            gpus=1 if device_of(plan.base.device).type == "cuda" else 0,
+            describe=place.describe,
+        )
         if not folder.plan_file.is_file():
             folder.write(plan)
         storage.create_study(folder, plan, opened)
         _announce(folder, plan, options)
-        outcome = search(folder, plan, options.storage, options.trials, options.workers, executor, stop)
+        outcome = search(folder, plan, options.storage, options.trials, options.workers, executor, stop, machines)
         if outcome.state != "done":
             return _end_early(folder, outcome)
         return _evaluate(folder, plan, options, storage.load_study(plan, opened), executor, stop)

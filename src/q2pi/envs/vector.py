@@ -66,6 +66,8 @@ class Step:
     """Whether a lost life stops bootstrapping."""
     stack: int = 1
     """Number of frames per observation."""
+    env_indices: Array | None = None
+    """[N] index of each environment among those of all actors; None if the step is one of all environments."""
 
     @property
     def ended(self) -> Array:

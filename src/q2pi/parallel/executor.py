@@ -47,6 +47,11 @@ class Job:
     """CPU cores to reserve, if the executor reserves any."""
     memory: int = 0
     """Bytes of memory to reserve, if the executor reserves any."""
+    gpus: float = 0
+    """GPUs to reserve, if the executor reserves any."""
+    folder: str = ""
+    """Name of the argument with the path of the run folder that the task writes; "" if it writes none. An executor
+    copies the folder to and from a machine that does not share its path."""
 
 
 @dataclass(frozen=True)

@@ -56,26 +56,30 @@ class TimingRun:
     """Whether other programs used so much CPU time that `seconds` is too long."""
 
 
-def estimate(config: ResolvedConfig[Any]) -> Estimate:
+def estimate(config: ResolvedConfig[Any], is_elsewhere: bool = False) -> Estimate:
     """Return the work and memory of a run without training it.
+
+    Args:
+        config: the run.
+        is_elsewhere: whether another machine trains it, so that this machine's memory does not bound it.
 
     Raises:
         UserError: a value out of its bounds, or a buffer that cannot fit in this machine's memory.
     """
     envs = make_envs(config.env, 1, config.seed)
-    spec = dataclasses.replace(agent_spec(config, envs), num_envs=config.num_envs)
+    spec = dataclasses.replace(agent_spec(config, envs), num_envs=config.total_envs)
     envs.close()
     hyper: AlgorithmConfig = config.hyper
     hyper.check_spaces(spec)
     needed, free = hyper.storage_bytes(spec, sys.maxsize), psutil.virtual_memory().available
-    if needed > free:
+    if needed > free and not is_elsewhere:
         values = options_of(config)
         named = " with ".join(f"{flag(name)} {values[name]}" for name in hyper.STORAGE_OPTIONS)
         raise UserError(f"{named} needs {gigabytes(needed)}, more than the {gigabytes(free)} of free memory")
     return Estimate(
         steps=config.total_timesteps,
         frames=config.total_timesteps * (config.env.frame_skip or 1),
-        updates=hyper.updates_due(config.total_timesteps, config.num_envs),
+        updates=hyper.updates_due(config.total_timesteps, config.total_envs),
         storage=hyper.storage_bytes(spec, config.total_timesteps),
         memory_available=free + psutil.Process().memory_info().rss,
     )
@@ -83,13 +87,18 @@ def estimate(config: ResolvedConfig[Any]) -> Estimate:
 
 def check_side_by_side(needs: Collection[Estimate], workers: int, runs: int) -> None:
     """Raise a UserError if `workers` processes with runs of the largest estimate do not fit in memory."""
-    process = psutil.Process().memory_info().rss
-    needed = (process + max(need.storage for need in needs)) * min(workers, runs)
+    needed = max(map(process_memory, needs)) * min(workers, runs)
     free = min(need.memory_available for need in needs)
     if needed > free:
         raise UserError(
             f"--workers {workers} needs up to {gigabytes(needed)}, more than the {gigabytes(free)} of free memory"
         )
+
+
+def process_memory(need: Estimate) -> int:
+    """Return the bytes of memory of a process that trains a run: this process, which has the libraries, and storage."""
+    memory: int = psutil.Process().memory_info().rss
+    return memory + need.storage
 
 
 def time_run(config: ResolvedConfig[Any]) -> TimingRun:
@@ -98,6 +107,7 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
     A step and an update are timed separately, because the steps before learning starts have no updates. The timing run
     ends early on a slow machine.
     """
+    config = dataclasses.replace(config, actors=0)
     length = max(config.num_envs, min(TIMING_STEPS, config.total_timesteps))
     short = config.hyper.timing_config(dataclasses.replace(config, total_timesteps=length, evaluation_episodes=0))
     short = dataclasses.replace(short, log_frequency=max(1, length // 4), checkpoint_frequency=0)

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from q2pi.acceleration.device import device_of
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.envs.errors import EnvError
@@ -28,6 +29,7 @@ from q2pi.runs.sinks import Sink, TensorBoard
 from q2pi.runs.source import load_source
 from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Event, Finished, Interrupted, Notice
 from q2pi.training.loop import run
+from q2pi.training.source import Source
 from q2pi.types import State
 
 EMIT_SECONDS = 0.5
@@ -41,6 +43,7 @@ def execute(
     sinks: Sequence[Sink] = (),
     stop: Stop = never,
     warn: Callable[[str], None] = lambda text: None,
+    source: Callable[[], Source] | None = None,
 ) -> Finished | Interrupted | None:
     """Train the rest of a run; return its last event, or None if the run was finished before.
 
@@ -51,6 +54,7 @@ def execute(
         stop: see `loop.run`; when it returns true, the run ends with a checkpoint and can be executed again.
         warn: called with one line for each damaged checkpoint and `Notice`, and once if the default time limit cuts
             an episode.
+        source: returns the source of the run's steps; by default environments in this process.
 
     Raises:
         UserError: the folder holds a run of another configuration or is in use, or the algorithm does not support
@@ -73,7 +77,7 @@ def execute(
         if config.from_run is not None and state is None:
             config, weights = load_source(config)
         # Without `closing`, the traceback of a sink's exception keeps the generator and its environments alive.
-        events = resources.enter_context(closing(run(config, state, stop, weights)))
+        events = resources.enter_context(closing(run(config, state, stop, weights, source and source())))
         # The loop checks state and spaces before its first event, so an invalid run writes nothing.
         started = next(events)
         if folder is not None:
@@ -100,7 +104,15 @@ def execute(
 def run_job(name: str, path: Path | str, config: ResolvedConfig[Any]) -> Job:
     """Return a job that trains the rest of a run; `name` appears in messages."""
     arguments = {"path": str(path), "config": to_table(config)}
-    return Job(name, "q2pi.runs.execute:execute_job", arguments, threads=config.threads, cpus=config.threads or 1)
+    return Job(
+        name,
+        "q2pi.runs.execute:execute_job",
+        arguments,
+        threads=config.threads,
+        cpus=config.threads or 1,
+        gpus=1 if device_of(config.device).type == "cuda" else 0,
+        folder="path",
+    )
 
 
 def execute_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:

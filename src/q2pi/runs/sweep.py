@@ -42,7 +42,7 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, RunConfig, override, read_toml, resolve, to_table
 from q2pi.errors import UserError, suggest
 from q2pi.parallel.executor import Job
-from q2pi.runs.estimate import check_side_by_side, estimate
+from q2pi.runs.estimate import Estimate, check_side_by_side, estimate, process_memory
 from q2pi.runs.execute import is_finished, run_job
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import read_config, trains_the_same
@@ -140,22 +140,35 @@ class _Part:
                 yield SweepRun(label, root / label, config)
 
 
-def check(sweep: Sweep) -> None:
+def check(sweep: Sweep, is_elsewhere: bool = False) -> dict[str, int]:
     """Check each run against its environment, this machine's memory and existing folders.
+
+    Args:
+        sweep: the runs.
+        is_elsewhere: whether other machines train the runs, so that this machine's memory is not checked.
+
+    Returns:
+        The bytes of memory that each run needs, by name.
 
     Raises:
         UserError: the first problem.
     """
-    needs = {}
+    needs: dict[str, Estimate] = {}
+    memory = {}
     for run in sweep.runs:
         _check_folder(run)
+        if run.config.actors:
+            raise UserError(f"{run.name}: actors = {run.config.actors}: a run of a sweep has no actors; it must be 0")
         key = json.dumps(to_table(dataclasses.replace(run.config, seed=0)), sort_keys=True)
         if key not in needs:
             try:
-                needs[key] = estimate(run.config)
+                needs[key] = estimate(run.config, is_elsewhere)
             except UserError as problem:
                 raise UserError(f"{run.name}: {problem}") from problem
-    check_side_by_side(needs.values(), sweep.workers, len(sweep.runs))
+        memory[run.name] = process_memory(needs[key])
+    if not is_elsewhere:
+        check_side_by_side(needs.values(), sweep.workers, len(sweep.runs))
+    return memory
 
 
 def _read_table(file: Path) -> dict[str, Any]:

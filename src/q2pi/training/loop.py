@@ -18,12 +18,9 @@ import torch
 
 from q2pi.acceleration.allocator import keep_freed_memory
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, restore, start_from
 from q2pi.config import ResolvedConfig
-from q2pi.envs import make_envs
 from q2pi.envs.errors import EnvError
-from q2pi.envs.vector import VectorEnv
-from q2pi.evaluation.background import make_evaluator
+from q2pi.evaluation.background import Evaluator, make_evaluator
 from q2pi.training.events import (
     Checkpoint,
     Diverged,
@@ -36,7 +33,8 @@ from q2pi.training.events import (
     Progress,
     Started,
 )
-from q2pi.types import Array, Metrics, State
+from q2pi.training.source import Environments, Source
+from q2pi.types import Metrics, State
 
 LARGE_REWARD = 1e6
 """Rewards beyond this are named if training diverges: in float32, the square of 2e19 is infinite."""
@@ -49,6 +47,7 @@ def run(
     state: State | None = None,
     stop: Callable[[], bool] = lambda: False,
     weights: State | None = None,
+    source: Source | None = None,
 ) -> Generator[Event, None, None]:
     """Train, from the start or from a checkpoint's state, and yield events.
 
@@ -57,6 +56,7 @@ def run(
         state: the `state` of a `Checkpoint` event of a run with the same config.
         stop: polled after each step of the environments; once it returns True, the run ends with a checkpoint.
         weights: state of the agent of the run in `config.from_run`; a new run starts from its weights.
+        source: of the steps; by default environments in this process.
 
     Raises:
         UserError: the algorithm does not support the environment, or another version wrote the state.
@@ -65,142 +65,108 @@ def run(
     """
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
     keep_freed_memory()
-    envs = make_envs(config.env, config.num_envs, config.seed)
+    source = source or Environments(config)
     evaluator = make_evaluator(config)
     try:
-        agent = build_agent(config, envs)
-        step, action, notice = _start(config, agent, envs, state, weights)
+        agent, step, notice = source.start(state, weights)
         yield Started(step, config, agent)
         if notice:
             yield Notice(step, f"{config.env.env_id} {notice}")
-        clock, means, checkpoint_due = Clock(), _Means(), False
+        report = _Report(config, agent, source, evaluator)
+        clock, means = report.clock, report.means
         try:
             while step < config.total_timesteps:
-                if action is None:
-                    with clock.part("act"):
-                        action = _act(agent, envs.observation, step)
+                with clock.part("act"):
+                    _act(source.act, agent, step)
                 with clock.part("environment"):
-                    envs.send(action)
+                    source.send()
                 if agent.overlap:
                     with clock.part("learn"):
                         means.add(agent.learn(step), step)
                 with clock.part("environment"):
-                    result = envs.recv()
+                    action, result = source.recv()
                 with clock.part("observe"):
                     agent.observe(action, result)
-                previous_step, step, action = step, step + config.num_envs, None
+                previous_step, step = step, step + config.num_envs
                 is_last = step >= config.total_timesteps
                 if is_last and agent.overlap:
-                    # The last updates come next. If the run is extended, its next action must be that of the weights
-                    # before them, as in a run with the larger budget from the start.
                     with clock.part("act"):
-                        action = _act(agent, envs.observation, step)
+                        _act(source.finish, agent, step)
                 if is_last or not agent.overlap:
                     with clock.part("learn"):
                         means.add(agent.learn(step), step)
                 for episode in result.episodes:
                     yield EpisodeEnded(step, episode)
                 stops = stop() and not is_last
-                if config.evaluation_episodes > 0 and (
-                    is_last or _due(config.evaluation_frequency, previous_step, step)
-                ):
-                    with clock.part("evaluate"):
-                        # If updates overlap with the emulators, those due by now are made during the next step.
-                        evaluator.start(agent, step if is_last or not agent.overlap else previous_step)
-                if evaluator.is_busy:
-                    with clock.part("evaluate"):
-                        evaluations = evaluator.finished(wait=is_last or stops)
-                    for evaluation in evaluations:
-                        yield Evaluated(evaluation.step, evaluation)
-                checkpoint_due |= is_last or stops or _due(config.checkpoint_frequency, previous_step, step)
-                # A checkpoint does not contain pending evaluations; saving now would lose their scores on resume.
-                saves = checkpoint_due and not evaluator.is_busy
-                if saves or _due(config.log_frequency, previous_step, step):
-                    yield Progress(step, means.read(), clock.read())
-                if saves:
-                    checkpoint_due = False
-                    _check_finite(agent, step)
-                    with clock.part("checkpoint"):
-                        yield Checkpoint(step, _state(step, envs, agent, action))
+                yield from report.after_step(previous_step, step, stops)
                 if stops:
                     yield Interrupted(step)
                     return
         except EnvError:
-            # The agent has not observed the failed step. Without this checkpoint all steps since the last one are lost.
-            for evaluation in evaluator.finished(wait=True):
-                yield Evaluated(evaluation.step, evaluation)
-            yield Progress(step, means.read(), clock.read())
-            _check_finite(agent, step)
-            yield Checkpoint(step, _state(step, envs, agent, action if agent.overlap else None))
+            yield from report.after_failure(step)
             raise
         clock.read()
         yield Finished(step, clock.total)
     except Diverged as problem:
-        if envs.largest_reward > LARGE_REWARD:
-            options = " or ".join(_reward_options(config))
-            problem.advice = f"rewards are as large as {envs.largest_reward:g}: try {options}, or scale them"
+        if source.largest_reward > LARGE_REWARD:
+            flags = " or ".join(["--clip-rewards", *config.hyper.REWARD_OPTIONS])
+            problem.advice = f"rewards are as large as {source.largest_reward:g}: try {flags}, or scale them"
         raise
     finally:
         evaluator.close()
-        envs.close()
+        source.close()
 
 
-def _reward_options(config: ResolvedConfig[Any]) -> list[str]:
-    """Return the flags of a run that would make rewards smaller for learning."""
-    return ["--clip-rewards", *config.hyper.REWARD_OPTIONS]
-
-
-NOT_REPRODUCIBLE = (
-    "is not reproducible: episodes with the same seed and actions differ (are there random numbers that do not follow "
-    "reset(seed)?). It can be trained; a resumed run begins new episodes, and no video of an episode can be made"
-)
-NEW_EPISODES = (
-    "is not reproducible, so the episodes in progress cannot be restored: new ones begin, and the run is no longer "
-    "exactly what it would have been without the interruption"
-)
-
-
-def _start(
-    config: ResolvedConfig[Any], agent: Agent, envs: VectorEnv, state: State | None, weights: State | None
-) -> tuple[int, Array | None, str]:
-    """Start the first episodes or restore a checkpoint's state.
-
-    Returns:
-        The agent step, the next action if it was chosen already, and what to say of the environment.
-    """
-    if state is None:
-        if weights is not None:
-            start_from(agent, weights, str(config.from_run))
-        notice = "" if envs.check_reproducible() else NOT_REPRODUCIBLE
-        agent.begin(envs.reset())
-        return 0, None, notice
-    continues = envs.load(state["envs"])
-    restore(agent, state)
-    if not continues:
-        agent.cut_episodes(envs.observation)
-        return state["step"], None, NEW_EPISODES
-    return state["step"], state.get("action"), ""
-
-
-def _state(step: int, envs: VectorEnv, agent: Agent, action: Array | None) -> State:
-    """Return the complete state after `step` agent steps.
-
-    Args:
-        step: agent steps.
-        envs: the environments.
-        agent: the agent.
-        action: [N] next action if it was chosen before the newest updates; else None.
-    """
-    state = {"step": step, "envs": envs.state(), "agent": agent.state()}
-    return state if action is None else state | {"action": action}
-
-
-def _act(agent: Agent, observation: Array, step: int) -> Array:
-    """Return the agent's actions [N]; raise `Diverged` if one is NaN, before the environment is blamed for it."""
+def _act(choose: Callable[[Agent, int], None], agent: Agent, step: int) -> None:
+    """Choose the next actions; raise `Diverged` if one is NaN, before the environment is blamed for it."""
     try:
-        return agent.act(observation, step)
+        choose(agent, step)
     except FloatingPointError as problem:
         raise Diverged(f"{problem} after {step} agent steps") from problem
+
+
+class _Report:
+    """Evaluations, rows of metrics and checkpoints: the events that are due after a step."""
+
+    def __init__(self, config: ResolvedConfig[Any], agent: Agent, source: Source, evaluator: Evaluator) -> None:
+        self.config, self.agent, self.source, self.evaluator = config, agent, source, evaluator
+        self.clock, self.means, self.checkpoint_due = Clock(), _Means(), False
+
+    def after_step(self, previous_step: int, step: int, stops: bool) -> Iterator[Event]:
+        """Yield the events that are due after agent step `step`; all of them if it is the last or the run stops."""
+        config, evaluator = self.config, self.evaluator
+        is_last = step >= config.total_timesteps
+        if config.evaluation_episodes > 0 and (is_last or _due(config.evaluation_frequency, previous_step, step)):
+            with self.clock.part("evaluate"):
+                # If updates overlap with the emulators, those due by now are made during the next step.
+                evaluator.start(self.agent, step if is_last or not self.agent.overlap else previous_step)
+        if evaluator.is_busy:
+            yield from self._evaluated(wait=is_last or stops)
+        self.checkpoint_due |= is_last or stops or _due(config.checkpoint_frequency, previous_step, step)
+        # A checkpoint does not contain pending evaluations; saving now would lose their scores on resume.
+        saves = self.checkpoint_due and not evaluator.is_busy
+        if saves or _due(config.log_frequency, previous_step, step):
+            yield Progress(step, self.means.read(), self.clock.read())
+        if saves:
+            self.checkpoint_due = False
+            yield from self._checkpoint(step)
+
+    def after_failure(self, step: int) -> Iterator[Event]:
+        """Yield a checkpoint of the last complete step; the agent has not observed the step that failed."""
+        yield from self._evaluated(wait=True)
+        yield Progress(step, self.means.read(), self.clock.read())
+        yield from self._checkpoint(step)
+
+    def _evaluated(self, wait: bool) -> Iterator[Event]:
+        with self.clock.part("evaluate"):
+            evaluations = self.evaluator.finished(wait=wait)
+        for evaluation in evaluations:
+            yield Evaluated(evaluation.step, evaluation)
+
+    def _checkpoint(self, step: int) -> Iterator[Event]:
+        _check_finite(self.agent, step)
+        with self.clock.part("checkpoint"):
+            yield Checkpoint(step, {"step": step, **self.source.state(), "agent": self.agent.state()})
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:

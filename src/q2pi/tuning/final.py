@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from q2pi.acceleration.device import device_of
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.evaluation.evaluate import EVALUATION_SEED
@@ -113,8 +114,10 @@ def evaluate_candidates(
 
 def final_job(name: str, run: Path, config: ResolvedConfig[Any], episodes: int) -> Job:
     """Return a job that trains and evaluates one run."""
-    arguments = {"path": str(run), "config": to_table(config), "episodes": episodes}
-    return Job(name, "q2pi.tuning.final:work", arguments, threads=config.threads or 1, restarts=RESTARTS)
+    arguments = {"path": str(run.absolute()), "config": to_table(config), "episodes": episodes}
+    threads = config.threads or 1
+    gpus = 1 if device_of(config.device).type == "cuda" else 0
+    return Job(name, "q2pi.tuning.final:work", arguments, threads, RESTARTS, cpus=threads, gpus=gpus, folder="path")
 
 
 def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:

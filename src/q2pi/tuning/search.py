@@ -1,6 +1,8 @@
 """The search: worker processes that run trials, and the progress in the terminal."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -11,18 +13,42 @@ from q2pi.errors import UserError
 from q2pi.parallel.executor import Emit, Executor, Job, JobStatus, Message, Stop
 from q2pi.runs.progress import clock
 from q2pi.tuning.jobs import RESTARTS, Outcome, run_all
+from q2pi.tuning.locks import FileLocks, HeartbeatLocks
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import first_line, load_study, open_storage
 from q2pi.tuning.trial import claim, run_trial
 
 FAILURES = 3
 """Consecutive failed trials that stop the search."""
+CLAIM_SECONDS = 0.5
+"""Seconds between two claims while the owner of a trial may be dead."""
 QUIET_SECONDS = 30.0
 """Seconds between two lines of progress while no trial ends."""
 
 
+@dataclass(frozen=True)
+class Machines:
+    """Where the workers of a study run; the default is this machine."""
+
+    beat: float = 0.0
+    """Seconds between two heartbeats of workers on several machines, see `tuning.locks`; 0 for one machine."""
+    memory: int = 0
+    """Bytes of memory that a worker needs."""
+    gpus: float = 0
+    """GPUs that a worker needs."""
+    describe: Callable[[], str] = lambda: ""
+    """Returns the nodes and pending jobs in words, for lines of progress."""
+
+
 def search(
-    folder: StudyFolder, plan: Plan, storage: str | None, wanted: int, workers: int, executor: Executor, stop: Stop
+    folder: StudyFolder,
+    plan: Plan,
+    storage: str | None,
+    wanted: int,
+    workers: int,
+    executor: Executor,
+    stop: Stop,
+    machines: Machines | None = None,
 ) -> Outcome:
     """Search until a study has `wanted` trials, and print the progress.
 
@@ -33,11 +59,22 @@ def search(
         workers: number of jobs; each runs one trial after the other.
         executor: runs the jobs.
         stop: when it returns true, running trials save checkpoints; the same call continues them later.
+        machines: where the executor runs jobs; by default this machine.
     """
-    progress = Progress(load_study(plan, open_storage(folder, storage)), wanted)
-    arguments = {"path": str(folder.path), "storage": storage, "wanted": wanted}
+    machines = machines or Machines()
+    opened = open_storage(folder, storage, machines.beat > 0)
+    progress = Progress(load_study(plan, opened), wanted, machines.describe)
+    arguments = {"path": str(folder.path.absolute()), "storage": storage, "wanted": wanted, "beat": machines.beat}
     jobs = [
-        Job(f"worker {number}", "q2pi.tuning.search:work", arguments, threads=1, restarts=RESTARTS)
+        Job(
+            f"worker {number}",
+            "q2pi.tuning.search:work",
+            arguments,
+            threads=1,
+            restarts=RESTARTS,
+            memory=machines.memory,
+            gpus=machines.gpus,
+        )
         for number in range(1, workers + 1)
     ]
     progress.print_line()
@@ -48,7 +85,8 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
     """Task of a worker process: run trials until all wanted trials are finished or owned by other workers.
 
     Args:
-        arguments: `path` of the study, URL of its `storage` or None, and the number of `wanted` trials.
+        arguments: `path` of the study, URL of its `storage` or None, the number of `wanted` trials, and the seconds
+            of a `beat` as in `Machines`.
         emit: receives a message when a trial begins, is evaluated, and ends.
         stop: see `search`.
 
@@ -57,23 +95,34 @@ def work(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
     """
     folder = StudyFolder(arguments["path"])
     plan = folder.read()
-    study = load_study(plan, open_storage(folder, arguments["storage"]))
+    beat = arguments.get("beat", 0.0)
+    opened = open_storage(folder, arguments["storage"], beat > 0)
+    study = load_study(plan, opened)
+    locks = HeartbeatLocks(opened, plan.name, beat) if beat else FileLocks(folder)
     try:
-        while not stop() and (claimed := claim(folder, plan, study, arguments["wanted"])) is not None:
+        while not stop():
+            claimed = claim(folder, plan, study, arguments["wanted"], locks)
+            if claimed is None and locks.is_unsure:
+                time.sleep(CLAIM_SECONDS)
+                continue
+            if claimed is None:
+                break
             trial = {"trial": claimed.number}
             emit(trial | {"state": "running", "is_continued": claimed.is_continued})
             outcome = run_trial(folder, plan, study, claimed, stop, lambda step: emit({"step": step}))
             emit(trial | {"state": outcome.state, "values": list(outcome.values), "note": outcome.note})
     except StorageInternalError as problem:
         raise UserError(f"--storage {plan.storage} was lost: {first_line(problem)}") from problem
+    finally:
+        locks.close()
     return {"stopped": stop()}
 
 
 class Progress:
     """Prints the progress of a study."""
 
-    def __init__(self, study: optuna.Study, wanted: int) -> None:
-        self.study, self.wanted = study, wanted
+    def __init__(self, study: optuna.Study, wanted: int, describe: Callable[[], str] = lambda: "") -> None:
+        self.study, self.wanted, self.describe = study, wanted, describe
         self.start = self.last_print = time.monotonic()
         self.ended = 0
         self.failed_in_a_row = 0
@@ -114,7 +163,8 @@ class Progress:
         if (best := best_trial(trials)) is not None:
             defaults = f"; the defaults {trials[0].values[0]:.1f}" if trials[0].values else ""
             line += f"; best so far {best.values[0]:.1f} (trial {best.number}{defaults})"
-        print(f"{line}; left {self._time_left(count)}", flush=True)
+        place = self.describe()
+        print(f"{line}; left {self._time_left(count)}{'; ' * bool(place)}{place}", flush=True)
 
     def _time_left(self, count: dict[Any, int]) -> str:
         ended = count[TrialState.COMPLETE] + count[TrialState.PRUNED] + count[TrialState.FAIL]

@@ -19,6 +19,8 @@ from q2pi.tuning.space import encode, label, value_of
 
 ANSWER_SECONDS = 8.0
 """Seconds in which a database must answer."""
+LEFT_SECONDS = 10
+"""Seconds after which the journal's lock of a killed process is removed."""
 
 
 class KernelLock(JournalFileOpenLock):
@@ -41,6 +43,23 @@ class KernelLock(JournalFileOpenLock):
     def release(self) -> None:
         assert self.lock is not None
         self.lock.close()
+
+
+class SharedLock(JournalFileOpenLock):
+    """A lock of the journal for processes on several machines: a file beside it, as on NFS without kernel locks.
+
+    If its owner is killed, the others wait for `LEFT_SECONDS`.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal), LEFT_SECONDS)
+        self.journal = journal
+
+    def acquire(self) -> bool:
+        super().acquire()
+        with self.journal.open("ab+") as file:
+            _cut_torn_line(file)
+        return True
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:
@@ -84,8 +103,13 @@ def _parsed(url: str) -> Any:
     return parsed
 
 
-def open_storage(folder: StudyFolder, url: str | None) -> BaseStorage:
+def open_storage(folder: StudyFolder, url: str | None, is_shared: bool = False) -> BaseStorage:
     """Return the storage of a study.
+
+    Args:
+        folder: the study's folder.
+        url: SQL URL, None for the journal file.
+        is_shared: whether processes on several machines write the journal.
 
     Raises:
         UserError: the database does not answer in time, or refuses the connection.
@@ -93,7 +117,8 @@ def open_storage(folder: StudyFolder, url: str | None) -> BaseStorage:
     silence_optuna()
     if url is None:
         folder.path.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(folder.journal), KernelLock(folder.journal)))
+        lock = SharedLock if is_shared else KernelLock
+        return JournalStorage(JournalFileBackend(str(folder.journal), lock(folder.journal)))
     parsed = _parsed(url)
     shown = parsed.render_as_string(hide_password=True)
     limit = {"connect_timeout": 4} if parsed.get_backend_name() in ("postgresql", "mysql", "mariadb") else {}

@@ -5,8 +5,8 @@
     measure  train the seeds one after the other with `execute` and report every evaluation to the pruner
     report   store the result, from the process that owns the trial
 
-A process can be killed between any two lines: the kernel then releases its locks. The next claim finds the trial in the
-state "running", samples the options that are missing, and continues its runs from their checkpoints.
+A process can be killed between any two lines: its locks are then released, see `locks`. The next claim finds the trial
+in the state "running", samples the options that are missing, and continues its runs from their checkpoints.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ from q2pi.errors import UserError
 from q2pi.parallel.executor import Stop
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.locks import Lock, hold, take
 from q2pi.runs.manifest import steps
 from q2pi.training.events import Diverged, Evaluated, Event, Interrupted, Started
+from q2pi.tuning.locks import FileLocks, Locks, Owner
 from q2pi.tuning.objective import Curve, Point, read_curve, read_seconds, value
 from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.samplers import make_sampler
@@ -58,7 +58,7 @@ class Claim:
     config: ResolvedConfig[Any]
     attempt: list[int]
     """Agent steps of the trial's checkpoints at each claim, this claim last."""
-    owner: Lock
+    owner: Owner
     is_continued: bool
     """Whether another process started the trial."""
 
@@ -72,12 +72,21 @@ class Claim:
         return len(self.attempt) > RETRIES + 1 and self.attempt[-RETRIES - 2] == self.attempt[-1]
 
 
-def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> Claim | None:
-    """Return the next trial to work on, or None if all `wanted` trials are finished or owned by a live worker."""
-    with hold(folder.claims):
+def claim(
+    folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int, locks: Locks | None = None
+) -> Claim | None:
+    """Return the next trial to work on, or None if all `wanted` trials are finished or owned by a live worker.
+
+    Args:
+        folder, plan, study: the study.
+        wanted: number of trials of the study.
+        locks: the study's locks; by default those of one machine.
+    """
+    locks = locks or FileLocks(folder)
+    with locks.claims():
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
-            if frozen.state == TrialState.RUNNING and (owner := take(folder.owner(frozen.number))):
+            if frozen.state == TrialState.RUNNING and (owner := locks.owner(frozen.number)):
                 # without a second look, a trial whose owner reported its end since the list was read would run again
                 if study.get_trials(deepcopy=False)[frozen.number].state == TrialState.RUNNING:
                     study.sampler = make_sampler(plan, frozen.number)
@@ -88,12 +97,12 @@ def claim(folder: StudyFolder, plan: Plan, study: optuna.Study, wanted: int) -> 
             return None
         study.sampler = make_sampler(plan, len(started))
         trial = study.ask()
-        owner = take(folder.owner(trial.number))
+        owner = locks.owner(trial.number)
         assert owner is not None
         return _claimed(folder, plan, trial, owner)
 
 
-def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: Lock) -> Claim:
+def _claimed(folder: StudyFolder, plan: Plan, trial: optuna.Trial, owner: Owner) -> Claim:
     sampled = sample_options(trial, plan.space)
     table = trial.user_attrs.get("config")
     if table is None:
@@ -153,7 +162,7 @@ def run_trial(
             if claimed.is_lost:
                 outcome = Outcome("failed", note=f"{RETRIES + 1} processes died before its next checkpoint")
             else:
-                outcome = measure(folder, plan, claimed, stop, on_evaluation)
+                outcome = measure(folder, plan, claimed, lambda: claimed.owner.is_lost or stop(), on_evaluation)
         except Diverged as problem:
             outcome = Outcome("pruned", note=f"diverged: {problem}")
         except (OSError, StorageInternalError):
@@ -163,6 +172,8 @@ def run_trial(
         except Exception as problem:
             (folder.trial(claimed.number) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             outcome = Outcome("failed", note=f"{type(problem).__name__}: {problem}")
+        if claimed.owner.is_lost:
+            return Outcome("interrupted")  # another process has the trial: its report alone counts
         _report_end(study, claimed, outcome)
     return outcome
 

@@ -15,6 +15,8 @@ from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics
 
+APEX_ALPHA = 7.0
+"""Exponent alpha of the exploration rates of actors; that of Horgan et al. 2018."""
 Own = TypeVar("Own", bound="EpsilonGreedyConfig")
 
 
@@ -51,6 +53,14 @@ class EpsilonGreedyConfig(AlgorithmConfig):
         if "epsilon" not in self.schedules(0, budget):
             return self
         return replace(self, exploration_fraction=self.exploration_fraction * budget / new_budget)
+
+    def for_actor(self: Own, index: int, actors: int) -> Own:
+        """Return the options with the exploration rates of Ape-X: epsilon^(1 + APEX_ALPHA * index / (actors - 1)).
+
+        Paper: Horgan et al. 2018, "Distributed Prioritized Experience Replay", section 4.
+        """
+        exponent = 1 + APEX_ALPHA * index / max(1, actors - 1)
+        return replace(self, start_e=self.start_e**exponent, end_e=self.end_e**exponent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ The timeline of a run with learning_starts 8, train_frequency 4 (agent steps, ov
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
 
 from q2pi.acceleration.cuda_graph import CudaGraph
 from q2pi.algorithms.base import AgentSpec
@@ -21,6 +23,8 @@ from q2pi.buffers.samplers import Batch, Sampler, UniformSampler, batches
 from q2pi.config import RunConfig
 from q2pi.errors import UserError
 from q2pi.types import Array
+
+Own = TypeVar("Own", bound="ReplayConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class ReplayConfig(QNetworkConfig):
     }
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0, 1)}
     STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ("buffer_size",)
+    HAS_ACTORS: ClassVar[bool] = True
 
     def check(self, run: RunConfig[Any]) -> None:
         super().check(run)
@@ -59,15 +64,15 @@ class ReplayConfig(QNetworkConfig):
                 f"--learning-starts {self.learning_starts} is beyond the budget: "
                 f"it must be below --total-timesteps {run.total_timesteps}"
             )
-        if self.learning_starts < (least := self._first_sample(run.num_envs)):
+        if self.learning_starts < (least := self._first_sample(run.total_envs)):
             raise UserError(
                 f"--learning-starts {self.learning_starts} is before the first {self.n_step}-step transition of "
-                f"{run.num_envs} environments: it must be at least {least} (--n-step, --num-envs)"
+                f"{run.total_envs} environments: it must be at least {least} (--n-step, --num-envs)"
             )
 
     def repaired(self, run: RunConfig[Any]) -> RunConfig[Any]:
         """Return the run with a batch no larger than the buffer and learning that starts within the budget."""
-        starts = max(min(self.learning_starts, run.total_timesteps - 1), self._first_sample(run.num_envs))
+        starts = max(min(self.learning_starts, run.total_timesteps - 1), self._first_sample(run.total_envs))
         size = min(self.batch_size, self.buffer_size)
         return replace(run, hyper=replace(self, batch_size=size, learning_starts=starts))
 
@@ -98,12 +103,16 @@ class ReplayConfig(QNetworkConfig):
         hyper = replace(
             self,
             learning_starts=start,
-            n_step=min(self.n_step, max(1, start // run.num_envs)),
+            n_step=min(self.n_step, max(1, start // run.total_envs)),
             buffer_size=max(size, self.batch_size),
             start_e=0.0,
             end_e=0.0,
         )
         return replace(run, hyper=hyper)
+
+    def for_actor(self: Own, index: int, actors: int) -> Own:
+        """Return the options with the actor's exploration rates and no replay to speak of: actors do not learn."""
+        return replace(super().for_actor(index, actors), buffer_size=1, replay_codec="raw")
 
     @property
     def storage_note(self) -> str:
@@ -145,11 +154,13 @@ class ReplayAgent(EpsilonGreedyAgent):
         """Return the sampler of transitions; override it for prioritized replay."""
         return UniformSampler(self.replay)
 
-    def begin(self, observation: Array) -> None:
-        self.replay.begin(observation[:, -self.spec.frame_shape[0] :])
+    def begin(self, observation: Array, env_indices: Array | None = None) -> None:
+        cut = self.replay.begin(observation[:, -self.spec.frame_shape[0] :], env_indices)
+        if len(cut):
+            self.sampler.added(cut)
 
     def cut_episodes(self, observation: Array) -> None:
-        self.replay.cut_episodes(observation[:, -self.spec.frame_shape[0] :])
+        self.begin(observation, np.arange(self.spec.num_envs))
 
     def sample(self, count: int) -> list[Batch]:
         """Return the batches of the next `count` updates, drawn together: no update may change the sampler."""
