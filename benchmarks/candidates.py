@@ -31,7 +31,16 @@ class Stopwatch:
         return (self.end - self.begin) / (self.times[self.end] - self.times[self.begin])
 
 
-def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **options: Any) -> float:
+def q2pi(
+    steps: int,
+    threads: int,
+    algorithm: str,
+    begin: int,
+    every: int,
+    env_id: str = "SpaceInvaders",
+    preset: str | None = None,
+    **options: Any,
+) -> float:
     """Time our loop, which yields `Progress` every `every` steps."""
     from q2pi.config import override, resolve
     from q2pi.training.events import Progress
@@ -39,7 +48,7 @@ def q2pi(steps: int, threads: int, algorithm: str, begin: int, every: int, **opt
     from q2pi.training.presets import configure
 
     quiet = {"checkpoint_frequency": 0, "evaluation_episodes": 0, "evaluation_frequency": 0}
-    config, _ = configure(algorithm, "SpaceInvaders", "nature" if algorithm == "dqn" else "quick")
+    config, _ = configure(algorithm, env_id, preset)
     config = override(
         config, quiet | {"total_timesteps": begin + steps, "threads": threads, "log_frequency": every} | options
     )
@@ -54,15 +63,15 @@ def q2pi_dqn(steps: int, threads: int, num_envs: int, precision: str) -> float:
     """Time our DQN; not Double, as the peers' is not."""
     options = {"num_envs": num_envs, "precision": precision, "double": False, "start_e": EPSILON, "end_e": EPSILON}
     replay = {"learning_starts": STARTS, "buffer_size": BUFFER, "replay_codec": "raw"}
-    return q2pi(steps, threads, "dqn", STARTS + WARM_UP, 200, **options, **replay)
+    return q2pi(steps, threads, "dqn", STARTS + WARM_UP, 200, preset="nature", **options, **replay)
 
 
 def q2pi_ppo(steps: int, threads: int, precision: str) -> float:
     """Time our PPO, 8 games."""
-    return q2pi(steps, threads, "ppo", ROLLOUT, ROLLOUT, num_envs=8, precision=precision)
+    return q2pi(steps, threads, "ppo", ROLLOUT, ROLLOUT, preset="quick", num_envs=8, precision=precision)
 
 
-def _sb3_watched(model: Any, begin: int, steps: int) -> float:
+def sb3_watched(model: Any, begin: int, steps: int) -> float:
     from stable_baselines3.common.callbacks import BaseCallback
 
     watch = Stopwatch(begin, begin + steps)
@@ -97,7 +106,7 @@ def sb3_dqn(steps: int, threads: int, device: str = "cpu") -> float:
     replay = {"buffer_size": BUFFER, "learning_starts": STARTS, "target_update_interval": 1_000}
     games = _sb3_games(threads, 1)
     model = DQN("CnnPolicy", games, **settings, **exploration, **replay, seed=1, device=device)
-    return _sb3_watched(model, STARTS + WARM_UP, steps)
+    return sb3_watched(model, STARTS + WARM_UP, steps)
 
 
 def sb3_ppo(steps: int, threads: int) -> float:
@@ -107,7 +116,7 @@ def sb3_ppo(steps: int, threads: int) -> float:
     settings = {"n_steps": 128, "n_epochs": 4, "batch_size": 256, "learning_rate": 2.5e-4, "clip_range": 0.1}
     model = PPO("CnnPolicy", _sb3_games(threads, 8), **settings, vf_coef=0.5, ent_coef=0.01, seed=1, device="cpu")
     # The callback sees a rollout's last step before its update, so a span of whole rollouts holds as many updates.
-    return _sb3_watched(model, ROLLOUT, steps)
+    return sb3_watched(model, ROLLOUT, steps)
 
 
 def cleanrl_dqn(steps: int, threads: int) -> float:
@@ -177,7 +186,7 @@ def _cleanrl_game() -> Any:
     return gym.wrappers.FrameStackObservation(game, 4)
 
 
-CANDIDATES: dict[str, dict[str, Callable[[int, int], float]]] = {
+ATARI: dict[str, dict[str, Callable[[int, int], float]]] = {
     "dqn": {
         "Stable-Baselines3 DQN, 1 game": sb3_dqn,
         "CleanRL's DQN loop, 1 game": cleanrl_dqn,
@@ -191,5 +200,4 @@ CANDIDATES: dict[str, dict[str, Callable[[int, int], float]]] = {
         "q2pi PPO, bf16, 8 games": partial(q2pi_ppo, precision="bf16"),
     },
 }
-"""For each task its candidates; the first one is the peer that ratios are taken to."""
-PEERS = {"Stable-Baselines3 DQN, 1 game", "CleanRL's DQN loop, 1 game", "Stable-Baselines3 PPO, 8 games"}
+"""For each task its candidates."""

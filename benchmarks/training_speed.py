@@ -1,13 +1,15 @@
-"""Training speed on Space Invaders beside the peers, in one run, alternating.
+"""Training speed on Space Invaders and on CartPole beside the peers, in one run, alternating.
 
     make bench                                     DQN beside Stable-Baselines3 and CleanRL's loop
     make bench TASK=ppo                            PPO beside Stable-Baselines3
+    make bench TASK=classic                        DQN, PPO and A2C on CartPole, one thread, beside Stable-Baselines3
 
-All train the same algorithm: DQN with batch 32, one update per 4 agent steps, Adam, epsilon 0.05, or PPO with the RL
-Zoo's settings, the same number of threads, on the same machine (see candidates.py). Each candidate runs in a process of
-its own; counted is the time between two agent-step counts after learning has begun and warmed up. Rounds alternate, so
-a drift of the machine meets all. Written: results/benchmarks/training_speed.json and .png (ppo_speed for PPO). Absolute
-numbers are of one machine; quote the ratios.
+On Space Invaders all train the same algorithm: DQN with batch 32, one update per 4 agent steps, Adam, epsilon 0.05, or
+PPO with the RL Zoo's settings (candidates.py); on CartPole all have the RL Zoo's settings, and DQN stands beside a bare
+torch loop, too (classic_candidates.py). Each candidate runs in a process of its own; counted is the time between two
+agent-step counts after learning has begun and warmed up. Rounds alternate, so a drift of the machine meets all.
+Written: results/benchmarks/training_speed.json and .png (ppo_speed, classic_speed). Absolute numbers are of one
+machine; quote the ratios, which are to the nearest row of Stable-Baselines3 above.
 """
 
 import argparse
@@ -19,19 +21,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from candidates import CANDIDATES, PEERS
+from candidates import ATARI
+from classic_candidates import CLASSIC
 
+CANDIDATES = ATARI | {"classic": CLASSIC}
+PEERS = ("Stable-Baselines3", "CleanRL", "bare torch loop")
+"""What the names of candidates begin with that are not ours; they run in the peers' environment."""
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
 TASKS = {
-    "dqn": ("training_speed", "DQN on Space Invaders, batch 32, an update per 4 steps", 2_000),
-    "ppo": ("ppo_speed", "PPO on Space Invaders, 8 games x 128 steps, 4 epochs of 4 minibatches", 4_096),
+    "dqn": ("training_speed", "DQN on Space Invaders, batch 32, an update per 4 steps", 2_000, 2),
+    "ppo": ("ppo_speed", "PPO on Space Invaders, 8 games x 128 steps, 4 epochs of 4 minibatches", 4_096, 2),
+    "classic": ("classic_speed", "DQN, PPO and A2C on CartPole with the RL Zoo's settings", 10_240, 1),
 }
-"""For each task: name of its files, title, agent steps that are timed."""
+"""For each task: name of its files, title, agent steps that are timed, threads."""
 
 
 def measure(task: str, name: str, peer_python: str, steps: int, threads: int) -> float:
     """Run one candidate in a process of its own and return its agent steps per second."""
-    python = peer_python if name in PEERS else sys.executable
+    python = peer_python if name.startswith(PEERS) else sys.executable
     command = [python, __file__, "--task", task, "--candidate", name, "--steps", str(steps), "--threads", str(threads)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.splitlines()[-1])
@@ -47,7 +54,7 @@ def draw(report: dict, path: Path) -> None:
     for place, name in enumerate(reversed(names)):
         rounds = report["steps_per_second"][name]
         middle = statistics.median(rounds)
-        axes.barh(place, middle, color="#9aa5b1" if name in PEERS else "#2f6f9f", height=0.6)
+        axes.barh(place, middle, color="#9aa5b1" if name.startswith(PEERS) else "#2f6f9f", height=0.6)
         axes.plot([min(rounds), max(rounds)], [place, place], color="black", linewidth=1.5)
         ratio = report["ratio_to_peer"].get(name)
         axes.text(
@@ -68,28 +75,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--task", choices=sorted(TASKS), default="dqn")
     parser.add_argument("--steps", type=int, help="agent steps that are timed")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--candidate", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    file, title, steps = TASKS[options.task]
-    steps, candidates = options.steps or steps, CANDIDATES[options.task]
+    file, title, steps, threads = TASKS[options.task]
+    steps, threads, candidates = options.steps or steps, options.threads or threads, CANDIDATES[options.task]
     if options.candidate:
-        print(candidates[options.candidate](steps, options.threads))
+        print(candidates[options.candidate](steps, threads))
         return
     speeds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(options.rounds):
         for name in candidates:
-            speeds[name].append(measure(options.task, name, options.peer_python, steps, options.threads))
+            speeds[name].append(measure(options.task, name, options.peer_python, steps, threads))
             print(f"round {number + 1}  {name:<32} {speeds[name][-1]:6.1f} agent steps/s", flush=True)
-    peer = next(iter(candidates))
-    ratios = {
-        name: [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)] for name in candidates if name != peer
-    }
+    ratios = {}
+    for name in candidates:
+        if name.startswith("Stable-Baselines3"):
+            peer = name
+        else:
+            ratios[name] = [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)]
     report = {
         "command": "make bench" + ("" if options.task == "dqn" else f" TASK={options.task}"),
         "title": title,
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "threads": options.threads,
+        "threads": threads,
         "timed_steps": steps,
         "steps_per_second": speeds,
         "ratio_to_peer": {

@@ -271,22 +271,32 @@ class Replay:
         """
         if not self.can_sample(slots).all():
             raise ValueError(f"slots {slots[~self.can_sample(slots)]} cannot be sampled")
-        chain = self._ahead(slots[:, None], self._steps)  # [B, n]
-        included = np.ones(chain.shape, np.bool_)
-        included[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
-        length = included.sum(axis=1)
+        return self.assemble(slots)
+
+    def assemble(self, slots: Slots) -> Transitions:
+        """Assemble the transitions at slots [B] that a sampler has checked with `can_sample`."""
+        reward, length = self._returns(slots)
         last = self._ahead(slots, length - 1)
-        rewards = np.where(included, self.reward[chain], 0) * self._powers[:-1]
         # One array for both observations: two smaller ones are unmapped after each batch and page-faulted in again.
         stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
         return Transitions(
             observation=stacked[: len(slots)],
             action=self.action[slots],
-            reward=rewards.sum(axis=1).astype(np.float32),
+            reward=reward,
             discount=(self._powers[length] * self.continuation[last]).astype(np.float32),
             next_observation=stacked[len(slots) :],
             slots=slots,
         )
+
+    def _returns(self, slots: Slots) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return (n-step returns [B], number of their rewards [B])."""
+        if self.n_step == 1:
+            return self.reward[slots], np.ones(len(slots), np.int64)
+        chain = self._ahead(slots[:, None], self._steps)  # [B, n]
+        included = np.ones(chain.shape, np.bool_)
+        included[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
+        rewards = np.where(included, self.reward[chain], 0) * self._powers[:-1]
+        return rewards.sum(axis=1).astype(np.float32), included.sum(axis=1)
 
     def _ends(self, slots: Slots) -> Mask:
         """Return whether the n-step return of each slot stops with that slot's step."""
@@ -294,6 +304,8 @@ class Replay:
 
     def _stacked(self, slots: Slots) -> Any:
         """Return the stacks [B, K*C, ...] that end at slots [B]."""
+        if self.stack == 1:
+            return self.frames.read(slots)
         age = self.age[slots][:, None]
         frames = self.frames.read(self._ahead(slots[:, None], -np.minimum(self._lookback, age)).reshape(-1))
         before = self._lookback > age

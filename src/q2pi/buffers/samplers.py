@@ -88,7 +88,7 @@ class UniformSampler:
             accepted = drawn[replay.can_sample(drawn)]
             if not len(accepted) and not len(replay):
                 raise UserError("the replay has no transition to sample yet: --learning-starts is too small")
-            slots = np.concatenate([slots, accepted])
+            slots = np.concatenate([slots, accepted]) if len(slots) else accepted
         return slots, np.ones(batch_size, np.float32)
 
     def update_priorities(self, indices: Slots, td_errors: Tensor) -> None:
@@ -118,8 +118,10 @@ def batches(
         device: of the batches.
     """
     draws = [sampler.sample(batch_size, generator) for generator in generators]
-    indices, weights = (np.concatenate(column) for column in zip(*draws, strict=True))
-    rows = replay.sample(indices)
+    indices, weights = draws[0] if len(draws) == 1 else map(np.concatenate, zip(*draws, strict=True))
+    rows = replay.assemble(indices)
     columns = (rows.observation, rows.action, rows.reward, rows.discount, rows.next_observation, weights)
-    parts = [torch.as_tensor(column, device=device).split(batch_size) for column in columns]
-    return [Batch(*row) for row in zip(*parts, np.split(indices, len(generators)), strict=True)]
+    tensors = [torch.as_tensor(column, device=device) for column in columns]
+    # Splitting into a single part takes longer than drawing it.
+    parts = [(column,) if len(draws) == 1 else column.split(batch_size) for column in tensors]
+    return [Batch(*row) for row in zip(*parts, np.split(indices, len(draws)), strict=True)]

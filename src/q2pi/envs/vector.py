@@ -314,8 +314,11 @@ class VectorEnv:
                 next_seed = self.seed_of(env_index, int(self._episode_index[env_index]) + 1)
                 self.engine.prepare_reset(env_index, next_seed)
         self._sent = None
-        kept = self.observation[:, self.frame_shape[0] :]
-        self.observation = np.concatenate([kept, frames.frame], axis=1)
+        if self.stack == 1:
+            self.observation = frames.frame
+        else:
+            kept = self.observation[:, self.frame_shape[0] :]
+            self.observation = np.concatenate([kept, frames.frame], axis=1)
         self._lives = frames.lives
         self._returns = self._returns + frames.reward
         self.largest_reward = max(self.largest_reward, *map(abs, frames.reward.tolist()))

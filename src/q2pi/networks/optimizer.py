@@ -32,24 +32,69 @@ NEGLIGIBLE = {"exp_avg": 1e-26, "exp_avg_sq": 1e-36}
 updates."""
 
 
+class CpuAdam(torch.optim.Adam):
+    """torch's fused Adam on the CPU without the bookkeeping of `torch.optim.Optimizer.step`, with equal results.
+
+    For an MLP of 256 x 256 units that bookkeeping (profiler records, hooks, grouping by device) takes longer than the
+    arithmetic, and a tenth of an update of DQN. Hooks on `step` are not called.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the parameters that have a gradient."""
+        group = self.param_groups[0]
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not all(parameter in self.state for parameter in parameters):
+            for parameter in parameters:
+                self.state[parameter] = {
+                    "step": torch.zeros(()),
+                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }
+        gradients: list[Any] = [parameter.grad for parameter in parameters]
+        slots = [self.state[parameter] for parameter in parameters]
+        steps = [slot["step"] for slot in slots]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            parameters,
+            gradients,
+            [slot["exp_avg"] for slot in slots],
+            [slot["exp_avg_sq"] for slot in slots],
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=0.0,
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+        if slots and steps[0] % FLUSH_FREQUENCY == 0:
+            _flush(slots)
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch then does not wrap it
+
+
 def adam(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.optim.Adam:
     """Return torch's fused Adam; on the CPU, it regularly flushes near-denormal moments to zero.
 
     The first moment of a weight without a gradient (a dead unit, a black pixel) halves every seven updates. After about
     800 updates it is denormal, and arithmetic with denormals is many times slower.
+
+    Args:
+        parameters: all on one device.
+        options: lr, eps, betas; on CUDA also capturable.
     """
-    optimizer = torch.optim.Adam(parameters, fused=True, **options)
-    if optimizer.param_groups[0]["params"][0].device.type == "cpu":
-        optimizer.register_step_post_hook(_flush)
-    return optimizer
+    parameters = list(parameters)
+    kind = CpuAdam if parameters[0].device.type == "cpu" else torch.optim.Adam
+    return kind(parameters, fused=True, **options)
 
 
-def _flush(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    if next(iter(optimizer.state.values()))["step"] % FLUSH_FREQUENCY:
-        return
-    for slots in optimizer.state.values():
+def _flush(slots: Iterable[dict[str, torch.Tensor]]) -> None:
+    for slot in slots:
         for name, bound in NEGLIGIBLE.items():
-            slots[name].masked_fill_(slots[name].abs() < bound, 0.0)
+            slot[name].masked_fill_(slot[name].abs() < bound, 0.0)
 
 
 def gradient_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_grad_norm: float = 0.0) -> None:
@@ -60,7 +105,9 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_grad
         loss: [].
         max_grad_norm: bound on the gradient's norm over all parameters; 0 disables it.
     """
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizer.param_groups:  # a tenth of the time of `zero_grad`, which records itself for the profiler
+        for parameter in group["params"]:
+            parameter.grad = None
     loss.backward()
     clip_gradient(optimizer, max_grad_norm)
     optimizer.step()
