@@ -10,7 +10,7 @@ The loop prints and writes nothing itself. It pauses while an event is handled, 
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
