@@ -261,8 +261,8 @@ def test_mistakes_are_one_line_with_flag_and_bound(changes: dict[str, Any], mess
 
 
 def test_spaces_it_cannot_serve_are_refused() -> None:
-    spec = dataclasses.replace(make_agent().spec, action_space=spaces.MultiDiscrete([2, 3]))
-    with pytest.raises(UserError, match="a2c needs Discrete or Box"):
+    spec = dataclasses.replace(make_agent().spec, action_space=spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)]))
+    with pytest.raises(UserError, match="a2c needs Discrete, MultiDiscrete, MultiBinary or Box actions"):
         a2c.Config().check_spaces(spec)
 
 

@@ -43,6 +43,7 @@ class NumberedTable(Numbered):
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 20, "buffer_size": 500, "batch_size": 8, "n_step": 3},
+    "rainbow": {"learning_starts": 20, "buffer_size": 500, "batch_size": 8, "n_step": 3},
     "reinforce": {"episodes_per_update": 8},
 }
 
