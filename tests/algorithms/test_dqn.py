@@ -377,9 +377,8 @@ def test_a_buffer_of_one_transition_is_never_empty() -> None:
 
 
 def test_spaces_it_cannot_serve_are_refused() -> None:
-    for env_id in ("Pendulum-v1", "FrozenLake-v1"):
-        with pytest.raises(UserError, match=f"--env-id {env_id}.*dqn"):
-            next(run(resolve(cartpole(env_id=env_id))))
+    with pytest.raises(UserError, match=r"--env-id Pendulum-v1.*dqn"):
+        next(run(resolve(cartpole(env_id="Pendulum-v1"))))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

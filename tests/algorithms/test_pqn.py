@@ -267,16 +267,9 @@ def test_mistakes_are_one_line_with_flag_and_bound(changes: dict[str, Any], mess
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("env_id", "reason"),
-    [
-        ("Pendulum-v1", "needs a Discrete action space"),
-        ("FrozenLake-v1", "has Discrete observations: pqn needs a Box space"),
-    ],
-)
-def test_spaces_it_cannot_serve_are_refused(env_id: str, reason: str) -> None:
-    with pytest.raises(UserError, match=f"--env-id {env_id}.*{reason}"):
-        next(run(resolve(small(env_id=env_id))))
+def test_spaces_it_cannot_serve_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--env-id Pendulum-v1.*pqn needs a Discrete action space"):
+        next(run(resolve(small(env_id="Pendulum-v1"))))
 
 
 @pytest.mark.parametrize("steps", [32, 4_096, 10**6])

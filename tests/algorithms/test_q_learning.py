@@ -152,9 +152,7 @@ def test_the_transition_that_sarsa_holds_is_part_of_the_state() -> None:
 
 
 def test_tables_of_another_environment_are_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"have shape \(1, 6, 4\), config.toml needs \(2, 6, 4\): --env-id and --target"
-    ):
+    with pytest.raises(UserError, match=r"have shape \(1, 6, 4\), this run needs \(2, 6, 4\): --env-id and --target"):
         agent_for(CELLS, target="double_q").load(agent_for(CELLS).state())
 
 

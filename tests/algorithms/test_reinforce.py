@@ -242,8 +242,9 @@ def test_the_batch_mean_needs_two_episodes() -> None:
 
 
 def test_spaces_it_cannot_serve_are_refused() -> None:
-    with pytest.raises(UserError, match="reinforce needs Discrete or Box"):
-        reinforce.Config().check_spaces(dataclasses.replace(spec(3, 2), action_space=spaces.MultiBinary(3)))
+    pair = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)])
+    with pytest.raises(UserError, match="reinforce needs Discrete, MultiDiscrete, MultiBinary or Box"):
+        reinforce.Config().check_spaces(dataclasses.replace(spec(3, 2), action_space=pair))
 
 
 def test_padding_changes_no_mean() -> None:

@@ -14,6 +14,7 @@ import pytest
 from small_runs import QUIET, flags
 
 import q2pi
+import q2pi.envs.gymnasium
 from q2pi import cli
 from q2pi.algorithms.registry import default_config
 from q2pi.commands.output import prints_to_stderr
@@ -166,7 +167,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that sets where `Fails` fails; nothing fails before it is called."""
 
     def set_failure(**places: int | None) -> None:
-        monkeypatch.setattr(VectorEnv, "check_reproducible", lambda envs: True)  # its steps would count
+        # Their steps would count.
+        monkeypatch.setattr(VectorEnv, "check_reproducible", lambda envs: True)
+        monkeypatch.setattr(q2pi.envs.gymnasium, "has_action_masks", lambda spec: False)
         monkeypatch.setattr(Fails, "counts", {"step": 0, "reset": 0})
         for name in ("in_step", "in_reset"):
             monkeypatch.setattr(Fails, name, places.get(name))

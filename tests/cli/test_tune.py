@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -96,7 +97,7 @@ def line_of(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., 
         (["--preset", "nowhere.toml"], ["--preset nowhere.toml"]),
         (["--sampler", "nsga2", "--pruner", "median"], ["--pruner median", "nsga2"]),
         (["--dashboard"], ["is not a study"]),
-        (["--env-id", "Taxi-v3"], ["--env-id Taxi-v3"]),
+        (["--env-id", "Taxi-v33"], ["--env-id Taxi-v33"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -220,8 +221,8 @@ def test_three_errors_in_a_row_end_the_study_with_status_1(
     status = cli.main([*TUNE, "--study", str(tmp_path / "study"), "--trials", "9"])
     out, err = capfd.readouterr()
     assert status == 1
-    assert "trial 0 failed (NameError: a defect)" in out
-    assert "q2pi: 3 trials in a row failed, the last with NameError: a defect" in err
+    assert re.search(r"trial 0 failed \(.*NameError: a defect", out)
+    assert re.search("q2pi: 3 trials in a row failed, the last with .*NameError: a defect", err)
     assert "NameError" in (tmp_path / "study/trials/0002/error.txt").read_text()
     assert not (tmp_path / "study/trials/0004").exists()
 

@@ -65,5 +65,6 @@ def test_the_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "minatar", None)
     monkeypatch.setitem(sys.modules, "minatar.gym", None)
     config, _ = configure("rainbow", "MinAtar/Breakout-v1")
+    monkeypatch.delitem(sys.modules, "q2pi.envs.minatar", raising=False)
     with pytest.raises(UserError, match=r"needs more packages: pip install 'q2pi\[minatar\]'"):
         make_envs(resolve(config).env, 1, seed=1)

@@ -17,6 +17,7 @@ from q2pi.algorithms import a2c, dqn, ppo, pqn
 from q2pi.algorithms.base import AgentSpec
 from q2pi.config import RunConfig
 from q2pi.envs.spec import resolve
+from q2pi.networks.torsos import torso_of
 from q2pi.training.presets import configure
 
 CLEANRL_DQN_ATARI = {
@@ -261,6 +262,8 @@ def value(config: RunConfig[Any], name: str) -> Any:
         return rollout
     if name == "minibatch":
         return rollout / config.hyper.num_minibatches
+    if name == "network":
+        return torso_of(config.hyper.network, 84, 84)
     return getattr(config if hasattr(config, name) else config.hyper, name)
 
 
@@ -309,6 +312,7 @@ def test_defaults_name_their_sources() -> None:
         (a2c, two_sources),
     ):
         options = {name: found for name, found in source.items() if hasattr(algorithm.Config, name)}
+        options |= {"network": "auto"} if "network" in options else {}  # nature for Atari's 84 x 84
         assert len(options) > 10
         assert {name: getattr(algorithm.Config(), name) for name in options} == options
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from q2pi.envs.spec import resolve
+from q2pi.networks.torsos import torso_of
 from q2pi.training.presets import configure
 
 EPSILON = {"start_e": 1.0, "end_e": 0.01, "exploration_steps": 250_000, "exploration_delay": 20_000}
@@ -130,6 +131,8 @@ REVISITING = {
 def test_values_are_those_of_the_source(preset: str) -> None:
     config, _ = configure("rainbow", "Breakout", preset)
     found = {name: getattr(config if hasattr(config, name) else config.hyper, name) for name in PUBLISHED[preset]}
+    if "network" in found:
+        found["network"] = torso_of(found["network"], 84, 84)
     assert found == PUBLISHED[preset]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from small_studies import begun, check_ended_once, endings, plan, work_under_fire
 
+from q2pi.runs.locks import is_held
 from q2pi.tuning.storage import KernelLock
 
 
@@ -31,4 +32,7 @@ def test_a_lock_is_not_left_behind(tmp_path: Path) -> None:
     lock = KernelLock(journal)
     lock.acquire()
     lock.release()
-    assert list(tmp_path.iterdir()) == [journal]
+    assert not any(is_held(file) for file in tmp_path.iterdir())
+    lock.acquire()
+    assert any(is_held(file) for file in tmp_path.iterdir())
+    lock.release()

@@ -100,7 +100,7 @@ def test_an_environment_without_pictures_is_played_without_a_screen(monkeypatch:
     def refuse(env: Any, env_id: str) -> Any:
         raise UserError(f"{env_id} cannot be drawn: no pictures")
 
-    monkeypatch.setattr(video, "_screen_of", refuse)
+    monkeypatch.setattr(video, "screen_of", refuse)
     player = player_of(CARTPOLE)
     assert player.moment.screen is None
     assert player.cannot_draw == "CartPole-v1 cannot be drawn: no pictures"

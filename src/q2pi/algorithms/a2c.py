@@ -35,7 +35,6 @@ from q2pi.buffers.rollout import Batch, Rollout
 from q2pi.config import RunConfig
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, returns
-from q2pi.equations.schedules import linear
 from q2pi.errors import UserError
 from q2pi.networks import optimizer
 from q2pi.networks.policy import ActorCritic, action_bytes
@@ -110,7 +109,7 @@ class Config(PolicyConfig):
     def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
         found = super().schedules(step, total_timesteps)
         if self.anneal_learning_rate:
-            found["learning_rate"] = linear(self.learning_rate, 0.0, 1.0, total_timesteps, step)
+            found["learning_rate"] = self.decayed(self.learning_rate, step, total_timesteps)
         return found
 
     def updates_due(self, step: int, num_envs: int) -> int:

@@ -176,6 +176,11 @@ class AlgorithmConfig:
         """Return name -> value at agent step `step` of each schedule in use that depends on the budget."""
         return {}
 
+    @staticmethod
+    def decayed(value: float, step: int, total_timesteps: int) -> float:
+        """Return `value` at agent step `step` of its linear decay to 0 over the budget."""
+        return linear(value, 0.0, 1.0, total_timesteps, step)
+
     def extended(self: Own, budget: int, new_budget: int) -> Own:
         """Return the hyperparameters of a run whose budget is extended, in agent steps.
 

@@ -28,7 +28,6 @@ from q2pi.algorithms.common.target_network import TargetNetwork
 from q2pi.buffers.samplers import Batch
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, targets
-from q2pi.equations.schedules import linear
 from q2pi.networks import initialisation, optimizer
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics, State
@@ -87,7 +86,7 @@ class Config(ReplayConfig):
     def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
         found = super().schedules(step, total_timesteps)
         if self.anneal_learning_rate:
-            found["learning_rate"] = linear(self.learning_rate, 0.0, 1.0, total_timesteps, step)
+            found["learning_rate"] = self.decayed(self.learning_rate, step, total_timesteps)
         return found
 
     @property

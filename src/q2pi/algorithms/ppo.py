@@ -39,7 +39,6 @@ from q2pi.algorithms.common.minibatches import MinibatchConfig
 from q2pi.buffers.rollout import Batch
 from q2pi.config import RunConfig
 from q2pi.equations import losses
-from q2pi.equations.schedules import linear
 from q2pi.types import Metrics
 
 
@@ -94,7 +93,7 @@ class Config(MinibatchConfig, a2c.Config):
     def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
         found = super().schedules(step, total_timesteps)
         if self.anneal_clip_coefficient:
-            found["clip_coefficient"] = linear(self.clip_coefficient, 0.0, 1.0, total_timesteps, step)
+            found["clip_coefficient"] = self.decayed(self.clip_coefficient, step, total_timesteps)
         return found
 
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:

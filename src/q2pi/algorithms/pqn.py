@@ -40,7 +40,6 @@ from q2pi.algorithms.common.minibatches import MinibatchConfig
 from q2pi.buffers.rollout import Rollout
 from q2pi.envs.vector import Step
 from q2pi.equations import losses, returns, schedules
-from q2pi.equations.schedules import linear
 from q2pi.networks import optimizer
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.value import QNetwork
@@ -97,7 +96,7 @@ class Config(MinibatchConfig, QNetworkConfig):
     def schedules(self, step: int, total_timesteps: int) -> dict[str, float]:
         found = super().schedules(step, total_timesteps)
         if self.anneal_learning_rate:
-            found["learning_rate"] = linear(self.learning_rate, 0.0, 1.0, total_timesteps, step)
+            found["learning_rate"] = self.decayed(self.learning_rate, step, total_timesteps)
         return found
 
     def storage_bytes(self, spec: AgentSpec, steps: int) -> int:

@@ -33,7 +33,7 @@ def register_envs() -> None:
     for game in ("asterix", "breakout", "freeway", "seaquest", "space_invaders"):
         env_id = f"MinAtar/{game.title().replace('_', '')}-v1"
         options = {"game": game, "use_minimal_action_set": True}
-        envs[env_id] = ("minatar.gym:BaseEnv", MINATAR_TIME_LIMIT, options)
+        envs[env_id] = ("q2pi.envs.minatar:MinAtar", MINATAR_TIME_LIMIT, options)
     for env_id, (entry_point, time_limit, options) in envs.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point=entry_point, max_episode_steps=time_limit, kwargs=options)

@@ -41,6 +41,12 @@ REPLACE_SECONDS = 2.0
 """Seconds in which a file that another process has open must become free: Windows refuses to replace open files."""
 
 
+def has_display() -> bool:
+    """Return whether a browser can open a window: Windows and macOS have one, other systems may lack it."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return IS_WINDOWS or sys.platform == "darwin" or bool(named)
+
+
 def own_group() -> dict[str, Any]:
     """Return the arguments of `subprocess.Popen` for a process that Ctrl-C at the terminal does not reach."""
     return {"creationflags": 0x200} if IS_WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP

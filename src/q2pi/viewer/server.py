@@ -20,6 +20,7 @@ import tyro
 
 from q2pi.config import within
 from q2pi.errors import UserError
+from q2pi.parallel.portable import IS_WINDOWS, has_display
 from q2pi.viewer.access import LOOPBACK, Access
 
 PORT = 8765
@@ -75,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     # On Windows the option would let a second server take a port that is in use.
-    if sys.platform != "win32":
+    if not IS_WINDOWS:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -113,7 +114,7 @@ def serve(build: Callable[[Any], None], options: ServerOptions, title: str) -> i
     warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     try:
         with contextlib.closing(listener):
-            if sys.platform != "win32":
+            if hasattr(os, "nice"):
                 os.nice(options.nice)
             _run(build, listener, token, options.host, title, url if _has_display(options) else None)
     except KeyboardInterrupt:
@@ -151,4 +152,4 @@ def _has_display(options: ServerOptions) -> bool:
     """Return whether to start a browser: never over SSH, where it would be a text browser in this terminal."""
     if options.no_browser or "SSH_CONNECTION" in os.environ:
         return False
-    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return has_display()
