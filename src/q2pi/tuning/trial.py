@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from q2pi.algorithms.common.search_space import Int, PowerOfTwo
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
+from q2pi.envs.errors import EnvError
 from q2pi.errors import UserError
 from q2pi.parallel.executor import Stop
 from q2pi.runs.execute import execute
@@ -167,11 +168,11 @@ def run_trial(
             outcome = Outcome("pruned", note=f"diverged: {problem}")
         except (OSError, StorageInternalError):
             raise
-        except UserError as problem:
-            outcome = Outcome("failed", note=str(problem))
         except Exception as problem:
-            (folder.trial(claimed.number) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            outcome = Outcome("failed", note=f"{type(problem).__name__}: {problem}")
+            is_mistake = isinstance(problem, UserError)
+            if not is_mistake or isinstance(problem, EnvError):
+                (folder.trial(claimed.number) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            outcome = Outcome("failed", note=str(problem) if is_mistake else f"{type(problem).__name__}: {problem}")
         if claimed.owner.is_lost:
             return Outcome("interrupted")  # another process has the trial: its report alone counts
         _report_end(study, claimed, outcome)
