@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from q2pi.rng import SEED_BOUND, derive, stream
+from q2pi.rng import SEED_BOUND, Stream, derive, stream
 
 
 def words(generator: np.random.Generator, count: int = 64) -> list[int]:
@@ -71,3 +71,21 @@ def test_derived_seeds_are_in_the_range_of_every_emulator() -> None:
 
 def test_seeds_of_any_size() -> None:
     assert words(stream(2**70 + 1, "x")) == words(stream(2**70 + 1, "x"))
+
+
+def test_a_moved_generator_is_that_of_the_stream() -> None:
+    explore = Stream(1, "explore")
+    for counters in [(40,), (), (0, 1, 2), (2**40,), (40,)]:
+        moved = explore.at(*counters)
+        assert moved.random(3).tolist() == stream(1, "explore", *counters).random(3).tolist()
+        moved.integers(5, size=3, dtype=np.uint32)  # leaves half a word in the generator, which the next must not see
+    with pytest.raises(ValueError, match="at most three counters, got 4"):
+        explore.at(1, 2, 3, 4)
+
+
+def test_a_generator_is_valid_until_the_next_move() -> None:
+    """Negative control: two generators of one `Stream` are the same, so each must be used up before the next."""
+    explore = Stream(1, "explore")
+    first = explore.at(1)
+    explore.at(2)
+    assert first.random(3).tolist() == stream(1, "explore", 2).random(3).tolist()

@@ -7,8 +7,10 @@ counter. Built on Philox (Salmon et al., "Parallel random numbers: as easy as
 
 import hashlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _WORD = 2**64
 SEED_BOUND = 2**31
@@ -31,11 +33,32 @@ def stream(seed: int, name: str, *counters: int) -> np.random.Generator:
         name: what the numbers are for, such as "explore" or "replay".
         counters: at most three non-negative integers, such as a step counter.
     """
+    key = np.array([seed % _WORD, _word(name)], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=_counter_words(counters)))
+
+
+class Stream:
+    """The generators `stream(seed, name, ...)`, one at a time: moving a generator takes a fifth of making one.
+
+    Args:
+        seed, name: as for `stream`.
+    """
+
+    def __init__(self, seed: int, name: str) -> None:
+        self._generator = stream(seed, name)
+        self._state: Any = self._generator.bit_generator.state
+
+    def at(self, *counters: int) -> np.random.Generator:
+        """Return the generator `stream(seed, name, *counters)`; the next call moves it elsewhere."""
+        self._state["state"]["counter"] = _counter_words(counters)
+        self._generator.bit_generator.state = self._state
+        return self._generator
+
+
+def _counter_words(counters: tuple[int, ...]) -> NDArray[np.uint64]:
     if len(counters) > 3:
         raise ValueError(f"a stream takes at most three counters, got {len(counters)}")
-    padded = [0, *counters, *([0] * (3 - len(counters)))]
-    key = np.array([seed % _WORD, _word(name)], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array(padded, dtype=np.uint64)))
+    return np.array((0, *counters, *(0,) * (3 - len(counters))), dtype=np.uint64)
 
 
 def derive(seed: int, name: str, *counters: int) -> int:

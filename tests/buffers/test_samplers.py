@@ -19,16 +19,16 @@ from q2pi.buffers.samplers import Batch, UniformSampler, batches
 from q2pi.config import resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
+from q2pi.rng import Stream, stream
 from q2pi.types import State
 
 CPU = torch.device("cpu")
 
 
 def sampled_slots(replay: Replay, count: int, seed: int) -> Slots:
-    """Return the slots of the uniform sampler; check that the weights are 1."""
+    """Return the slots of the uniform sampler; check that there are no weights."""
     slots, weights = UniformSampler(replay).sample(count, np.random.default_rng(seed))
-    assert weights.dtype == np.float32
-    assert weights.tolist() == [1.0] * count
+    assert weights is None
     return slots
 
 
@@ -118,8 +118,8 @@ def test_batches_assembled_together_equal_batches_assembled_alone(count: int) ->
         rows = replay.sample(slots)
         by_hand = Batch(
             *(torch.as_tensor(getattr(rows, entry.name)) for entry in fields(Batch)[:5]),
-            torch.as_tensor(weights),
             slots,
+            torch.as_tensor(weights),
         )
         for entry in fields(Batch):
             expected, got, single = (np.asarray(getattr(each, entry.name)) for each in (by_hand, batch, alone))
@@ -320,3 +320,26 @@ def test_draws_are_with_replacement_and_in_no_order() -> None:
         assert sorted(slots.tolist()) != slots.tolist()
     expected = (1 - 1 / count) ** count
     assert np.mean(left_out) == pytest.approx(expected, abs=0.03)
+
+
+def test_a_replay_without_stacks_finds_its_transitions_by_their_rewards() -> None:
+    """The short way of `can_sample` equals the definition: every row written that is neither open nor final."""
+    rng = np.random.default_rng(0)
+    replay = Replay(9, 2, (1,), np.float32, stack=1, n_step=1, gamma=0.9)
+    frames = np.zeros((2, 1), np.float32)
+    replay.begin(frames)
+    slots = np.arange(2 * replay.rows)
+    for _ in range(60):
+        written = replay.written[slots // replay.rows]
+        newest = (written - 1) % replay.rows == slots % replay.rows
+        expected = (slots % replay.rows < written) & ~newest & ~replay.final
+        assert replay.can_sample(slots).tolist() == expected.tolist()
+        replay.extend(np.zeros(2), np.ones(2), np.ones(2), frames, rng.random(2) < 0.3, frames)
+
+
+def test_batches_of_one_moved_generator_are_those_of_separate_generators() -> None:
+    replay, draws = varied(), Stream(3, "replay")
+    together = batches(replay, UniformSampler(replay), 8, (draws.at(update) for update in range(4)), CPU)
+    for update, batch in enumerate(together):
+        slots, _ = UniformSampler(replay).sample(8, stream(3, "replay", update))
+        assert batch.indices.tolist() == slots.tolist()

@@ -10,6 +10,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
 from q2pi.equations.distributions import (
+    BELOW_ONE,
     Categorical,
     DiagonalGaussian,
     MultiBernoulli,
@@ -351,3 +352,11 @@ def test_independent_components_are_a_distribution_over_their_combinations() -> 
         log_probs = torch.cat([policy.log_prob(torch.tensor([combination])) for combination in combinations])
         assert float(log_probs.exp().sum()) == pytest.approx(1.0)
         torch.testing.assert_close(-(log_probs.exp() * log_probs).sum(), policy.entropy()[0])
+
+
+def test_the_greatest_uniform_number_times_a_sum_is_below_the_sum() -> None:
+    """For every float32 in [1/2, 2), so for every float32: `sample` never passes the last action."""
+    sums = torch.arange(0x3F000000, 0x40000000, dtype=torch.int32).view(torch.float32)
+    assert (torch.tensor(BELOW_ONE, dtype=torch.float32) * sums < sums).all()
+    assert torch.tensor(BELOW_ONE, dtype=torch.float32) < 1
+    assert not (torch.tensor(1 - 2**-25, dtype=torch.float32) * sums < sums).all()  # rounds to 1

@@ -346,3 +346,25 @@ def test_the_value_heads_weights_have_norm_1(shape: tuple[int, ...]) -> None:
     for head in heads:
         assert head.weight.norm().item() == pytest.approx(1)
         assert head.bias.tolist() == [0]
+
+
+def test_an_mlp_calls_plain_layers_as_functions_and_others_as_modules() -> None:
+    """Hooks and parametrisations act, whichever layer they are on."""
+    torso, row = MLPTorso(3, (4, 4), layer_norm=True), torch.rand(2, 3)
+    expected = torso.layers(row)
+    assert torch.equal(torso(row), expected)
+    seen: list[str] = []
+    for name, layer in torso.layers.named_children():
+        layer.register_forward_hook(lambda *_, name=name: seen.append(name))
+    assert torch.equal(torso(row), expected)
+    assert seen == [name for name, _ in torso.layers.named_children()]
+    halved = MLPTorso(3, (4,))
+    whole = halved(row)
+    torch.nn.utils.parametrize.register_parametrization(halved.layers[0], "weight", Halved())
+    assert not torch.equal(halved(row), whole)
+    assert torch.equal(halved(row), halved.layers(row))
+
+
+class Halved(torch.nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight / 2

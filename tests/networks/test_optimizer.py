@@ -1,5 +1,6 @@
 """Adam without denormal moments: the same weights as torch's Adam, without the slowdown."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -121,3 +122,44 @@ def test_a_polyak_update_by_hand(tau: float, expected: list[float]) -> None:
 def test_polyak_updates_of_different_networks_are_rejected() -> None:
     with pytest.raises(ValueError, match="zip"):
         polyak_update(nn.Linear(2, 1, bias=False), nn.Linear(2, 1), 0.5)
+
+
+@pytest.mark.parametrize("bound", [0.01, 0.5, 1e3])
+def test_clipping_agrees_with_torch(bound: float) -> None:
+    mine, theirs = (nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)) for _ in range(2))
+    theirs.load_state_dict(mine.state_dict())
+    for network in (mine, theirs):
+        network(torch.ones(4, 3)).square().sum().backward()
+    next(mine.parameters()).grad = next(theirs.parameters()).grad = None  # left out of the norm
+    clip_gradient(torch.optim.SGD(mine.parameters(), lr=1.0), bound)
+    torch.nn.utils.clip_grad_norm_(theirs.parameters(), bound)
+    for own, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert (own.grad is None) == (other.grad is None)
+        if own.grad is not None:
+            torch.testing.assert_close(own.grad, other.grad, rtol=1e-6, atol=0)
+
+
+def test_adam_follows_a_loaded_state_and_a_change_of_the_trained_parameters() -> None:
+    """The moments are found once for a set of parameters; another set or a loaded state must be seen."""
+
+    def step(optimizer: torch.optim.Optimizer, network: nn.Module, bias: bool) -> None:
+        network.weight.grad = torch.full_like(network.weight, 0.5)  # type: ignore[arg-type]
+        network.bias.grad = torch.ones_like(network.bias) if bias else None  # type: ignore[arg-type, assignment]
+        optimizer.step()
+
+    mine, theirs = nn.Linear(2, 2), nn.Linear(2, 2)
+    theirs.load_state_dict(mine.state_dict())
+    fast, slow = adam(mine.parameters(), lr=0.1), torch.optim.Adam(theirs.parameters(), lr=0.1)
+    for bias in (True, True, False, True):
+        step(fast, mine, bias)
+        step(slow, theirs, bias)
+    loaded = copy.deepcopy(fast.state_dict())
+    step(fast, mine, True)
+    fast.load_state_dict(loaded)
+    slow.load_state_dict(copy.deepcopy(slow.state_dict()))
+    mine.load_state_dict(theirs.state_dict())
+    step(fast, mine, True)
+    step(slow, theirs, True)
+    for own, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
+    assert [slot["step"].item() for slot in fast.state_dict()["state"].values()] == [5, 4]

@@ -266,8 +266,7 @@ def test_environments_are_closed_however_the_run_ends(monkeypatch: pytest.Monkey
 
 def test_seconds_by_part_add_up() -> None:
     clock = Clock()
-    with clock.part("act"):
-        pass
+    clock.lap("act")
     first = clock.read()
     assert set(first) == {"act", "other"}
     assert all(value >= 0 for value in first.values())

@@ -146,6 +146,7 @@ class Agent(PolicyAgent):
             self.head.action_dtype,
         )
         self.rewards = RewardScaler(spec.num_envs, config.gamma) if config.normalize_rewards else None
+        self.act_stream = spec.stream("act")
         self.rollouts = 0
         """Number of rollouts that were learned from."""
         self._acted: dict[str, Array] = {}
@@ -160,7 +161,7 @@ class Agent(PolicyAgent):
         parameters, rate, eps = self.network.parameters(), self.config.learning_rate, self.config.optimizer_eps
         if self.config.optimizer == "adam":
             return optimizer.adam(parameters, lr=rate, eps=eps)
-        return torch.optim.RMSprop(parameters, lr=rate, eps=eps, alpha=0.99)
+        return torch.optim.RMSprop(parameters, lr=rate, eps=eps, alpha=0.99, foreach=True)
 
     def cut_episodes(self, observation: Array) -> None:
         # The last next observation is unknown, so the steps since the last update cannot be learned from.
@@ -169,7 +170,7 @@ class Agent(PolicyAgent):
     def act(self, observation: Array, step: int) -> Array:
         with torch.inference_mode():
             policy, value = self.forward(observation)
-            action = self.head.sample(policy, self.spec.rng("act", step))
+            action = self.head.sample(policy, self.act_stream.at(step))
             log_prob = policy.log_prob(action)
         columns = {"action": action, "log_prob": log_prob, "value": value}
         self._acted = {"observation": observation} | {name: column.cpu().numpy() for name, column in columns.items()}

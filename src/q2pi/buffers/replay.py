@@ -36,6 +36,8 @@ from q2pi.buffers.frames import Codec, FrameStore, MakeStore, RawFrames, copy_in
 from q2pi.errors import UserError
 from q2pi.types import Array
 
+EVERY = slice(None)
+"""Every stream, as an index; numpy takes a slice in a third of the time of an array of indices."""
 Mask = NDArray[np.bool_]
 Slots = NDArray[np.int64]
 
@@ -143,7 +145,8 @@ class Replay:
         slots = num_envs * self.rows
         self.frames: FrameStore = store(slots, tuple(frame_shape), frame_dtype)
         self.action: Array = np.zeros((slots, *action_shape), action_dtype)
-        self.reward = np.zeros(slots, np.float32)
+        # NaN in a row without an action: an n-step return that included one would be NaN, not silently wrong.
+        self.reward = np.full(slots, np.nan, np.float32)
         self.continuation = np.zeros(slots, np.float32)
         self.age = np.zeros(slots, np.int32)
         self.final = np.zeros(slots, np.bool_)
@@ -151,6 +154,8 @@ class Replay:
         """[N] number of rows written to each stream so far; the newest row is the open row."""
         self._finals = np.zeros(num_envs, np.int64)
         self._streams = np.arange(num_envs)
+        self._first = self._streams * self.rows
+        """[N] first slot of each stream."""
         self._lookback = np.arange(stack - 1, -1, -1)
         self._steps = np.arange(n_step)
         self._powers = np.power(float(gamma), np.arange(n_step + 1))
@@ -203,28 +208,28 @@ class Replay:
             first_frame: [N, *frame_shape] first observations of new episodes; read only if `ended`.
             streams: the distinct streams of the environments; N above is then their number S.
         """
-        streams = self._streams if streams is None else streams
-        if not self.written[streams].all():
+        chosen = EVERY if streams is None else streams
+        written = self.written[chosen]
+        if np.count_nonzero(written) < len(written):
             raise ValueError("extend before begin: the replay has no open rows")
         for name, values in (("action", action), ("reward", reward), ("continuation", continuation), ("ended", ended)):
-            if len(values) != len(streams):
-                raise ValueError(f"{name} has {len(values)} entries, the replay has {len(streams)} streams")
-        open_slots = self._newest(streams)
+            if len(values) != len(written):
+                raise ValueError(f"{name} has {len(values)} entries, the replay has {len(written)} streams")
+        open_slots = self._newest(chosen)
         self.action[open_slots] = action
         self.reward[open_slots] = reward
         self.continuation[open_slots] = continuation
-        self._append(streams, next_frame, age=self.age[open_slots] + 1, final=ended)
-        if ended.any():
-            self._append(streams[ended], first_frame[ended], age=0, final=False)
+        self._append(chosen, next_frame, age=self.age[open_slots] + 1, final=ended)
+        if np.count_nonzero(ended):
+            self._append(self._streams[chosen][ended], first_frame[ended], age=0, final=False)
         return open_slots
 
-    def _append(self, streams: Slots, frames: Array, age: Array | int, final: Array | bool) -> None:
+    def _append(self, streams: Slots | slice, frames: Array, age: Array | int, final: Array | bool) -> None:
         """Write one row to each of the distinct `streams`, in place of the stream's oldest row."""
-        slots = streams * self.rows + self.written[streams] % self.rows
+        slots = self._first[streams] + self.written[streams] % self.rows
         self.frames.write(slots, frames)
         self._finals[streams] += np.subtract(final, self.final[slots], dtype=np.int64)
         self.action[slots] = 0
-        # NaN until an action is taken: a return that included an open or final row would be NaN, not silently wrong.
         self.reward[slots] = np.nan
         self.continuation[slots] = np.nan
         self.age[slots] = age
@@ -252,6 +257,8 @@ class Replay:
         A slot needs an action (its row is neither final nor open), all frames of its stack, and a complete n-step
         return: n rewards, or fewer up to the end of the episode.
         """
+        if self.n_step == self.stack == 1:
+            return ~np.isnan(self.reward[slots])
         stream, row = np.divmod(slots, self.rows)
         newer = (self.written[stream] - 1 - row) % self.rows  # rows after this one, up to the open row
         older = self.filled[stream] - 1 - newer  # rows before this one; negative if the row is empty
@@ -275,28 +282,28 @@ class Replay:
 
     def assemble(self, slots: Slots) -> Transitions:
         """Assemble the transitions at slots [B] that a sampler has checked with `can_sample`."""
-        reward, length = self._returns(slots)
-        last = self._ahead(slots, length - 1)
+        reward, power, last = self._returns(slots)
         # One array for both observations: two smaller ones are unmapped after each batch and page-faulted in again.
         stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
         return Transitions(
             observation=stacked[: len(slots)],
             action=self.action[slots],
             reward=reward,
-            discount=(self._powers[length] * self.continuation[last]).astype(np.float32),
+            discount=(power * self.continuation[last]).astype(np.float32, copy=False),
             next_observation=stacked[len(slots) :],
             slots=slots,
         )
 
-    def _returns(self, slots: Slots) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return (n-step returns [B], number of their rewards [B])."""
+    def _returns(self, slots: Slots) -> tuple[NDArray[np.float32], Any, Slots]:
+        """Return (n-step returns [B], gamma^m of the m rewards of each, slots [B] of the last of them)."""
         if self.n_step == 1:
-            return self.reward[slots], np.ones(len(slots), np.int64)
+            return self.reward[slots], self.gamma, slots
         chain = self._ahead(slots[:, None], self._steps)  # [B, n]
         included = np.ones(chain.shape, np.bool_)
         included[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
         rewards = np.where(included, self.reward[chain], 0) * self._powers[:-1]
-        return rewards.sum(axis=1).astype(np.float32), included.sum(axis=1)
+        length = included.sum(axis=1)
+        return rewards.sum(axis=1).astype(np.float32), self._powers[length], self._ahead(slots, length - 1)
 
     def _ends(self, slots: Slots) -> Mask:
         """Return whether the n-step return of each slot stops with that slot's step."""
@@ -314,9 +321,9 @@ class Replay:
         first_axis, *rest = frames.shape[1:]
         return frames.reshape(len(slots), self.stack * first_axis, *rest)
 
-    def _newest(self, streams: Slots) -> Slots:
+    def _newest(self, streams: Slots | slice) -> Slots:
         """Return the slots [S] of the open rows of streams [S]."""
-        return streams * self.rows + (self.written[streams] - 1) % self.rows
+        return np.asarray(self._first[streams] + (self.written[streams] - 1) % self.rows)
 
     def _ahead(self, slots: Slots, steps: Array | int) -> Slots:
         """Return the slots `steps` rows later in the same stream, or earlier if negative."""

@@ -1,6 +1,6 @@
 """Samplers draw the indices and weights of transitions; `batches` assembles the transitions for the loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,10 +28,10 @@ class Batch:
     """[B] gamma^n, 0 if the environment terminated or a life was lost."""
     next_observation: Tensor
     """[B, *observation_shape] observation that the target bootstraps from."""
-    weight: Tensor
-    """[B] importance weights; 1 for uniform sampling."""
     indices: Slots
     """[B] slots of the transitions in the replay."""
+    weight: Tensor | None = None
+    """[B] importance weights; None for uniform sampling."""
 
 
 class Sampler(Protocol):
@@ -43,8 +43,8 @@ class Sampler(Protocol):
     def added(self, indices: Slots) -> None:
         """Register the slots [N] of new transitions."""
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32]]:
-        """Return (indices [B], importance weights float32 [B]); `replay.can_sample(indices)` holds."""
+    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32] | None]:
+        """Return (indices [B], importance weights float32 [B] if any); `replay.can_sample(indices)` holds."""
 
     def update_priorities(self, indices: Slots, td_errors: Tensor) -> None:
         """Update priorities with the TD errors [B] of a batch, on the networks' device."""
@@ -67,8 +67,8 @@ class UniformSampler:
     def added(self, indices: Slots) -> None:
         pass
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, NDArray[np.float32]]:
-        """Return indices [B] and weights of 1.
+    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Slots, None]:
+        """Return indices [B], without weights.
 
         Rows are drawn uniformly from those written and rejected if no transition can be sampled there.
 
@@ -76,20 +76,24 @@ class UniformSampler:
             UserError: no transition can be sampled.
             ValueError: the replay is empty: `begin` was not called.
         """
-        replay, filled = self.replay, self.replay.filled
-        ends = np.cumsum(filled)
-        if not ends[-1]:
+        if not np.count_nonzero(self.replay.written):
             raise ValueError("sample before begin: the replay has no rows")
-        slots = np.empty(0, np.int64)
+        slots = self._drawn(batch_size, rng)
         while len(slots) < batch_size:
-            rank = rng.integers(ends[-1], size=batch_size - len(slots))
-            stream = np.searchsorted(ends, rank, side="right")
-            drawn = stream * replay.rows + rank - (ends - filled)[stream]
-            accepted = drawn[replay.can_sample(drawn)]
-            if not len(accepted) and not len(replay):
+            if not len(slots) and not len(self.replay):
                 raise UserError("the replay has no transition to sample yet: --learning-starts is too small")
-            slots = np.concatenate([slots, accepted]) if len(slots) else accepted
-        return slots, np.ones(batch_size, np.float32)
+            slots = np.concatenate([slots, self._drawn(batch_size, rng)])
+        return slots[:batch_size], None
+
+    def _drawn(self, batch_size: int, rng: np.random.Generator) -> Slots:
+        """Draw some more than `batch_size` of the written rows; return the slots that can be sampled, in that order."""
+        replay, filled = self.replay, self.replay.filled
+        ends = filled.cumsum()
+        drawn = rng.integers(ends[-1], size=batch_size + batch_size // 8 + 4)  # so that a second draw is rare
+        if replay.num_envs > 1:
+            stream = ends.searchsorted(drawn, side="right")
+            drawn = stream * replay.rows + drawn - (ends - filled)[stream]
+        return drawn[replay.can_sample(drawn)]
 
     def update_priorities(self, indices: Slots, td_errors: Tensor) -> None:
         pass
@@ -105,7 +109,7 @@ def batches(
     replay: Replay,
     sampler: Sampler,
     batch_size: int,
-    generators: Sequence[np.random.Generator],
+    generators: Iterable[np.random.Generator],
     device: torch.device,
 ) -> list[Batch]:
     """Return one batch per generator, read from the replay and moved to the device together.
@@ -114,14 +118,23 @@ def batches(
         replay: source of the transitions.
         sampler: draws their indices.
         batch_size: B.
-        generators: random generator of each batch, at most `sampler.lookahead`.
+        generators: random generator of each batch, at most `sampler.lookahead`; each is used up before the next is
+            taken.
         device: of the batches.
     """
     draws = [sampler.sample(batch_size, generator) for generator in generators]
-    indices, weights = draws[0] if len(draws) == 1 else map(np.concatenate, zip(*draws, strict=True))
+    weights = [None if weight is None else _tensor(weight, device) for _, weight in draws]
+    indices = draws[0][0] if len(draws) == 1 else np.concatenate([indices for indices, _ in draws])
     rows = replay.assemble(indices)
-    columns = (rows.observation, rows.action, rows.reward, rows.discount, rows.next_observation, weights)
-    tensors = [torch.as_tensor(column, device=device) for column in columns]
-    # Splitting into a single part takes longer than drawing it.
-    parts = [(column,) if len(draws) == 1 else column.split(batch_size) for column in tensors]
-    return [Batch(*row) for row in zip(*parts, np.split(indices, len(draws)), strict=True)]
+    columns = (rows.observation, rows.action, rows.reward, rows.discount, rows.next_observation)
+    tensors = [_tensor(column, device) for column in columns]
+    if len(draws) == 1:  # splitting into a single part takes longer than drawing it
+        observation, action, reward, discount, next_observation = tensors
+        return [Batch(observation, action, reward, discount, next_observation, indices, weights[0])]
+    parts = [column.split(batch_size) for column in tensors]
+    return [Batch(*row) for row in zip(*parts, np.split(indices, len(draws)), weights, strict=True)]
+
+
+def _tensor(column: Any, device: torch.device) -> Tensor:
+    """Return an array, or a tensor as a store on a device reads it, as a tensor on the device."""
+    return (torch.from_numpy(column) if isinstance(column, np.ndarray) else column).to(device)

@@ -186,16 +186,19 @@ class GymnasiumEngine:
             raise
         self.frame_space, self.parts = self._reader.frame_space, self._reader.parts
         self._is_float = self.frame_space.dtype.kind == "f"
+        self._no_lives = np.zeros(num_envs, np.int64)
         self._actions: Array | None = None
 
     def reset(self, mask: Array, seeds: Array) -> Frames:
         """Start new episodes where mask [N] is true; frames elsewhere are zeros."""
         env_indices = [int(env_index) for env_index in np.flatnonzero(mask)]
-        observations, masks = [], []
+        observations: list[Any] = []
+        masks: list[Array] = []
         for env_index in env_indices:
             try:
                 observation, info = interaction.reset(self._envs[env_index], int(seeds[env_index]))
-                masks.append(self._mask(env_index, info, "reset"))
+                if self._mask_size:
+                    masks.append(self._mask(env_index, info, "reset"))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
             observations.append(observation)
@@ -216,16 +219,18 @@ class GymnasiumEngine:
         assert self._actions is not None, "recv without send"
         # Copied: an environment that changes its action in place would change the stored episode.
         actions, self._actions = self._actions.copy(), None
-        observations, masks = [], []
+        observations: list[Any] = []
+        masks: list[Array] = []
         reward = np.empty(self.num_envs)
         terminated, truncated = np.empty(self.num_envs, np.bool_), np.empty(self.num_envs, np.bool_)
-        for env_index, env in enumerate(self._envs):
+        for env_index, (env, action) in enumerate(zip(self._envs, actions, strict=True)):
             try:
-                *result, info = interaction.step(env, actions[env_index])
-                masks.append(self._mask(env_index, info, "step", has_terminated=result[2]))
+                observation, paid, has_terminated, is_truncated, info = interaction.step(env, action)
+                if self._mask_size:
+                    masks.append(self._mask(env_index, info, "step", has_terminated))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
-            observation, reward[env_index], terminated[env_index], truncated[env_index] = result
+            reward[env_index], terminated[env_index], truncated[env_index] = paid, has_terminated, is_truncated
             observations.append(observation)
         frame = self._frames_of(observations, masks, range(self.num_envs), "step")
         return self._frames(frame, reward, terminated, truncated)
@@ -234,14 +239,12 @@ class GymnasiumEngine:
         """Close the environments."""
         _close_all(self._envs)
 
-    def _mask(self, env_index: int, info: Any, method: str, has_terminated: bool = False) -> Array | None:
-        """Return the action mask [A] of an environment, or None if masks are not used.
+    def _mask(self, env_index: int, info: Any, method: str, has_terminated: bool = False) -> Array:
+        """Return the action mask [A] of an environment.
 
         Raises:
             BadResult: the mask is missing, has another form, or allows no action.
         """
-        if not self._mask_size:
-            return None
         try:
             mask = action_mask(self._envs[env_index], info, self._mask_size, has_terminated)
         except BadObservation as problem:
@@ -250,15 +253,13 @@ class GymnasiumEngine:
             raise BadResult(f'{method} returned an info without "action_mask": --no-action-masks reads none')
         return mask
 
-    def _frames_of(
-        self, observations: list[Any], masks: list[Array | None], env_indices: Sequence[int], method: str
-    ) -> Array:
+    def _frames_of(self, observations: list[Any], masks: list[Array], env_indices: Sequence[int], method: str) -> Array:
         """Return the frames [n, *frame_shape] of the observations and masks of some environments."""
         try:
             frames = self._reader.frames(observations, masks if self._mask_size else None)
         except BadObservation as problem:
             raise self._error(env_indices[problem.index], f"{method} returned {problem}") from problem
-        if self._is_float and not np.isfinite(frames).all():
+        if self._is_float and np.count_nonzero(np.isfinite(frames)) < frames.size:
             bad = next(index for index, frame in enumerate(frames) if not np.isfinite(frame).all())
             raise self._error(
                 env_indices[bad], f"{method} returned an observation with NaN or infinite numbers; {_REPLACE}"
@@ -269,7 +270,7 @@ class GymnasiumEngine:
         return EnvError(self._env_id, str(problem), env_index)
 
     def _frames(self, frame: Array, reward: Array, terminated: Array, truncated: Array) -> Frames:
-        return Frames(frame, reward, terminated, truncated, lives=np.zeros(self.num_envs, np.int64))
+        return Frames(frame, reward, terminated, truncated, self._no_lives)
 
 
 def _is_gymnasiums_own(env: Any) -> bool:

@@ -52,10 +52,18 @@ def step(env: Any, action: Any) -> tuple[Any, float, bool, bool, Any]:
         reward = _number(reward)
     if not math.isfinite(reward):
         raise BadResult(f"step returned the reward {reward}: a reward must be finite")
-    for name, value in (("terminated", terminated), ("truncated", truncated)):
-        if value is not True and value is not False and not isinstance(value, np.bool_):
-            raise BadResult(f"step returned {name} = {described(value)}: it must be True or False")
-    return observation, reward, bool(terminated), bool(truncated), info
+    if type(terminated) is not bool:
+        terminated = _flag("terminated", terminated)
+    if type(truncated) is not bool:
+        truncated = _flag("truncated", truncated)
+    return observation, reward, terminated, truncated, info
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Return `terminated` or `truncated` as a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise BadResult(f"step returned {name} = {described(value)}: it must be True or False")
+    return bool(value)
 
 
 def _number(reward: Any) -> float:

@@ -185,9 +185,12 @@ class VectorEnv:
         previous_lives = self._lives
         frames = self._advance()
         next_observation = self.observation
-        ended = frames.terminated | frames.truncated
-        episodes = tuple(self._episode(int(env_index)) for env_index in np.flatnonzero(ended))
-        if ended.any():
+        episodes: tuple[Episode, ...] = ()
+        truncated, life_lost = frames.truncated, frames.lives < previous_lives
+        ended = frames.terminated | truncated
+        if np.count_nonzero(ended):  # a fifth of the time of `any`
+            truncated, life_lost = truncated & ~frames.terminated, life_lost & ~ended
+            episodes = tuple(self._episode(int(env_index)) for env_index in np.flatnonzero(ended))
             self._episode_index = self._episode_index + ended
             self._start_episodes(ended)
         return Step(
@@ -195,8 +198,8 @@ class VectorEnv:
             observation=self.observation,
             reward=frames.reward,
             terminated=frames.terminated,
-            truncated=frames.truncated & ~frames.terminated,
-            life_lost=(frames.lives < previous_lives) & ~ended,
+            truncated=truncated,
+            life_lost=life_lost,
             episodes=episodes,
             clip_rewards=bool(self.spec.clip_rewards),
             life_loss_discount=bool(self.spec.life_loss_discount),
@@ -308,9 +311,9 @@ class VectorEnv:
         except EnvError as error:
             self._locate(error, in_reset=False)
             raise
-        for env_index, action in enumerate(self._sent):
-            self._actions[env_index].append(action)
-            if len(self._actions[env_index]) == PREPARE_AFTER:
+        for env_index, (actions, action) in enumerate(zip(self._actions, self._sent, strict=True)):
+            actions.append(action)
+            if len(actions) == PREPARE_AFTER:
                 next_seed = self.seed_of(env_index, int(self._episode_index[env_index]) + 1)
                 self.engine.prepare_reset(env_index, next_seed)
         self._sent = None

@@ -9,6 +9,7 @@ the discrete ones, whose actions are integers.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch.nn.functional import softplus
 
 from q2pi.equations.shapes import require_shape
 
+BELOW_ONE = 1 - 2**-24
+"""Largest float32 below 1."""
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -26,7 +29,7 @@ class Categorical:
     logits: Tensor
     """[B, A]"""
 
-    @property
+    @cached_property
     def log_probs(self) -> Tensor:
         """[B, A] log pi(a); a masked action has the smallest finite number instead of -inf, so that 0 * log 0 is 0."""
         normalized = self.logits.log_softmax(dim=1)
@@ -44,12 +47,12 @@ class Categorical:
         """
         require_shape((len(self.logits),), uniform=uniform)
         cumulative = self.logits.detach().float().softmax(dim=1).cumsum(dim=1)
-        total = cumulative[:, -1]
+        total = cumulative[:, -1:]
         if total.isnan().any():
             raise ValueError("cannot sample: a policy has every action masked, or a logit that is NaN")
-        below_total = torch.nextafter(total, torch.zeros_like(total))
-        threshold = torch.minimum(uniform * total, below_total)
-        return (cumulative <= threshold.unsqueeze(1)).sum(dim=1)
+        # The product of a float32 and a number below 1 is smaller than it.
+        threshold = uniform.float().clamp(max=BELOW_ONE).unsqueeze(1) * total
+        return (cumulative <= threshold).sum(dim=1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return log pi(a) [B] of `action`, int64 [B]."""

@@ -1,6 +1,5 @@
 """Targets of Q-learning."""
 
-import torch
 from torch import Tensor
 
 from q2pi.equations.shapes import require_shape
@@ -25,8 +24,9 @@ def q_target(reward: Tensor, discount: Tensor, q_next_target: Tensor, q_next_onl
     batch, actions = q_next_target.shape
     require_shape((batch,), reward=reward, discount=discount)
     require_shape((batch, actions), q_next_online=q_next_online)
-    selector = q_next_target if q_next_online is None else q_next_online
-    best = selector.argmax(dim=1, keepdim=True)
-    value = q_next_target.gather(1, best).squeeze(1)
-    bootstrap = torch.where(discount == 0, 0.0, discount * value)  # 0 * inf is NaN
+    if q_next_online is None:
+        value = q_next_target.amax(dim=1)
+    else:
+        value = q_next_target.gather(1, q_next_online.argmax(dim=1, keepdim=True)).squeeze(1)
+    bootstrap = (discount * value).masked_fill(discount == 0, 0.0)  # 0 * inf is NaN
     return (reward + bootstrap).detach()

@@ -1,5 +1,6 @@
 """Optimizers: Adam without denormal moments, gradient steps, Polyak averaging, and saving and loading of states."""
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,27 +40,26 @@ class CpuAdam(torch.optim.Adam):
     arithmetic, and a tenth of an update of DQN. Hooks on `step` are not called.
     """
 
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], **options: Any) -> None:
+        super().__init__(parameters, **options)
+        self.trained: list[torch.nn.Parameter] = []
+        """The parameters of the last step; `columns` are their moments and counters."""
+        self.columns: dict[str, list[torch.Tensor]] = {}
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the parameters that have a gradient."""
         group = self.param_groups[0]
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        if not all(parameter in self.state for parameter in parameters):
-            for parameter in parameters:
-                self.state[parameter] = {
-                    "step": torch.zeros(()),
-                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                }
-        gradients: list[Any] = [parameter.grad for parameter in parameters]
-        slots = [self.state[parameter] for parameter in parameters]
-        steps = [slot["step"] for slot in slots]
+        trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if len(trained) != len(self.trained) or not all(map(operator.is_, trained, self.trained)):
+            self.trained, self.columns = trained, self._columns_of(trained)
+        steps, moments, squares = self.columns["step"], self.columns["exp_avg"], self.columns["exp_avg_sq"]
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
-            parameters,
-            gradients,
-            [slot["exp_avg"] for slot in slots],
-            [slot["exp_avg_sq"] for slot in slots],
+            trained,
+            [parameter.grad for parameter in trained],
+            moments,
+            squares,
             [],
             steps,
             lr=group["lr"],
@@ -70,10 +70,25 @@ class CpuAdam(torch.optim.Adam):
             amsgrad=False,
             maximize=False,
         )
-        if slots and steps[0] % FLUSH_FREQUENCY == 0:
-            _flush(slots)
+        if steps and steps[0] % FLUSH_FREQUENCY == 0:
+            _flush(self.state[parameter] for parameter in trained)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch then does not wrap it
+
+    def _columns_of(self, parameters: list[torch.nn.Parameter]) -> dict[str, list[torch.Tensor]]:
+        """Return the state of parameters by name, with zeros for those that have none."""
+        for parameter in parameters:
+            if parameter not in self.state:
+                zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                self.state[parameter] = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+        return {
+            name: [self.state[parameter][name] for parameter in parameters]
+            for name in ("step", "exp_avg", "exp_avg_sq")
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.trained = []
 
 
 def adam(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.optim.Adam:
@@ -117,7 +132,10 @@ def clip_gradient(optimizer: torch.optim.Optimizer, max_grad_norm: float) -> Non
     """Scale the gradient down to a norm of at most `max_grad_norm`; 0 disables clipping."""
     if max_grad_norm > 0:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # As torch.nn.utils.clip_grad_norm_ does, which takes three times as long for a small network.
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 @torch.no_grad()

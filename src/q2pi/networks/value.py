@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import Network, Observation, allowed_actions, torso_for
+from q2pi.networks.torsos import Network, Observation, allowed_actions, layout_of, torso_for
 
 LOWEST = torch.finfo(torch.float32).min
 """Q of a masked action."""
@@ -33,10 +33,11 @@ class QNetwork(nn.Module):
         self.observation = observation
         self.torso = torso_for(observation, hidden, network=network, layer_norm=layer_norm)
         self.head = OutputLayer(self.torso.features, actions)
+        self.has_masks = layout_of(observation).mask_size > 0
 
     def forward(self, observation: Tensor) -> Tensor:
         q: Tensor = self.head(self.torso(observation))
-        return masked(q, observation, self.observation)
+        return masked(q, observation, self.observation) if self.has_masks else q
 
     def q_values(self, observation: Tensor) -> Tensor:
         """Return Q [B, A] for acting; override it if `forward` returns something else, such as quantiles."""

@@ -75,25 +75,26 @@ def run(
         clock, means = report.clock, report.means
         try:
             while step < config.total_timesteps:
-                with clock.part("act"):
-                    _act(source.act, agent, step)
-                with clock.part("environment"):
-                    source.send()
+                clock.lap("other")
+                _act(source.act, agent, step)
+                clock.lap("act")
+                source.send()
+                clock.lap("environment")
                 if agent.overlap:
-                    with clock.part("learn"):
-                        means.add(agent.learn(step), step)
-                with clock.part("environment"):
-                    action, result = source.recv()
-                with clock.part("observe"):
-                    agent.observe(action, result)
+                    means.add(agent.learn(step), step)
+                    clock.lap("learn")
+                action, result = source.recv()
+                clock.lap("environment")
+                agent.observe(action, result)
+                clock.lap("observe")
                 previous_step, step = step, step + config.num_envs
                 is_last = step >= config.total_timesteps
                 if is_last and agent.overlap:
-                    with clock.part("act"):
-                        _act(source.finish, agent, step)
+                    _act(source.finish, agent, step)
+                    clock.lap("act")
                 if is_last or not agent.overlap:
-                    with clock.part("learn"):
-                        means.add(agent.learn(step), step)
+                    means.add(agent.learn(step), step)
+                    clock.lap("learn")
                 for episode in result.episodes:
                     yield EpisodeEnded(step, episode)
                 stops = stop() and not is_last
@@ -136,9 +137,10 @@ class _Report:
         config, evaluator = self.config, self.evaluator
         is_last = step >= config.total_timesteps
         if config.evaluation_episodes > 0 and (is_last or _due(config.evaluation_frequency, previous_step, step)):
-            with self.clock.part("evaluate"):
-                # If updates overlap with the emulators, those due by now are made during the next step.
-                evaluator.start(self.agent, step if is_last or not self.agent.overlap else previous_step)
+            self.clock.lap("other")
+            # If updates overlap with the emulators, those due by now are made during the next step.
+            evaluator.start(self.agent, step if is_last or not self.agent.overlap else previous_step)
+            self.clock.lap("evaluate")
         if evaluator.is_busy:
             yield from self._evaluated(wait=is_last or stops)
         self.checkpoint_due |= is_last or stops or _due(config.checkpoint_frequency, previous_step, step)
@@ -157,15 +159,17 @@ class _Report:
         yield from self._checkpoint(step)
 
     def _evaluated(self, wait: bool) -> Iterator[Event]:
-        with self.clock.part("evaluate"):
-            evaluations = self.evaluator.finished(wait=wait)
+        self.clock.lap("other")
+        evaluations = self.evaluator.finished(wait=wait)
+        self.clock.lap("evaluate")
         for evaluation in evaluations:
             yield Evaluated(evaluation.step, evaluation)
 
     def _checkpoint(self, step: int) -> Iterator[Event]:
         _check_finite(self.agent, step)
-        with self.clock.part("checkpoint"):
-            yield Checkpoint(step, {"step": step, **self.source.state(), "agent": self.agent.state()})
+        self.clock.lap("other")
+        yield Checkpoint(step, {"step": step, **self.source.state(), "agent": self.agent.state()})
+        self.clock.lap("checkpoint")
 
 
 def _due(frequency: int, previous_step: int, step: int) -> bool:
@@ -174,40 +178,26 @@ def _due(frequency: int, previous_step: int, step: int) -> bool:
 
 
 class Clock:
-    """Wall-clock seconds by part; the rest is "other"."""
+    """Wall-clock seconds by part of the loop."""
 
     def __init__(self) -> None:
-        self.last_read = time.perf_counter()
+        self.last = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.total: dict[str, float] = {}
 
-    def part(self, name: str) -> "_Part":
-        """Return a context that adds its duration to the part `name`."""
-        return _Part(self.seconds, name)
+    def lap(self, part: str) -> None:
+        """Add the time since the last lap to a part."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        self.last = now
 
     def read(self) -> dict[str, float]:
         """Return the seconds by part since the last read."""
-        now = time.perf_counter()
-        seconds = {**self.seconds, "other": now - self.last_read - sum(self.seconds.values())}
+        self.lap("other")
+        seconds, self.seconds = self.seconds, {}
         for name, value in seconds.items():
             self.total[name] = self.total.get(name, 0.0) + value
-        self.last_read, self.seconds = now, {}
         return seconds
-
-
-class _Part:
-    """A context of `Clock`; a class, because a generator costs three times as much per entry."""
-
-    __slots__ = ("name", "seconds", "start")
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
 
 
 def _check_finite(agent: Agent, step: int) -> None:

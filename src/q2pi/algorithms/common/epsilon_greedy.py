@@ -93,6 +93,8 @@ class EpsilonGreedyAgent:
         self.first_action = int(spec.action_space.start)
         """The environment's number of the first action; inside, actions count from 0."""
         self.acting_graph = CudaGraph(spec.device)
+        self.explore_stream = spec.stream("explore")
+        self.has_masks = spec.layout.mask_size > 0
 
     @property
     def acting_network(self) -> QNetwork:
@@ -115,7 +117,7 @@ class EpsilonGreedyAgent:
         return [row | {"epsilon": epsilon} for row in to_metrics(scalars)]
 
     def act(self, observation: Array, step: int) -> Array:
-        return self.epsilon_greedy(observation, self.epsilon(step), self.spec.rng("explore", step))
+        return self.epsilon_greedy(observation, self.epsilon(step), self.explore_stream.at(step))
 
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
         return self.epsilon_greedy(observation, self.config.eval_epsilon, noise)
@@ -162,18 +164,23 @@ class EpsilonGreedyAgent:
         Args:
             observation: [N, ...].
             epsilon: exploration rate, or one per environment [N].
-            noise: source of randomness: whether to explore, and the random actions.
+            noise: source of randomness: whether to explore, the random actions, and breaking ties.
             q: Q [N, A] if known; else it is computed unless all environments explore.
         """
         explores = noise.random(len(observation)) < epsilon
-        if self.spec.layout.mask_size:
-            chosen = random_allowed(observation[:, -self.actions :] != 0, noise)
-        else:
-            chosen = noise.integers(self.actions, size=len(observation))
-        if not explores.all():
-            values = self.q_values(observation) if q is None else q
-            chosen = np.where(explores, chosen, greedy_actions(values, noise))
+        exploring = np.count_nonzero(explores)
+        if exploring:
+            chosen = self.random_actions(observation, noise)
+        if exploring < len(observation):
+            greedy = greedy_actions(self.q_values(observation) if q is None else q, noise)
+            chosen = np.where(explores, chosen, greedy) if exploring else greedy
         return chosen + self.first_action
+
+    def random_actions(self, observation: Array, noise: np.random.Generator) -> Array:
+        """Return uniformly random actions [N] for observations [N, ...], none of them masked."""
+        if self.has_masks:
+            return random_allowed(observation[:, -self.actions :] != 0, noise)
+        return noise.integers(self.actions, size=len(observation))
 
 
 def random_allowed(allowed: Array, noise: np.random.Generator) -> Array:
@@ -188,8 +195,8 @@ def greedy_actions(q: Array, noise: np.random.Generator | None) -> Array:
 
     Random numbers are drawn only if there is a tie.
     """
-    best = q == q.max(axis=1, keepdims=True)
-    if noise is None or (best.sum(axis=1) == 1).all():
+    best = q == np.maximum.reduce(q, axis=1, keepdims=True)
+    if noise is None or np.count_nonzero(best) == len(q):
         first: Array = best.argmax(axis=1)
         return first
     tied: Array = np.where(best, noise.random(q.shape), -1.0).argmax(axis=1)

@@ -147,6 +147,7 @@ class ReplayAgent(EpsilonGreedyAgent):
             ),
         )
         self.sampler = self.build_sampler()
+        self.replay_stream = spec.stream("replay")
         self.updates = 0
         self.update_graph = CudaGraph(spec.device)
 
@@ -164,7 +165,8 @@ class ReplayAgent(EpsilonGreedyAgent):
 
     def sample(self, count: int) -> list[Batch]:
         """Return the batches of the next `count` updates, drawn together: no update may change the sampler."""
-        generators = [self.spec.rng("replay", self.updates + index) for index in range(count)]
+        updates = range(self.updates, self.updates + count)
+        generators = (self.replay_stream.at(update) for update in updates)
         return batches(self.replay, self.sampler, self.config.batch_size, generators, self.spec.device)
 
     def updates_left(self, step: int) -> int:
