@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from q2pi.algorithms.registry import build_agent
+from q2pi.algorithms.build import build_agent
 from q2pi.config import resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, default_config, restore
+from q2pi.algorithms.build import build_agent, restore
+from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, RunConfig, from_table, override, read_toml, resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
