@@ -129,7 +129,7 @@ def test_environments_are_made_without_torch() -> None:
 
 @pytest.mark.parametrize("name", registry.names())
 def test_hyperparameters_need_no_torch_and_an_agent_does(name: str) -> None:
-    """Twin: the module of the agent does load torch, so the first half would notice."""
+    """The module of the agent does load torch, so the first half would notice a Config that does."""
     env_id = "FrozenLake-v1" if name == "q_learning" else "CartPole-v1"
     source = f"""
 import sys
@@ -153,7 +153,7 @@ print("torch" in sys.modules, agent.__module__)
 
 
 def test_a_command_that_needs_the_agent_loads_torch(tmp_path: Path) -> None:
-    """Twin: the same program reports torch if a command uses it."""
+    """The same program reports torch if a command uses it."""
     execute(cartpole(), tmp_path / "run")
     status, text, _, heavy = json.loads(python(RUN, json.dumps([["digest", str(tmp_path / "run")]])))
     assert (status, len(text)) == (0, 65)
