@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from q2pi.algorithms.registry import build_agent
+from q2pi.algorithms.build import build_agent
 from q2pi.config import resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.stored_config import read_config
 
 
 def load_weights(agent: Any, weights: dict[str, torch.Tensor]) -> list[str]:

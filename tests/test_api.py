@@ -13,7 +13,8 @@ from q2pi.config import override, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import read_config
 from q2pi.training.presets import configure
 
 

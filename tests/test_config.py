@@ -16,7 +16,7 @@ import q2pi
 from q2pi import cli
 from q2pi.acceleration import precision
 from q2pi.algorithms import registry
-from q2pi.algorithms.base import AlgorithmConfig
+from q2pi.algorithms.configs.base import AlgorithmConfig
 from q2pi.algorithms.registry import default_config
 from q2pi.config import (
     ResolvedConfig,

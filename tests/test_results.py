@@ -9,7 +9,7 @@ import pytest
 from q2pi.algorithms import registry
 from q2pi.config import ResolvedConfig, resolve, to_table
 from q2pi.runs.folder import RunFolder, read_toml
-from q2pi.runs.load import read_config
+from q2pi.runs.stored_config import read_config
 from q2pi.runs.sweep import read_sweep
 from q2pi.tuning.plan import StudyFolder
 

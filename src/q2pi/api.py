@@ -1,23 +1,25 @@
-"""The Python interface: the functions of `import q2pi`."""
+"""The Python interface: the functions of `import q2pi`.
+
+What loads torch is imported within the functions that need it, so that `q2pi.make_envs` works without.
+"""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from q2pi import envs
-from q2pi.algorithms.base import Agent
 from q2pi.config import from_table, override, resolve
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation
-from q2pi.runs.evaluations import evaluate_run
-from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_agent
-from q2pi.runs.sinks import Sink
 from q2pi.training.events import Event, Started
 from q2pi.training.presets import configure
+
+if TYPE_CHECKING:
+    from q2pi.algorithms.base import Agent
+    from q2pi.runs.sinks import Sink
 
 
 def train(
@@ -26,9 +28,9 @@ def train(
     env_id: str | None = None,
     preset: str | None = None,
     run_dir: str | Path | None = None,
-    sinks: Sequence[Sink] = (),
+    sinks: "Sequence[Sink]" = (),
     **options: Any,
-) -> Agent:
+) -> "Agent":
     """Train an agent and return it.
 
     Args:
@@ -47,6 +49,8 @@ def train(
     resolved = resolve(override(config, options))
     if run_dir is not None:
         RunFolder(run_dir).check_new()
+    from q2pi.runs.execute import execute
+
     agent = _KeepAgent()
     execute(resolved, run_dir, sinks=[agent, *sinks], warn=lambda text: warnings.warn(text, stacklevel=4))
     return agent.agent
@@ -55,7 +59,7 @@ def train(
 class _KeepAgent:
     """A sink that keeps the agent of a run."""
 
-    agent: Agent
+    agent: "Agent"
 
     def write(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -68,12 +72,14 @@ class _KeepAgent:
         pass
 
 
-def load(run_dir: str | Path) -> Agent:
+def load(run_dir: str | Path) -> "Agent":
     """Return the agent of a run's newest checkpoint, ready to `predict`.
 
     Raises:
         UserError: no run, no intact checkpoint, or a checkpoint of another version.
     """
+    from q2pi.runs.load import load_agent
+
     return load_agent(RunFolder.open(run_dir))[0]
 
 
@@ -94,6 +100,8 @@ def evaluate(
         epsilon: exploration rate; None is the run's `eval_epsilon`.
         rules: fields of `EnvSpec` that replace the run's, such as `env_id` or `env_options`.
     """
+    from q2pi.runs.evaluations import evaluate_run
+
     options = {} if epsilon is None else {"eval_epsilon": epsilon}
     run = RunFolder.open(run_dir)
     return evaluate_run(run, episodes=episodes, seed=seed, rules=rules, options=options).evaluation

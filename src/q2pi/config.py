@@ -125,7 +125,7 @@ def _faster_precision(config: RunConfig[Any]) -> Literal["fp32", "bf16"]:
         return "fp32"
     from q2pi.acceleration.device import device_of
     from q2pi.acceleration.precision import faster_precision
-    from q2pi.networks.torsos import torso_of
+    from q2pi.networks.options import torso_of
 
     assert config.env.resize is not None, "the specification is not resolved"
     return faster_precision(torso_of(config.hyper.image_network, *config.env.resize), device_of(config.device))

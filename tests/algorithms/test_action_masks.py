@@ -11,8 +11,9 @@ from small_envs import Forbidden, registered
 from small_runs import QUIET
 
 from q2pi.algorithms.base import AgentSpec
+from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.common.epsilon_greedy import random_allowed
-from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.algorithms.registry import default_config
 from q2pi.buffers.samplers import Batch
 from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs

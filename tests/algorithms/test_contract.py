@@ -17,9 +17,11 @@ import tomli_w
 from small_runs import CARTPOLE, QUIET, digests
 
 from q2pi.algorithms import registry
-from q2pi.algorithms.base import Agent, AlgorithmConfig
+from q2pi.algorithms.base import Agent
+from q2pi.algorithms.build import agent_spec, build_agent
 from q2pi.algorithms.common.search_space import Choice, Int, PowerOfTwo, Range, ends
-from q2pi.algorithms.registry import agent_spec, build_agent, default_config
+from q2pi.algorithms.configs.base import AlgorithmConfig
+from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, override, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
@@ -95,7 +97,9 @@ def test_every_file_has_options(name: str) -> None:
 
 def test_the_module_has_a_config_and_an_agent(name: str, module: ModuleType) -> None:
     assert issubclass(module.Config, AlgorithmConfig)
-    assert module.Config.__module__ == module.Agent.__module__ == module.__name__
+    assert module.Config is registry.find_config(name)
+    assert module.Config.__module__ == f"q2pi.algorithms.configs.{name}"
+    assert module.Agent.__module__ == module.__name__
     assert module.Config().algorithm == name
     for member in (set(vars(Agent)) | set(Agent.__annotations__)) - {"spec"}:
         assert member.startswith("_") or hasattr(module.Agent, member), f"Agent has {member}"

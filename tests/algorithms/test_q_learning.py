@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from q2pi import api
+from q2pi.algorithms.build import agent_spec, build_agent
 from q2pi.algorithms.q_learning import Agent, Config
-from q2pi.algorithms.registry import agent_spec, build_agent
 from q2pi.config import RunConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum

@@ -10,7 +10,8 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from small_envs import Forbidden, Sampled, nested, registered
 from small_runs import QUIET, digests
 
-from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.algorithms.build import build_agent
+from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError

@@ -13,7 +13,7 @@ from small_runs import cartpole
 from torch import Tensor
 
 from q2pi.algorithms import dqn
-from q2pi.algorithms.registry import agent_spec
+from q2pi.algorithms.build import agent_spec
 from q2pi.buffers.replay import Replay, Slots
 from q2pi.buffers.samplers import Batch, UniformSampler, batches
 from q2pi.config import resolve

@@ -8,7 +8,8 @@ from small_envs import Forbidden, Sampled, nested, registered
 from small_runs import QUIET
 
 from q2pi import cli
-from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.algorithms.build import build_agent
+from q2pi.algorithms.registry import default_config
 from q2pi.commands.observations import observation_line
 from q2pi.config import override, resolve
 from q2pi.envs import make_envs

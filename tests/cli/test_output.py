@@ -24,8 +24,9 @@ from q2pi.envs.vector import VectorEnv
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute, execute_job
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
 from q2pi.runs.manifest import steps
+from q2pi.runs.stored_config import read_config
 
 TALKS = """
 import atexit, ctypes, os, subprocess, sys

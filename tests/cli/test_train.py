@@ -11,7 +11,8 @@ from q2pi import cli
 from q2pi.config import override, resolve, to_table
 from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import read_config
 from q2pi.training.presets import configure
 
 TRAIN = ["train", "dqn", *flags(CARTPOLE)]

@@ -11,7 +11,8 @@ import pytest
 import torch
 from small_runs import cartpole
 
-from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.algorithms.build import build_agent
+from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs
 from q2pi.evaluation import background

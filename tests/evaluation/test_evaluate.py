@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_runs import cartpole, invaders, length_after
 
-from q2pi.algorithms.registry import build_agent
+from q2pi.algorithms.build import build_agent
 from q2pi.config import resolve
 from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec

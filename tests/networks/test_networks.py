@@ -11,16 +11,14 @@ from torch import nn
 from q2pi.acceleration.precision import Bf16Copy
 from q2pi.envs.layout import Layout, Part
 from q2pi.networks.initialisation import initialise, seeded
+from q2pi.networks.options import Network, smallest_side, torso_of
 from q2pi.networks.policy import ActorCritic, PolicyNetwork
 from q2pi.networks.torsos import (
     ChannelNorm,
     ImageTorso,
     JointTorso,
     MLPTorso,
-    Network,
-    smallest_side,
     torso_for,
-    torso_of,
 )
 from q2pi.networks.value import QNetwork, ValueNetwork
 

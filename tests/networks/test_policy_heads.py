@@ -8,7 +8,8 @@ import torch
 from gymnasium import spaces
 
 from q2pi.errors import UserError
-from q2pi.networks.policy import policy_head, serves, within_box
+from q2pi.networks.action_spaces import serves
+from q2pi.networks.policy import policy_head, within_box
 
 SPACES = [
     spaces.Discrete(3, start=-5),

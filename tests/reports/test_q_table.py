@@ -5,8 +5,8 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.q_learning import Config
-from q2pi.algorithms.registry import build_agent
 from q2pi.config import RunConfig, resolve
 from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum

@@ -21,7 +21,8 @@ from q2pi.commands.terminal import TerminalRun
 from q2pi.config import RunConfig, resolve
 from q2pi.runs import checkpoint, execute, manifest
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import read_config
 from q2pi.training.events import Event
 
 # The fork server imports torch once for all subprocesses.

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 from small_runs import cartpole, invaders
 
-from q2pi.algorithms.registry import agent_spec, build_agent, default_config
+from q2pi.algorithms.build import agent_spec, build_agent
+from q2pi.algorithms.registry import default_config
 from q2pi.commands.terminal import explain
 from q2pi.config import RunConfig, override, resolve
 from q2pi.envs import make_envs

@@ -11,9 +11,10 @@ from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
 from q2pi.runs import manifest
 from q2pi.runs.checkpoint import digest
-from q2pi.runs.execute import execute, is_finished
+from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import is_finished
 from q2pi.training.events import Event, Finished, Interrupted, Started
 
 

@@ -16,7 +16,8 @@ from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
 from q2pi.runs.extend import extend, extensions
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import read_config
 
 ROLLOUTS = QUIET | {"env_id": "CartPole-v1", "num_envs": 4, "num_steps": 10, "hidden": (8,)}
 CONSTANT: dict[str, dict[str, Any]] = {

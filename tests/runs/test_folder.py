@@ -14,7 +14,7 @@ from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import Evaluation
 from q2pi.runs import manifest
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.stored_config import read_config
 from q2pi.training.events import Checkpoint, EpisodeEnded, Evaluated, Event, Finished, Progress, Started
 
 

@@ -28,9 +28,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "module", ["runs.folder", "runs.history", "runs.find", "runs.manifest", "runs.files", "runs.locks", "config"]
-)
+MODULES = ["folder", "history", "find", "manifest", "files", "locks", "stored_config"]
+
+
+@pytest.mark.parametrize("module", ["config", *(f"runs.{name}" for name in MODULES)])
 def test_reading_imports_no_heavy_package(module: str) -> None:
     assert run_python(f"import sys, q2pi.{module}; {SHOW_HEAVY}").stderr == "\n"
 

@@ -14,9 +14,10 @@ from q2pi.errors import UserError
 from q2pi.parallel.executor import Job, JobStatus
 from q2pi.parallel.local import LocalProcesses
 from q2pi.runs.checkpoint import digest
-from q2pi.runs.execute import execute, execute_job, is_finished, run_job
+from q2pi.runs.execute import execute, execute_job, run_job
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import is_finished
 
 LONG = {"total_timesteps": 1_000_000, "learning_starts": 900_000, "checkpoint_frequency": 0}
 

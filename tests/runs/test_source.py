@@ -17,7 +17,8 @@ from q2pi.parallel.executor import never
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import read_config
 from q2pi.training.events import Started
 from q2pi.types import State
 

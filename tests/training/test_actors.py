@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import CARTPOLE, cartpole, invaders
 
-from q2pi.algorithms.common.epsilon_greedy import APEX_ALPHA
+from q2pi.algorithms.configs.epsilon_greedy import APEX_ALPHA
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, RunConfig, override, resolve
 from q2pi.errors import UserError

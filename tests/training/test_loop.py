@@ -11,7 +11,7 @@ import torch
 
 from q2pi.acceleration.device import device_of
 from q2pi.algorithms import registry
-from q2pi.algorithms.base import AlgorithmConfig
+from q2pi.algorithms.configs.base import AlgorithmConfig
 from q2pi.config import ResolvedConfig, RunConfig, resolve
 from q2pi.envs.errors import EnvError
 from q2pi.envs.spec import EnvSpec

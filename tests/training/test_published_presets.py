@@ -17,7 +17,7 @@ from q2pi.algorithms import a2c, dqn, ppo, pqn
 from q2pi.algorithms.base import AgentSpec
 from q2pi.config import RunConfig
 from q2pi.envs.spec import resolve
-from q2pi.networks.torsos import torso_of
+from q2pi.networks.options import torso_of
 from q2pi.training.presets import configure
 
 CLEANRL_DQN_ATARI = {

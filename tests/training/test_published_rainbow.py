@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from q2pi.envs.spec import resolve
-from q2pi.networks.torsos import torso_of
+from q2pi.networks.options import torso_of
 from q2pi.training.presets import configure
 
 EPSILON = {"start_e": 1.0, "end_e": 0.01, "exploration_steps": 250_000, "exploration_delay": 20_000}

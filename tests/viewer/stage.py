@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.algorithms.build import build_agent
+from q2pi.algorithms.registry import default_config
 from q2pi.config import override, resolve
 from q2pi.envs import make_envs
 from q2pi.errors import UserError

@@ -14,7 +14,7 @@ from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.stored_config import read_config
 from q2pi.viewer import cards, shipped
 
 NAMES = cards.names()

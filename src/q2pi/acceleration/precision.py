@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from q2pi.networks.initialisation import seeded
+from q2pi.networks.options import Network
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import Network
 from q2pi.networks.value import QNetwork
 from q2pi.parallel.portable import replace
 

@@ -1,108 +1,60 @@
-"""From an algorithm's name to its module, its default configuration, and an agent."""
+"""From an algorithm's name to its module and to its default configuration.
 
+An algorithm's options are in `algorithms/configs/`, which imports no torch: a command line is read before torch is.
+"""
+
+import ast
 import importlib
 import pkgutil
+from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
 from q2pi import algorithms
-from q2pi.acceleration.device import device_of
-from q2pi.algorithms.base import Agent, AgentSpec
-from q2pi.config import ResolvedConfig, RunConfig
-from q2pi.envs.vector import VectorEnv
+from q2pi.algorithms.configs.base import AlgorithmConfig
+from q2pi.config import RunConfig
 from q2pi.errors import UserError, suggest
-from q2pi.types import State
 
-NOT_ALGORITHMS = {"base", "common", "registry"}
+NOT_ALGORITHMS = {"base", "build", "common", "configs", "registry"}
 
 
 def names() -> list[str]:
-    """Return the algorithms' names: the files of the package but the contract and this one."""
+    """Return the algorithms' names: the files of the package but the contract and those that serve all algorithms."""
     found = {module.name for module in pkgutil.iter_modules(algorithms.__path__)}
     return sorted(found - NOT_ALGORITHMS)
 
 
 def find(name: str) -> ModuleType:
-    """Return the module of the algorithm `name`, which holds its `Config` and its `Agent`.
+    """Return the module of the algorithm `name`, which holds its `Config` and its `Agent`; loads torch.
 
     Raises:
         UserError: no algorithm has this name.
     """
-    if name not in names():
-        raise UserError(f"unknown algorithm {name!r}: it must be one of {', '.join(names())}{suggest(name, names())}")
-    return importlib.import_module(f"{algorithms.__name__}.{name}")
+    return importlib.import_module(f"{algorithms.__name__}.{_known(name)}")
+
+
+def find_config(name: str) -> type[AlgorithmConfig]:
+    """Return the class of the hyperparameters of the algorithm `name`, without loading torch.
+
+    Raises:
+        UserError: no algorithm has this name.
+    """
+    config: type[AlgorithmConfig] = importlib.import_module(f"{algorithms.__name__}.configs.{_known(name)}").Config
+    return config
+
+
+def title(name: str) -> str:
+    """Return the first line of an algorithm's docstring, read from its source, which is not imported."""
+    source = (files(algorithms) / f"{_known(name)}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].rstrip(".")
 
 
 def default_config(algorithm: str) -> RunConfig[Any]:
     """Return the configuration of `algorithm` with every default."""
-    return RunConfig(algorithm=algorithm, hyper=find(algorithm).Config())
+    return RunConfig(algorithm=algorithm, hyper=find_config(algorithm)())
 
 
-def agent_spec(config: ResolvedConfig[Any], envs: VectorEnv) -> AgentSpec:
-    """Return what an agent needs to know of its environments and its run."""
-    return AgentSpec(
-        env=config.env,
-        num_envs=envs.num_envs,
-        frame_space=envs.frame_space,
-        stack=envs.stack,
-        action_space=envs.action_space,
-        total_timesteps=config.total_timesteps,
-        seed=config.seed,
-        device=device_of(config.device),
-        precision=config.precision,
-        parts=envs.parts,
-        observation_space=envs.observation_space,
-    )
-
-
-def build_agent(config: ResolvedConfig[Any], envs: VectorEnv) -> Agent:
-    """Return a new agent of the run's algorithm.
-
-    Raises:
-        UserError: the algorithm cannot serve the environment's spaces.
-    """
-    spec = agent_spec(config, envs)
-    config.hyper.check_spaces(spec)
-    agent: Agent = find(config.algorithm).Agent(config.hyper, spec)
-    return agent
-
-
-def start_from(agent: Agent, weights: State, source: str) -> None:
-    """Give a new agent the weights and the statistics of normalisation of another run.
-
-    Args:
-        agent: a new agent.
-        weights: part "agent" of a checkpoint's state of a run of the same algorithm.
-        source: folder of that run, for messages.
-
-    Raises:
-        UserError: the networks of the two runs differ.
-    """
-    for name, network in agent.networks().items():
-        own, other = network.state_dict(), weights.get(name, {})
-        for layer in dict.fromkeys([*own, *other]):
-            shapes = [tuple(tensors[layer].shape) if layer in tensors else "no such layer" for tensors in (other, own)]
-            if shapes[0] != shapes[1]:
-                raise UserError(
-                    f"--from {source}: in its network {name!r}, {layer} has shape {shapes[0]}; this run's has "
-                    f"{shapes[1]}: spaces and options of the network must be the same"
-                )
-    try:
-        agent.load_weights(weights)
-    except UserError as problem:
-        raise UserError(f"--from {source}: {problem}") from problem
-
-
-def restore(agent: Agent, state: State) -> None:
-    """Give an agent its part of a checkpoint's state.
-
-    Raises:
-        UserError: the state lacks something that this version's agent has.
-    """
-    try:
-        agent.load(state["agent"])
-    except KeyError as problem:
-        raise UserError(
-            f"the checkpoint of agent step {state['step']} has no {problem}: "
-            "another version of q2pi wrote it, and only that version can read it"
-        ) from problem
+def _known(name: str) -> str:
+    if name not in names():
+        raise UserError(f"unknown algorithm {name!r}: it must be one of {', '.join(names())}{suggest(name, names())}")
+    return name

@@ -13,16 +13,18 @@ greatest priority is that of all transitions so far, also of those that were ove
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from q2pi.buffers.frames import copy_into
 from q2pi.buffers.replay import Replay, Slots
 from q2pi.errors import UserError
 from q2pi.types import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST = 1e-6
 """Added to each |TD error|, so that every transition can be drawn."""
@@ -136,7 +138,7 @@ class PrioritizedSampler:
         mass = self.tree[slots]
         return slots, ((mass / mass.min()) ** -self.beta).astype(np.float32)
 
-    def update_priorities(self, indices: Slots, td_errors: Tensor) -> None:
+    def update_priorities(self, indices: Slots, td_errors: "Tensor") -> None:
         """Set the priorities of a batch to |TD errors| [B]; errors that are not finite change nothing."""
         errors = np.abs(td_errors.detach().double().cpu().numpy())
         masses = (errors + SMALLEST) ** self.alpha

@@ -17,9 +17,8 @@ def main(arguments: list[str]) -> int:
         Options, "algorithms", "List the algorithms, their observation and action spaces and their presets.", arguments
     )
     for name in registry.names():
-        module = registry.find(name)
-        first_line = (module.__doc__ or "").splitlines()[0].rstrip(".")
-        print(f"{name:<14}{first_line}")
-        print(f"{'':<14}{module.Config.OBSERVATIONS} -> {module.Config.ACTIONS}")
+        config = registry.find_config(name)
+        print(f"{name:<14}{registry.title(name)}")
+        print(f"{'':<14}{config.OBSERVATIONS} -> {config.ACTIONS}")
         print(f"{'':<14}presets: {', '.join(names(name))}")
     return 0

@@ -12,10 +12,7 @@ from q2pi.commands.options import parse
 from q2pi.commands.output import prints_to_stderr
 from q2pi.config import at_least
 from q2pi.errors import UserError
-from q2pi.runs import benchmark as bench
-from q2pi.runs import benchmark_switches
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_agent
 
 DESCRIPTION = """Measure DQN on Space Invaders on this machine: train (the whole loop), update (one gradient update), or
 replay (memory and sampling). Nothing is written. Quit other programs first: they slow down what is measured."""
@@ -79,6 +76,10 @@ def main(arguments: list[str]) -> int:
 
 def measure(options: Options) -> dict[str, Any]:
     """Return the measurements of the part that the options name."""
+    # Imported here because they load torch, which takes seconds: a mistake in the options is reported before.
+    from q2pi.runs import benchmark as bench
+    from q2pi.runs import benchmark_switches
+
     if options.part == "replay":
         return bench.replay(options.transitions, options.replay_codec, **_agent_of(options.run))
     shared = {name: asdict(options)[name] for name in ("precision", "num_envs", "threads", "device")}
@@ -103,5 +104,7 @@ def _agent_of(run_dir: str | None) -> dict[str, Any]:
     """Return the arguments of `benchmark.replay` for the agent and environment of a run; none for random actions."""
     if run_dir is None:
         return {}
+    from q2pi.runs.load import load_agent  # loads torch
+
     agent, config, _, _ = load_agent(RunFolder.open(run_dir))
     return {"env": config.env, "act": agent.evaluation_act}

@@ -12,14 +12,13 @@ from rich.console import Console
 from q2pi.algorithms import registry
 from q2pi.commands.options import parse
 from q2pi.commands.output import prints_to_stderr
-from q2pi.commands.terminal import evaluation_table
+from q2pi.commands.scores import evaluation_table
 from q2pi.config import at_least, from_table, to_table, within
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import EVALUATION_SEED, time_limit_notice
-from q2pi.runs.evaluations import evaluate_run, store
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.stored_config import read_config
 
 DESCRIPTION = """Evaluate a run's newest checkpoint on whole episodes with fixed seeds and raw scores, in separate
 environments. Options of the environment replace the run's, such as --env-options or --protocol; the spaces must stay
@@ -50,6 +49,9 @@ def main(arguments: list[str]) -> int:
     run = RunFolder.open(options.run)
     overrides = _overrides(run, options)
     rules = {name: value for name, value in to_table(options.env).items() if value not in ("", [])}
+    # Imported here because they load torch, which takes seconds: a mistake in the options is reported before.
+    from q2pi.runs.evaluations import evaluate_run
+
     with prints_to_stderr(options.json):
         result = evaluate_run(run, episodes=options.episodes, seed=options.seed, rules=rules, options=overrides)
         for warning in result.warnings:
@@ -68,6 +70,8 @@ def main(arguments: list[str]) -> int:
 
 def _store(run: RunFolder, report: dict[str, Any]) -> Path | None:
     """Store the report and return the file, or None if the folder cannot be written."""
+    from q2pi.runs.evaluations import store
+
     try:
         return store(run, report)
     except OSError as problem:

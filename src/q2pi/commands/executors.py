@@ -8,13 +8,15 @@ with executor_for(options.ray, workers) as place:
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from q2pi.config import ResolvedConfig
 from q2pi.errors import UserError
 from q2pi.parallel.executor import Executor
 from q2pi.parallel.local import LocalProcesses
-from q2pi.training.source import Source
+
+if TYPE_CHECKING:
+    from q2pi.training.source import Source
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def executor_for(ray: str | None, workers: int) -> Iterator[Place]:
 
 
 @contextmanager
-def source_for(config: ResolvedConfig[Any], ray: str | None) -> Iterator[Callable[[], Source] | None]:
+def source_for(config: ResolvedConfig[Any], ray: str | None) -> Iterator["Callable[[], Source] | None"]:
     """Connect to the cluster of a run's actors; yield the `source` of `execute`, None for a run without actors.
 
     Raises:

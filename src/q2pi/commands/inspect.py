@@ -8,7 +8,6 @@ import tyro
 
 from q2pi.commands.options import parse
 from q2pi.envs.spec import EnvSpec, resolve
-from q2pi.reports.preprocessing import preprocessing_picture
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,9 @@ def main(arguments: list[str]) -> int:
     )
     spec = resolve(replace(options.spec, env_id=options.game))
     path = Path(options.out or f"{spec.env_id}-preprocessing.png")
+    # Imported here because it loads Matplotlib and ALE, which take a second.
+    from q2pi.reports.preprocessing import preprocessing_picture
+
     preprocessing_picture(spec, path, seed=options.seed)
     print(path)
     return 0

@@ -5,7 +5,7 @@ from typing import Any
 from q2pi.algorithms.base import Agent
 from q2pi.config import RunConfig
 from q2pi.envs.layout import Part
-from q2pi.networks.torsos import torso_of
+from q2pi.networks.options import torso_of
 
 SIZES_SHOWN = 8
 """Largest number of indices of one part whose numbers of values are shown."""

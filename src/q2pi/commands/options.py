@@ -90,11 +90,17 @@ def _tyro(kind: Any, command: str, description: str, arguments: list[str], defau
 def _one_line(box: str, command: str) -> str:
     """Return the first paragraph of tyro's boxed message, with its first suggestion."""
     lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]
-    rules = [index for index, line in enumerate(lines) if set(line) == {"─"}]
+    if lines and _is_rule(lines[0]):  # without Unicode, tyro draws no box and underlines the title
+        del lines[0]
+    rules = [index for index, line in enumerate(lines) if _is_rule(line)]
     first = " ".join(lines[: rules[0]] if rules else lines).strip()
-    suggested = re.search(r"(--[\w-]+)", " ".join(lines[rules[0] :])) if rules and "Perhaps" in box else None
+    suggested = re.search(r"(--\w[\w-]*)", " ".join(lines[rules[0] :])) if rules and "Perhaps" in box else None
     hint = f"; did you mean {suggested.group(1)}?" if suggested else ""
     return f"{first[:1].lower()}{first[1:]}{hint} (q2pi {command} --help lists the options)"
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) in ({"─"}, {"-"})
 
 
 def _boolean_fields(kind: Any, default: Any) -> Iterator[tuple[str, bool]]:

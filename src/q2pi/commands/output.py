@@ -15,6 +15,8 @@ from q2pi.parallel.portable import flush_c_output
 
 OUT, ERR = 1, 2
 """File descriptors of standard output and standard error."""
+PLAIN_SECONDS = 10.0
+"""Least seconds between two lines of progress in logs and pipes."""
 
 
 @contextmanager

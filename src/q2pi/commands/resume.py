@@ -8,14 +8,12 @@ from rich.console import Console
 
 from q2pi.commands.executors import source_for
 from q2pi.commands.options import parse
-from q2pi.commands.terminal import TerminalRun
 from q2pi.config import resolve
-from q2pi.runs.execute import execute
 from q2pi.runs.extend import extend
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
 from q2pi.runs.loggers import check_loggers, make_loggers
 from q2pi.runs.manifest import steps
+from q2pi.runs.stored_config import read_config
 
 DESCRIPTION = """Continue an interrupted run from its newest checkpoint, bit for bit. With --total-timesteps, extend a
 run: exploration keeps its schedule in agent steps, and every other schedule follows the new budget."""
@@ -38,12 +36,18 @@ def main(arguments: list[str]) -> int:
     check_loggers(options.log)
     run = RunFolder.open(options.run)
     if not steps(run.checkpoints):
+        from q2pi.runs.load import load_checkpoint  # loads torch
+
         load_checkpoint(run)  # raises a UserError: without checkpoint `execute` would train from the start
     config = resolve(read_config(run))
     if options.total_timesteps is not None:
         config, schedules = extend(run, options.total_timesteps)
         if schedules:
             print(f"extended to {config.total_timesteps:,} agent steps; {schedules}")
+    # Imported here because they load torch, which takes seconds: a mistake in the options is reported before.
+    from q2pi.commands.terminal import TerminalRun
+    from q2pi.runs.execute import execute
+
     with source_for(config, options.ray) as source, TerminalRun(config, run.path, Console()) as terminal:
         sinks = [terminal, *make_loggers(options.log, run.path)]
         last = execute(config, run.path, sinks=sinks, stop=terminal.stop, warn=terminal.warn, source=source)

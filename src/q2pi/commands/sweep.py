@@ -15,7 +15,8 @@ from rich.table import Table
 
 from q2pi.commands.executors import Place, executor_for, is_elsewhere
 from q2pi.commands.options import parse
-from q2pi.commands.terminal import PLAIN_SECONDS, score_line
+from q2pi.commands.output import PLAIN_SECONDS
+from q2pi.commands.scores import score_line
 from q2pi.config import at_least
 from q2pi.parallel.executor import JobStatus, Stop
 from q2pi.parallel.portable import quoted

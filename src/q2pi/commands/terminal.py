@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from q2pi.commands.observations import observation_line
-from q2pi.config import ResolvedConfig, RunConfig, flag
+from q2pi.commands.output import PLAIN_SECONDS
+from q2pi.commands.scores import evaluation_table, score_line
+from q2pi.config import ResolvedConfig, RunConfig
 from q2pi.envs.errors import EnvError
 from q2pi.parallel.portable import peak_memory, quoted
 from q2pi.parallel.stop import StopRequest
@@ -24,8 +26,6 @@ from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import RECENT_EPISODES, clock
 from q2pi.training import events
 
-PLAIN_SECONDS = 10.0
-HUMAN_PROTOCOL = "0 random, 100 a human tester, both with up to 30 no-ops and without sticky actions"
 RATE_ROWS = 10
 """Number of newest metric rows for the rate in steps per second; with more, the rate would include steps before
 learning starts for too long."""
@@ -232,53 +232,6 @@ class _LiveView(_View):
 
     def close(self) -> None:
         self.live.stop()
-
-
-def number(value: float) -> str:
-    """Return a score with one decimal, or with three significant digits if it is below 10."""
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:#.3g}"
-
-
-def score_line(statistics: dict[str, Any]) -> str:
-    """Return the statistics of an evaluation as one line of text."""
-    low, high = statistics["mean_interval"]
-    return (
-        f"mean {number(statistics['mean'])} [{number(low)}, {number(high)}]  median {number(statistics['median'])}  "
-        f"over {statistics['n']} episodes"
-    )
-
-
-def evaluation_table(report: dict[str, Any]) -> Table:
-    """Return the report of an evaluation as a table."""
-    protocol, s = report["protocol"], report["statistics"]
-    env = protocol["env"]
-    table = Table(
-        title=f"{env['env_id']} after {report['step']:,} agent steps", show_header=False, title_justify="left"
-    )
-
-    def with_interval(name: str) -> str:
-        low, high = s[f"{name}_interval"]
-        return f"{number(s[name])}   95 % interval [{number(low)}, {number(high)}]"
-
-    table.add_row("mean", with_interval("mean"))
-    table.add_row("standard deviation", number(s["std"]))
-    table.add_row("mean - std", number(s["mean_minus_std"]))
-    table.add_row("median", number(s["median"]))
-    table.add_row("interquartile mean", with_interval("iqm"))
-    table.add_row("lowest, highest", f"{number(s['min'])}, {number(s['max'])}")
-    if "human_normalized" in s:
-        table.add_row("human-normalised", f"{100 * s['human_normalized']:.1f} % ; {HUMAN_PROTOCOL}")
-    table.add_row("protocol", f"{env.get('protocol', 'gymnasium')}; {protocol['scores']}; {protocol['policy']}")
-    table.add_row("episodes", f"{protocol['episodes']}, seed {protocol['seed']}")
-    for name, (trained, evaluated) in report.get("differences", {}).items():
-        table.add_row(flag(name), f"{_words(evaluated)}; in training {_words(trained)}")
-    return table
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
 
 
 def time_table(seconds: dict[str, float]) -> Table:

@@ -10,17 +10,13 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 from rich.console import Console
 
-from q2pi.commands.executors import source_for
+from q2pi.commands.executors import check_actors, source_for
 from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
-from q2pi.commands.terminal import TerminalRun, explain
 from q2pi.config import RunConfig, resolve
 from q2pi.envs.spec import inapplicable
-from q2pi.runs.estimate import estimate, time_run
-from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.loggers import check_loggers, make_loggers
-from q2pi.runs.source import load_source
 from q2pi.training.presets import configure
 
 H = TypeVar("H")
@@ -75,7 +71,17 @@ def main(arguments: list[str]) -> int:
         },
     )
     check_loggers(options.log)
+    if options.run_dir and not options.explain:
+        RunFolder(options.run_dir).check_new()
     config, console = resolve(dataclasses.replace(options.config, from_run=options.source)), Console()
+    if not options.explain:
+        check_actors(config, options.ray)
+    # Imported here because they load torch, which takes seconds: a mistake in the options is reported before.
+    from q2pi.commands.terminal import TerminalRun, explain
+    from q2pi.runs.estimate import estimate, time_run
+    from q2pi.runs.execute import execute
+    from q2pi.runs.source import load_source
+
     if config.from_run is not None:
         config, _ = load_source(config)
     if options.explain:

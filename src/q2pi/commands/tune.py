@@ -21,7 +21,6 @@ from q2pi.envs.spec import inapplicable
 from q2pi.errors import UserError
 from q2pi.parallel.portable import quoted
 from q2pi.parallel.stop import StopRequest
-from q2pi.runs.estimate import check_side_by_side, estimate, process_memory
 from q2pi.training.presets import configure
 
 if TYPE_CHECKING:
@@ -122,15 +121,17 @@ def _check(options: Options[Any]) -> None:
 
 def tune(options: Options[Any]) -> int:
     """Search, evaluate and report; return the exit status."""
+    plan = _plan(options)
+    # Imported here because they load torch, which takes seconds: a mistake in the options is reported before.
     from q2pi.acceleration.device import device_of
     from q2pi.runs import locks
+    from q2pi.runs.estimate import check_side_by_side, estimate, process_memory
     from q2pi.tuning import storage
     from q2pi.tuning.locks import BEAT_SECONDS, HeartbeatLocks
     from q2pi.tuning.plan import StudyFolder, check_same
     from q2pi.tuning.search import Machines, search
     from q2pi.tuning.trial import largest
 
-    plan = _plan(options)
     env = plan.base.env.env_id.replace("/", "-")
     folder = StudyFolder(options.study or f"runs/tune-{plan.base.algorithm}-{env}")
     folder.check()

@@ -9,6 +9,8 @@ An id that is registered with Gymnasium is that environment, also if it could be
 import re
 import sys
 from functools import lru_cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 
 from q2pi.envs import modules
 from q2pi.errors import UserError, suggest
@@ -21,8 +23,14 @@ _TWO_PLAYER_ROMS = {"combat", "joust", "maze_craze", "warlords"}
 @lru_cache(maxsize=1)
 def atari_roms() -> dict[str, str]:
     """Return the ROM name of each Atari game, such as {"SpaceInvaders": "space_invaders"}."""
-    from ale_py import roms
-
+    # Importing ale_py loads Gymnasium too, for a list of names: load its module of names alone.
+    package = find_spec("ale_py")
+    assert package is not None
+    spec = PathFinder.find_spec("ale_py.roms", package.submodule_search_locations)
+    assert spec is not None
+    assert spec.loader is not None
+    roms = module_from_spec(spec)
+    spec.loader.exec_module(roms)
     return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in _TWO_PLAYER_ROMS}
 
 

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from q2pi.acceleration.device import device_of
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, default_config
+from q2pi.algorithms.build import build_agent
+from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.envs.spec import is_atari

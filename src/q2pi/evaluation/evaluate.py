@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from q2pi.algorithms.base import Agent
 from q2pi.config import to_table
 from q2pi.envs import make_envs
 from q2pi.envs.spec import EnvSpec, is_atari
@@ -16,6 +15,9 @@ from q2pi.envs.vector import Episode
 from q2pi.rng import stream
 from q2pi.statistics.atari_scores import REFERENCE_SCORES
 from q2pi.statistics.scores import human_normalized, summary
+
+if TYPE_CHECKING:
+    from q2pi.algorithms.base import Agent
 
 NUM_ENVS = 8
 """Number of environments; fixed, so that an evaluation does not depend on the number of training environments."""
@@ -56,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(
-    agent: Agent, spec: EnvSpec, *, step: int, episodes: int, seed: int, progress: Callable[[int], None] | None = None
+    agent: "Agent", spec: EnvSpec, *, step: int, episodes: int, seed: int, progress: Callable[[int], None] | None = None
 ) -> Evaluation:
     """Evaluate an agent on `episodes` whole episodes with fixed seeds, in separate environments.
 
@@ -93,7 +95,7 @@ def evaluate(
     return Evaluation(step, tuple(finished[key] for key in sorted(finished)), _protocol(agent, spec, episodes, seed))
 
 
-def _protocol(agent: Agent, spec: EnvSpec, episodes: int, seed: int) -> dict[str, Any]:
+def _protocol(agent: "Agent", spec: EnvSpec, episodes: int, seed: int) -> dict[str, Any]:
     packages = ["torch", "gymnasium", *(["ale-py"] if is_atari(spec.env_id) else [])]
     return {
         "env": to_table(spec),

@@ -1,16 +1,15 @@
 """Initial weights: networks built from a named random stream of the run, and the distributions of published agents."""
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from q2pi.networks.options import InitialWeights
 from q2pi.rng import derive
 
 Module = TypeVar("Module", bound=nn.Module)
-InitialWeights = Literal["torch", "xavier_uniform", "variance_scaling"]
-"""Distributions of initial weights, see `initialise`."""
 
 
 def seeded(build: Callable[[], Module], seed: int, name: str) -> Module:

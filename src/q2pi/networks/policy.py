@@ -20,6 +20,7 @@ from q2pi.equations.distributions import (
     SquashedGaussian,
 )
 from q2pi.errors import UserError
+from q2pi.networks.action_spaces import kind_of
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.output import OutputLayer
 from q2pi.networks.torsos import Observation, allowed_actions, layout_of, torso_for
@@ -228,29 +229,6 @@ def policy_head(features: int, space: Any, *, log_std: float = 0.0, squash: bool
     if kind == "Discrete":
         return CategoricalHead(features, int(space.n), int(space.start))
     return MultiCategoricalHead(features, space) if kind == "MultiDiscrete" else MultiBernoulliHead(features, space)
-
-
-SPACES = ("Discrete", "MultiDiscrete", "MultiBinary", "Box")
-"""Action spaces for which there is a policy head."""
-
-
-def kind_of(space: Any) -> str:
-    """Return the name of a space's class among `SPACES`, subclasses included, or of its own class."""
-    names = [kind.__name__ for kind in type(space).__mro__]
-    return next((name for name in names if name in SPACES), names[0])
-
-
-def serves(space: Any) -> bool:
-    """Return whether `policy_head` supports an action space."""
-    kind = kind_of(space)
-    if kind not in SPACES or math.prod(space.shape) == 0:
-        return False
-    return kind != "Box" or (space.dtype.kind in "fiub" and space.dtype.itemsize <= 8)
-
-
-def action_bytes(space: Any) -> int:
-    """Return the bytes of one stored action of a policy: 4 per number of a `Box`, else 8."""
-    return int(math.prod(space.shape)) * (4 if kind_of(space) == "Box" else 8)
 
 
 class PolicyNetwork(nn.Module):

@@ -24,18 +24,16 @@ from torch import Tensor, nn
 from q2pi.envs.layout import Layout
 from q2pi.networks import initialisation
 from q2pi.networks.noisy import NoisyLinear
+from q2pi.networks.options import CONVOLUTIONS, InitialWeights, Network, torso_of
 from q2pi.networks.output import OutputLayer
 from q2pi.networks.spectral import normalise_spectrally
 from q2pi.networks.torsos import (
-    CONVOLUTIONS,
-    Network,
     Observation,
     Residual,
     convolution_layers,
     layout_of,
     scaled_pixels,
     torso_for,
-    torso_of,
 )
 from q2pi.networks.value import masked
 from q2pi.networks.value_distributions import CosineEmbedding, Distribution, Expectation, Implicit
@@ -64,7 +62,7 @@ class Architecture:
     """Number of environments, see `NoisyLinear`."""
     cosines: int = 64
     """Size of an implicit network's embedding."""
-    initial_weights: initialisation.InitialWeights = "torch"
+    initial_weights: InitialWeights = "torch"
 
 
 class ImageEncoder(nn.Module):

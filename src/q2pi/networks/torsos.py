@@ -4,19 +4,15 @@ Initial weights are torch's defaults (Kaiming-uniform, as in CleanRL and re-impl
 """
 
 import itertools
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from q2pi.envs.layout import BYTE, Layout
+from q2pi.networks.options import CONVOLUTIONS, Network, torso_of
 
-LARGEST_ONE_HOT = 100_000
-"""Most values that the indices of an observation may have together: each is one input of the network."""
-
-Network = Literal["auto", "nature", "nips", "minatar", "data_efficient", "impala"]
 Observation = tuple[int, ...] | Layout
 """The shape of a stacked observation, [C, H, W] or [D], or the layout of its parts."""
 
@@ -29,60 +25,6 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image.movedim(1, -1)).movedim(-1, 1)
-
-
-@dataclass(frozen=True)
-class Convolutions:
-    """Sizes of an image network: (channels, kernel, stride) of each convolution, and units of the linear layer."""
-
-    layers: tuple[tuple[int, int, int], ...]
-    features: int
-    is_residual: bool = False
-    """Whether each convolution is a stage of `residual_stage`."""
-
-
-CONVOLUTIONS = {
-    "nature": Convolutions(((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
-    "nips": Convolutions(((16, 8, 4), (32, 4, 2)), 256),
-    "minatar": Convolutions(((16, 3, 1),), 128),
-    "data_efficient": Convolutions(((32, 5, 5), (64, 5, 5)), 256),
-    "impala": Convolutions(((16, 3, 1), (32, 3, 1), (32, 3, 1)), 256, is_residual=True),
-}
-"""nature: Mnih et al. 2015. nips: Mnih et al. 2013 (NIPS workshop), with a third of the arithmetic. minatar: Young and
-Tian 2019, for images of 10 x 10. data_efficient: van Hasselt et al. 2019. impala: Espeholt et al. 2018."""
-
-
-def smallest_side(network: Network) -> int:
-    """Return the least height and width, in pixels, of an image that the convolutions of a network fit into."""
-    if CONVOLUTIONS[network].is_residual:  # padded
-        return 1
-    side = 1
-    for _, kernel, stride in reversed(CONVOLUTIONS[network].layers):
-        side = (side - 1) * stride + kernel
-    return side
-
-
-def torso_of(network: Network, height: int, width: int) -> Network:
-    """Return the torso for an image: `network`, or for auto nature if it fits (from 36 pixels on), else minatar."""
-    if network != "auto":
-        return network
-    return "nature" if min(height, width) >= smallest_side("nature") else "minatar"
-
-
-def misfit(layout: Layout, network: Network) -> str | None:
-    """Return why no torso can read a layout, in words that follow the name of the environment, or None."""
-    for part in layout.images:
-        _, height, width = part.shape
-        chosen = torso_of(network, height, width)
-        if min(height, width) < (side := smallest_side(chosen)):
-            return (
-                f"images of {height} x {width} pixels: --network {chosen} needs at least {side} x {side} "
-                "(--network auto selects by size, --resize 84 84 enlarges)"
-            )
-    values = layout.stack * sum(part.width for part in layout.parts if part.kind == "one-hot")
-    if values > LARGEST_ONE_HOT:
-        return f"{values} values of Discrete observations, at most {LARGEST_ONE_HOT} fit a network: use q_learning"
-    return None
 
 
 class Residual(nn.Module):

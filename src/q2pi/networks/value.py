@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from q2pi.networks.initialisation import orthogonal
+from q2pi.networks.options import Network
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import Network, Observation, allowed_actions, layout_of, torso_for
+from q2pi.networks.torsos import Observation, allowed_actions, layout_of, torso_for
 
 LOWEST = torch.finfo(torch.float32).min
 """Q of a masked action."""

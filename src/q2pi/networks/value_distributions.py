@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from q2pi.equations import distributional as equations
 from q2pi.equations import losses
 
-Kind = Literal["none", "categorical", "quantile", "implicit"]
 Losses = tuple[Tensor, Tensor]
 """(loss [B], error for priorities [B])"""
 

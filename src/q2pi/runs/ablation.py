@@ -12,8 +12,8 @@ from typing import Any
 
 from q2pi.config import RunConfig, resolve
 from q2pi.errors import UserError
-from q2pi.runs.execute import is_finished
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.stored_config import is_finished
 from q2pi.runs.sweep import Sweep, SweepRun
 from q2pi.statistics.permutation import least_p_value, permutation_interval
 from q2pi.statistics.scores import Interval, bootstrap_interval, mean

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from q2pi.algorithms.registry import build_agent
+from q2pi.algorithms.build import build_agent
 from q2pi.config import ResolvedConfig, resolve
 from q2pi.envs import make_envs
 from q2pi.envs.vector import VectorEnv

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from q2pi.algorithms.base import AlgorithmConfig
-from q2pi.algorithms.registry import agent_spec
+from q2pi.algorithms.build import agent_spec
+from q2pi.algorithms.configs.base import AlgorithmConfig
 from q2pi.config import ResolvedConfig, RunConfig, flag, to_table
 from q2pi.envs import is_atari, make_envs
 from q2pi.errors import UserError

@@ -22,11 +22,12 @@ from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import time_limit_notice
 from q2pi.parallel.executor import Emit, Job, Message, Stop, never
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config, trains_the_same
+from q2pi.runs.load import load_checkpoint
 from q2pi.runs.manifest import steps
 from q2pi.runs.recorder import Recorder
 from q2pi.runs.sinks import Sink, TensorBoard
 from q2pi.runs.source import load_source
+from q2pi.runs.stored_config import read_config, trains_the_same
 from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Event, Finished, Interrupted, Notice
 from q2pi.training.loop import run
 from q2pi.training.source import Source
@@ -186,14 +187,6 @@ class _StepMessages:
 
     def close(self) -> None:
         pass
-
-
-def is_finished(path: Path | str) -> bool:
-    """Return whether a run folder holds a run that reached its budget."""
-    folder = RunFolder(path)
-    if not folder.config_file.is_file():
-        return False
-    return max(steps(folder.checkpoints), default=-1) >= read_config(folder).total_timesteps
 
 
 @contextmanager

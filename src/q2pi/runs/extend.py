@@ -18,8 +18,8 @@ from q2pi.errors import UserError
 from q2pi.parallel.portable import quoted
 from q2pi.runs.files import write_atomically
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
 from q2pi.runs.manifest import steps
+from q2pi.runs.stored_config import read_config
 
 
 def extend(run: RunFolder, total_timesteps: int) -> tuple[ResolvedConfig[Any], str]:

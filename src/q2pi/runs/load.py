@@ -1,38 +1,19 @@
-"""Reading the parts of a run folder that need its algorithm: typed configuration, newest checkpoint, agent."""
+"""Reading the parts of a run folder that need torch: newest checkpoint, agent."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, default_config, restore
-from q2pi.config import ResolvedConfig, RunConfig, from_table, override, read_toml, resolve
+from q2pi.algorithms.build import build_agent, restore
+from q2pi.config import ResolvedConfig, override, resolve
 from q2pi.envs import make_envs
-from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
+from q2pi.runs.stored_config import read_config
 from q2pi.types import State
 
 REPLAY = "agent/replay/"
 """Start of the names of the replay's arrays in a checkpoint."""
-
-
-def read_config(folder: RunFolder) -> RunConfig[Any]:
-    """Return the configuration of a run.
-
-    Raises:
-        UserError: the file is not TOML, or names an algorithm or an option that does not exist.
-    """
-    table = read_toml(folder.config_file)
-    if not isinstance(table.get("algorithm"), str):
-        raise UserError(f"{folder.config_file}: the option 'algorithm' is missing")
-    return from_table(default_config(table["algorithm"]), table, str(folder.config_file))
-
-
-def trains_the_same(stored: RunConfig[Any], config: RunConfig[Any]) -> bool:
-    """Return whether two configurations train the same run, whatever they note of a preset's name and a digest."""
-    notes: dict[str, Any] = {"preset": None, "from_digest": None}
-    return replace(resolve(stored), **notes) == replace(resolve(config), **notes)
 
 
 def load_checkpoint(folder: RunFolder) -> tuple[int, State, dict[str, Any], list[str]]:

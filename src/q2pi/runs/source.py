@@ -7,7 +7,8 @@ from q2pi.config import ResolvedConfig
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import load_checkpoint, read_config
+from q2pi.runs.load import load_checkpoint
+from q2pi.runs.stored_config import read_config
 from q2pi.types import State
 
 

@@ -42,10 +42,8 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, RunConfig, override, read_toml, resolve, to_table
 from q2pi.errors import UserError, suggest
 from q2pi.parallel.executor import Job
-from q2pi.runs.estimate import Estimate, check_side_by_side, estimate, process_memory
-from q2pi.runs.execute import is_finished, run_job
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config, trains_the_same
+from q2pi.runs.stored_config import is_finished, read_config, trains_the_same
 from q2pi.training.presets import configure
 
 PART_KEYS = ("algorithms", "env_ids", "options", "grid", "algorithm")
@@ -68,6 +66,8 @@ class SweepRun:
     @property
     def job(self) -> Job:
         """The job that trains the rest of the run."""
+        from q2pi.runs.execute import run_job  # loads torch
+
         return run_job(self.name, self.path, self.config)
 
 
@@ -153,6 +153,9 @@ def check(sweep: Sweep, is_elsewhere: bool = False) -> dict[str, int]:
     Raises:
         UserError: the first problem.
     """
+    # Imported here because it loads torch, which takes seconds: a mistake in the file is reported before.
+    from q2pi.runs.estimate import Estimate, check_side_by_side, estimate, process_memory
+
     needs: dict[str, Estimate] = {}
     memory = {}
     for run in sweep.runs:

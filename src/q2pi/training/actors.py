@@ -30,7 +30,8 @@ import zstandard
 
 from q2pi import rng
 from q2pi.algorithms.base import ActorAgent, Agent
-from q2pi.algorithms.registry import agent_spec, build_agent, default_config, find, restore, start_from
+from q2pi.algorithms.build import agent_spec, build_agent, restore, start_from
+from q2pi.algorithms.registry import default_config, find
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.envs.vector import Episode, Step

@@ -6,7 +6,7 @@ The loop calls, for each step of N environments: `act`, `send`, `recv`, and the 
 from typing import Any, Protocol
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent, restore, start_from
+from q2pi.algorithms.build import build_agent, restore, start_from
 from q2pi.config import ResolvedConfig
 from q2pi.envs import make_envs
 from q2pi.envs.vector import Step

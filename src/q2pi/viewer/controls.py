@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from q2pi.envs.spec import EnvSpec, is_atari
-from q2pi.networks.policy import kind_of
+from q2pi.networks.action_spaces import kind_of
 from q2pi.types import Array
 
 UP, DOWN, LEFT, RIGHT, FIRE = "up", "down", "left", "right", "fire"

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import build_agent
+from q2pi.algorithms.build import build_agent
 from q2pi.config import ResolvedConfig, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import flatten, nest
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.load import read_config
+from q2pi.runs.stored_config import read_config
 from q2pi.types import State
 from q2pi.viewer.cards import card
 from q2pi.viewer.source import Loaded

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from q2pi.algorithms.base import Agent
-from q2pi.algorithms.registry import restore
+from q2pi.algorithms.build import restore
 from q2pi.config import ResolvedConfig
 from q2pi.errors import UserError
 from q2pi.runs.folder import RunFolder

@@ -41,7 +41,8 @@ def weights(kind: str, episodes: Episodes, value: Array) -> Array:
     """
     import torch
 
-    from q2pi.algorithms.reinforce import Config, Credit
+    from q2pi.algorithms.configs.reinforce import Config
+    from q2pi.algorithms.reinforce import Credit
     from q2pi.algorithms.reinforce import weights as reinforce_weights
     from q2pi.equations.returns import generalized_advantages
 

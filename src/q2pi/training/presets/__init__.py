@@ -84,7 +84,7 @@ def _find(algorithm: str, preset: str) -> Traversable:
     path = Path(preset)
     if path.suffix == ".toml" and path.is_file():
         return path
-    registry.find(algorithm)
+    registry.find_config(algorithm)
     available = ", ".join(names(algorithm)) or "none"
     hint = suggest(preset, names(algorithm))
     raise UserError(f"--preset {preset}: {algorithm} has {available}{hint}; or give the path of a .toml file")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from q2pi.algorithms.base import AlgorithmConfig
+from q2pi.algorithms.configs.base import AlgorithmConfig
 from q2pi.config import RunConfig
 from q2pi.errors import UserError
 
