@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
 from q2pi.runs.sinks import Sink
+from q2pi.runs.threads import choose_threads
 from q2pi.training.events import Event, Started
 from q2pi.training.presets import configure
 
@@ -44,7 +46,8 @@ def train(
         UserError: an unknown option, a value out of its bounds, or a folder that is in use.
     """
     config, _ = configure(algorithm, env_id, preset)
-    resolved = resolve(override(config, options))
+    asked = override(config, options)
+    resolved = resolve(replace(asked, threads=choose_threads(asked).threads))
     if run_dir is not None:
         RunFolder(run_dir).check_new()
     agent = _KeepAgent()

@@ -1,6 +1,7 @@
 """q2pi train: train an agent, print its progress and its score, and suggest the next commands."""
 
 import dataclasses
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from q2pi.runs.execute import execute
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.loggers import check_loggers, make_loggers
 from q2pi.runs.source import load_source
+from q2pi.runs.threads import choose_threads
 from q2pi.training.presets import configure
 
 H = TypeVar("H")
@@ -50,7 +52,8 @@ class Options(Generic[H]):
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
     estimate: bool = True
-    """Timing run in environments of its own, for the expected time and memory; --no-estimate skips it."""
+    """Timing run in environments of its own, for the expected time and memory, and timing of --threads 0; --no-estimate
+    skips both."""
 
 
 def main(arguments: list[str]) -> int:
@@ -75,21 +78,23 @@ def main(arguments: list[str]) -> int:
         },
     )
     check_loggers(options.log)
-    config, console = resolve(dataclasses.replace(options.config, from_run=options.source)), Console()
+    threads, console = choose_threads(options.config, options.estimate), Console()
+    config = resolve(dataclasses.replace(options.config, threads=threads.threads, from_run=options.source))
     if config.from_run is not None:
         config, _ = load_source(config)
     if options.explain:
-        explain(config, preset, estimate(config), time_run(config) if options.estimate else None, console)
+        timing = time_run(config) if options.estimate else None
+        explain(config, preset, estimate(config), timing, threads, console)
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
     with source_for(config, options.ray) as source:
         timing = time_run(config) if options.estimate else None
-        expected = explain(config, preset, estimate(config), timing, console, brief=True)
+        expected = explain(config, preset, estimate(config), timing, threads, console, brief=True)
         if config.from_run is not None:
             print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
         print(f"recording in {path}")
-        with TerminalRun(config, path, console, expected) as terminal:
+        with TerminalRun(config, path, console, expected, math.nan if timing is None else timing.rate) as terminal:
             sinks = [terminal, *make_loggers(options.log, path)]
             if options.diagnostics:
                 from q2pi.lab.monitor import Monitor
