@@ -21,7 +21,7 @@ from q2pi.runs.cpu_usage import CpuMeter, CpuUsage
 
 UNITS, ACTIONS = (512,), 6
 MAX_BATCH = 64
-"""Observations of the timed gradient, at most: larger batches gain as much from threads, and take seconds on busy cores."""
+"""Largest batch of the timed gradient: larger ones gain as much from threads, and take seconds on busy cores."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def choose_threads(config: RunConfig[Any], is_timed: bool = True) -> ThreadChoic
     """
     if config.threads:
         return ThreadChoice(config.threads, "")
-    # Precision is timed after the number of threads, with that number.
-    draft = resolve(dataclasses.replace(config, precision="fp32") if config.precision == "auto" else config)
     cores = one_per_core()
     if cores == 1:
-        return ThreadChoice(1, ": one core")
+        return ThreadChoice(1, " of 1 core")
+    # Precision is timed after the number of threads, with that number.
+    draft = resolve(dataclasses.replace(config, precision="fp32") if config.precision == "auto" else config)
     if not is_timed:
         return ThreadChoice(draft.threads, f" of {cores} cores: not timed (--no-estimate)")
     envs = make_envs(draft.env, 1, draft.seed)
