@@ -2,7 +2,7 @@
 
     python benchmarks/threads.py
 
-Each measurement is a process of its own: it trains DQN for a warm-up and then times `--steps` agent steps. `--threads 0`
+Each measurement is a process of its own: it trains DQN for a warm-up, then times `--steps` agent steps. `--threads 0`
 chooses as `q2pi train` does, at the load of its moment. The busy processes are started and ended here. Written:
 results/benchmarks/threads.json and threads.md. Quit other programs first.
 """
