@@ -94,7 +94,9 @@ def main(arguments: list[str]) -> int:
         if config.from_run is not None:
             print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
         print(f"recording in {path}")
-        with TerminalRun(config, path, console, expected, math.nan if timing is None else timing.rate) as terminal:
+        # The timing run steps environments of this process, so its rate is not that of actors.
+        rate = math.nan if timing is None or config.actors else timing.rate
+        with TerminalRun(config, path, console, expected, rate) as terminal:
             sinks = [terminal, *make_loggers(options.log, path)]
             if options.diagnostics:
                 from q2pi.lab.monitor import Monitor
