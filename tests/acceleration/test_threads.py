@@ -58,7 +58,7 @@ def test_one_per_core(
 
 
 class Work:
-    """Work with a fake clock: seconds per call depend on the number of threads, and the first call is slow."""
+    """Work with a fake clock: calls with a number of threads take 50, 1, 2, 3, 3, ... times its seconds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> None:
         self.seconds, self.calls, self.now = seconds, list[int](), 100.0
@@ -66,21 +66,21 @@ class Work:
 
     def __call__(self) -> None:
         number = torch.get_num_threads()
-        self.now += self.seconds[number] * (1 if self.calls.count(number) else 50)
+        self.now += self.seconds[number] * (50, 1, 2, 3)[min(3, self.calls.count(number))]
         self.calls.append(number)
 
 
 def test_rounds_alternate_and_the_first_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     work = Work(monkeypatch, {1: 0.001, 2: 0.002})
-    assert threads.time_threads(work, [1, 2]) == {1: pytest.approx(0.001), 2: pytest.approx(0.002)}
+    assert threads.time_threads(work, [1, 2]) == {1: pytest.approx(0.003), 2: pytest.approx(0.006)}
     assert work.calls == [1, 2] * (1 + threads.MAX_ROUNDS)
     assert torch.get_num_threads() == before
 
 
 def test_slow_work_ends_after_the_least_number_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work(monkeypatch, {1: 1.0, 2: 2.0})
-    assert threads.time_threads(work, [1, 2]) == {1: 1.0, 2: 2.0}
+    assert threads.time_threads(work, [1, 2]) == {1: 2.0, 2: 4.0}, "the median of 1, 2 and 3"
     assert work.calls == [1, 2] * (1 + threads.MIN_ROUNDS)
 
 
