@@ -1,5 +1,8 @@
 """The scripts that turn run folders into results fit the sweeps that train them."""
 
+import json
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +36,31 @@ def test_episodes_needed_are_counted_to_the_end_of_the_first_window_that_reaches
     assert needed(history_of(20 * [400.0])) == (20, 200)
     assert needed(history_of(50 * [399.0])) == (None, None)
     assert needed(history_of([*5 * [0.0], *16 * [500.0], *20 * [0.0]])) == (21, 210)
+
+
+def test_threads_are_measured_in_alternating_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row once per round, beside its number of busy processes, which have ended afterwards."""
+    threads = script("threads", monkeypatch)
+    processes: list[subprocess.Popen[bytes]] = []
+    seen: list[tuple[int, int]] = []
+    popen = subprocess.Popen
+
+    def start(command: list[str]) -> subprocess.Popen[bytes]:
+        processes.append(popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        return processes[-1]
+
+    def measured(number: int, steps: int) -> dict[str, float]:
+        seen.append((number, sum(process.poll() is None for process in processes)))
+        return {"threads": number or 1, "steps_per_second": 100.0 * len(seen), "learn_ms_per_step": 2.5}
+
+    monkeypatch.setattr(threads.subprocess, "Popen", start)
+    monkeypatch.setattr(threads, "measured", measured)
+    threads.main(["--rounds", "3", "--steps", "8", "--out", str(tmp_path)])
+    assert seen == 3 * [(1, 0), (2, 0), (0, 0), (1, 2), (2, 2), (0, 2)]
+    assert all(process.poll() is not None for process in processes)
+    row = json.loads((tmp_path / "threads.json").read_text())["rows"][0]
+    assert (row["condition"], row["threads"], row["steps_per_second"]) == ("idle", 1, [100.0, 700.0, 1300.0])
+    assert "| idle | 1 | 1 | 700 | 2.50 |" in (tmp_path / "threads.md").read_text()
 
 
 def test_every_setting_of_reinforce_is_trained_by_its_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,14 +153,14 @@ def test_bounds_of_a_run(change: dict[str, Any], line: str) -> None:
 
 @pytest.mark.parametrize("algorithm", registry.names())
 def test_resolve_is_idempotent(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "bf16")
+    monkeypatch.setattr(precision, "faster_precision", lambda network, device, threads: "bf16")
     env_id = "Taxi-v3" if algorithm == "q_learning" else "SpaceInvaders"
     config = override(default_config(algorithm), {"env_id": env_id, "precision": "auto"})
     resolved = resolve(config)
     assert type(config) is RunConfig
     assert type(resolved) is ResolvedConfig
     assert resolve(resolved) == resolved
-    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "fp32")
+    monkeypatch.setattr(precision, "faster_precision", lambda network, device, threads: "fp32")
     assert resolve(resolved) == resolved, "nothing depends on the machine any more"
 
 

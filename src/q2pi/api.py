@@ -5,6 +5,7 @@ What loads torch is imported within the functions that need it, so that `q2pi.ma
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,14 @@ def train(
     Raises:
         UserError: an unknown option, a value out of its bounds, or a folder that is in use.
     """
+    from q2pi.runs.execute import execute
+    from q2pi.runs.threads import choose_threads
+
     config, _ = configure(algorithm, env_id, preset)
-    resolved = resolve(override(config, options))
+    asked = override(config, options)
+    resolved = resolve(replace(asked, threads=choose_threads(asked).threads))
     if run_dir is not None:
         RunFolder(run_dir).check_new()
-    from q2pi.runs.execute import execute
-
     agent = _KeepAgent()
     execute(resolved, run_dir, sinks=[agent, *sinks], warn=lambda text: warnings.warn(text, stacklevel=4))
     return agent.agent

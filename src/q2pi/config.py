@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from q2pi.acceleration.threads import one_per_core
 from q2pi.envs.names import canonical
 from q2pi.envs.spec import EnvSpec, is_atari
 from q2pi.envs.spec import resolve as resolve_env
@@ -50,7 +51,9 @@ class RunConfig(Generic[Hyperparameters]):
     """Arithmetic of the networks: fp32, or bf16 autocast (parameters stay fp32). auto uses the
     faster one on this machine for Atari games, and fp32 otherwise."""
     threads: int = 0
-    """Number of CPU threads of torch; 0 uses one per core. Results are bit-exact for the same number."""
+    """Number of CPU threads of torch. 0 chooses before the run: one for networks without images; for images the
+    number with which a timing of the network is fastest, or without timing (--no-estimate) one per core for Atari games
+    and one otherwise. Results are bit-exact for the same number."""
     checkpoint_frequency: int = 50_000
     """Agent steps between checkpoints; the last step always has one. 0 saves only the last step."""
     log_frequency: int = 1_000
@@ -81,7 +84,9 @@ class ResolvedConfig(RunConfig[Hyperparameters]):
 
 
 def resolve(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameters]:
-    """Return `config` with its environment, precision and hyperparameters resolved. Idempotent.
+    """Return `config` with its environment, threads, precision and hyperparameters resolved. Idempotent.
+
+    Threads are not timed here, see `runs.threads`: `resolve` is also called where a run is read.
 
     Raises:
         UserError: an unknown environment, or a value out of its bounds.
@@ -90,10 +95,17 @@ def resolve(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameter
     config = dataclasses.replace(config, env=resolve_env(with_action_masks(config.env, hyper)))
     check_run(config)
     hyper.check(config)
+    if config.threads == 0:
+        config = dataclasses.replace(config, threads=one_per_core() if _has_game_images(config) else 1)
     if config.precision == "auto":
         config = dataclasses.replace(config, precision=_faster_precision(config))
     config = dataclasses.replace(config, hyper=hyper.resolved(config))
     return ResolvedConfig(**{entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)})
+
+
+def draft(config: RunConfig[Hyperparameters]) -> ResolvedConfig[Hyperparameters]:
+    """Return `config` resolved as `resolve` does, but without timing: precision `auto` is fp32."""
+    return resolve(dataclasses.replace(config, precision="fp32") if config.precision == "auto" else config)
 
 
 def with_action_masks(env: EnvSpec, hyper: Any) -> EnvSpec:
@@ -121,14 +133,21 @@ def with_action_masks(env: EnvSpec, hyper: Any) -> EnvSpec:
 
 
 def _faster_precision(config: RunConfig[Any]) -> Literal["fp32", "bf16"]:
-    if not is_atari(config.env.env_id):
+    if not _has_game_images(config):
         return "fp32"
     from q2pi.acceleration.device import device_of
     from q2pi.acceleration.precision import faster_precision
     from q2pi.networks.options import torso_of
 
     assert config.env.resize is not None, "the specification is not resolved"
-    return faster_precision(torso_of(config.hyper.image_network, *config.env.resize), device_of(config.device))
+    return faster_precision(
+        torso_of(config.hyper.image_network, *config.env.resize), device_of(config.device), config.threads
+    )
+
+
+def _has_game_images(config: RunConfig[Any]) -> bool:
+    """Return whether the networks read images of an Atari game; other environments are not made to find out."""
+    return is_atari(config.env.env_id) and config.env.resize is not None
 
 
 def check_run(config: RunConfig[Any]) -> None:

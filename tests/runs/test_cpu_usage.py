@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from q2pi.parallel import portable
@@ -20,14 +22,21 @@ class Counters:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cores = [dict.fromkeys(("user", "system", "steal", "idle", "iowait"), 100.0) for _ in range(4)]
         self.own = self.clock = 50.0
-        psutil = SimpleNamespace(
-            Process=lambda: SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=self.own, system=1.0)),
+        self.child = self.ended = 0.0
+        fake = SimpleNamespace(
+            Process=lambda: self.process(self.own, self.ended, [self.process(self.child)]),
+            Error=psutil.Error,
             cpu_times=lambda percpu: [SimpleNamespace(**core) for core in self.cores],
         )
-        monkeypatch.setattr(cpu_usage, "psutil", psutil)
+        monkeypatch.setattr(cpu_usage, "psutil", fake)
         monkeypatch.setattr(portable, "cores", lambda: {0, 1})
         monkeypatch.setattr(cpu_usage.time, "perf_counter", lambda: self.clock)
         monkeypatch.setattr(os, "getloadavg", lambda: (1.25, 0.0, 0.0))
+
+    def process(self, user: float, ended: float = 0.0, children: Sequence[Any] = ()) -> Any:
+        """Return a process with its CPU seconds, and with ended and running children."""
+        times = SimpleNamespace(user=user, system=1.0, children_user=ended, children_system=0.0)
+        return SimpleNamespace(cpu_times=lambda: times, children=lambda recursive: list(children))
 
 
 def test_usage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +51,18 @@ def test_usage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.cores[2]["user"] += 10
     usage = meter.read()
     assert (usage.own, usage.other, usage.cores) == (pytest.approx(0.4), pytest.approx(1.0), 2)
+
+
+def test_work_of_child_processes_is_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation beside training, in a process of its own, is no other program; nor is one that has ended."""
+    machine = Counters(monkeypatch)
+    meter = CpuMeter()
+    machine.clock += 10
+    machine.own, machine.child, machine.ended = machine.own + 4, 5.0, 3.0
+    for core in (0, 1):
+        machine.cores[core]["user"] += 10
+    usage = meter.read()
+    assert (usage.own, usage.other) == (pytest.approx(1.2), pytest.approx(0.8))
 
 
 def test_the_load_average_replaces_counters_that_do_not_advance(monkeypatch: pytest.MonkeyPatch) -> None:

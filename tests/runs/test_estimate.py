@@ -22,6 +22,7 @@ from q2pi.envs import make_envs
 from q2pi.errors import UserError
 from q2pi.runs import estimate
 from q2pi.runs.cpu_usage import CpuMeter, CpuUsage
+from q2pi.runs.threads import choose_threads
 from q2pi.training.events import Progress
 
 
@@ -154,14 +155,26 @@ def test_each_part_is_estimated_from_its_fastest_row() -> None:
         Progress(600, {"updates": 10}, {"act": 0.2, "environment": 0.4, "learn": 1.0}),
         Progress(900, {"updates": 0}, {"act": 0.5, "environment": 0.5, "learn": 0.0}),
     ]
-    assert estimate._run_seconds(resolve(cartpole()), rows) == pytest.approx(0.8 + 8.4)
-    assert np.isnan(estimate._run_seconds(resolve(cartpole()), rows[2:])), "unknown without an update"
+    config = resolve(cartpole())
+    seconds, rate = estimate._run_seconds(config, rows)
+    assert seconds == pytest.approx(0.8 + 8.4)
+    assert config.hyper.updates_due(200, 1) == 34
+    assert rate == pytest.approx(200 / (0.4 + 5.0)), "the second half: 200 agent steps, 50 updates"
+    assert np.isnan(estimate._run_seconds(config, rows[2:])).all(), "unknown without an update"
 
 
 def explained(config: RunConfig[Any], brief: bool) -> str:
     text = io.StringIO()
     run = resolve(config)
-    explain(run, "classic", estimate.estimate(run), estimate.time_run(run), Console(file=text, width=120), brief)
+    explain(
+        run,
+        "classic",
+        estimate.estimate(run),
+        estimate.time_run(run),
+        choose_threads(run),
+        Console(file=text, width=120),
+        brief,
+    )
     return text.getvalue()
 
 

@@ -106,7 +106,9 @@ def test_files_that_are_not_presets(tmp_path: Path, content: bytes, fragment: st
 def test_auto_precision_is_resolved_before_the_run(
     monkeypatch: pytest.MonkeyPatch, env_id: str, options: dict[str, str], fast: set[str], found: str
 ) -> None:
-    monkeypatch.setattr(precision, "faster_precision", lambda network, device: "bf16" if network in fast else "fp32")
+    monkeypatch.setattr(
+        precision, "faster_precision", lambda network, device, threads: "bf16" if network in fast else "fp32"
+    )
     config, _ = configure("dqn", env_id)
     config = resolve(override(replace(config, precision="auto"), options))
     assert config.precision == found

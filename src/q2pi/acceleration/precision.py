@@ -1,6 +1,6 @@
 """Whether bf16 is faster than fp32 on this machine: measured once, since bf16 instructions do not guarantee it.
 
-    faster_precision("nature", device) -> bf16 or fp32
+    faster_precision("nature", device, threads) -> bf16 or fp32
 
 Processors with tile instructions (AMX) need half the time for these networks. On processors with bf16 dot products
 only, the conversions around each layer may cost more than they save. The result is stored in the user's cache
@@ -31,35 +31,41 @@ MAX_TIME_RATIO = 0.9
 """bf16 is used if it needs at most this share of fp32's time."""
 
 
-def faster_precision(network: Network, device: torch.device) -> Precision:
-    """Return the faster precision for an image network; on CUDA, bf16 if the device supports it (not measured)."""
+def faster_precision(network: Network, device: torch.device, threads: int) -> Precision:
+    """Return the faster precision of an image network on a number of CPU threads.
+
+    It is not measured on CUDA: bf16 if the device supports it.
+    """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     processor = _processor()
     if "bf16" not in processor:
         return "fp32"
-    key, cache = f"{network}, torch {torch.__version__}, {processor}", _read_cache()
+    key, cache = f"{network}, threads {threads}, torch {torch.__version__}, {processor}", _read_cache()
     if cache.get(key) not in ("fp32", "bf16"):
-        cache[key] = "bf16" if time_ratio(network) <= MAX_TIME_RATIO else "fp32"
+        cache[key] = "bf16" if time_ratio(network, threads) <= MAX_TIME_RATIO else "fp32"
         _write_cache(cache)
     precision: Precision = cache[key]
     return precision
 
 
-def time_ratio(network: Network) -> float:
-    """Return the time of a gradient in bf16 over the time in fp32, on one thread: the median of ROUNDS rounds."""
-    threads = torch.get_num_threads()
+def time_ratio(network: Network, threads: int) -> float:
+    """Return the time of a gradient in bf16 over the time in fp32 on `threads` threads, the median of ROUNDS rounds."""
+    before = torch.get_num_threads()
     model = seeded(lambda: QNetwork(OBSERVATION, ACTIONS, (1,), network=network), 0, "measured")
     batch = torch.zeros(BATCH, *OBSERVATION, dtype=torch.uint8)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     try:
-        rounds = [(_seconds(model, batch, "bf16"), _seconds(model, batch, "fp32")) for _ in range(1 + ROUNDS)]
+        rounds = [
+            (gradient_seconds(model, batch, "bf16"), gradient_seconds(model, batch, "fp32")) for _ in range(1 + ROUNDS)
+        ]
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     return median(bf16 / fp32 for bf16, fp32 in rounds[1:])
 
 
-def _seconds(model: QNetwork, batch: torch.Tensor, precision: Precision) -> float:
+def gradient_seconds(model: QNetwork, batch: torch.Tensor, precision: Precision) -> float:
+    """Return the seconds of a forward and a backward pass over a batch on the CPU."""
     start = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         loss = model(batch).square().mean()

@@ -40,7 +40,7 @@ class Options:
     num_envs: int = 8
     """train, update: number of environments that are stepped together."""
     threads: int = 0
-    """train, update: number of CPU threads of torch; 0 uses one per core."""
+    """train, update: number of CPU threads of torch; 0 uses one per core, without the timing of q2pi train."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """train, update: torch device; auto uses CUDA if available."""
     switches: bool = False

@@ -17,13 +17,15 @@ from rich.text import Text
 from q2pi.commands.observations import observation_line
 from q2pi.commands.output import PLAIN_SECONDS
 from q2pi.commands.scores import evaluation_table, score_line
+from q2pi.commands.slowdown import Slowdown
 from q2pi.config import ResolvedConfig, RunConfig
 from q2pi.envs.errors import EnvError
 from q2pi.parallel.portable import peak_memory, quoted
 from q2pi.parallel.stop import StopRequest
-from q2pi.runs.estimate import Estimate, TimingRun, gigabytes, options_of
+from q2pi.runs.estimate import Estimate, TimingRun, busy_threads, gigabytes, options_of
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.progress import RECENT_EPISODES, clock
+from q2pi.runs.threads import ThreadChoice
 from q2pi.training import events
 
 RATE_ROWS = 10
@@ -43,10 +45,19 @@ class TerminalRun:
         path: the run folder.
         console: where to print.
         memory: estimated peak bytes, printed next to the measured peak at the end; None prints no estimate.
+        rate: estimated agent steps per second, with which the rate is compared; NaN without an estimate.
     """
 
-    def __init__(self, config: ResolvedConfig[Any], path: Path, console: Console, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        config: ResolvedConfig[Any],
+        path: Path,
+        console: Console,
+        memory: int | None = None,
+        rate: float = math.nan,
+    ) -> None:
         self.config, self.path, self.console, self.memory = config, path, console, memory
+        self.slowdown = Slowdown(config.threads, busy_threads(config), rate)
         self.status = 0
         self._view: _View | None = None
         self._step = 0
@@ -80,6 +91,7 @@ class TerminalRun:
                 print(f"resuming {self.path} at step {event.step:,} of {self.config.total_timesteps:,}")
             if line := observation_line(self.config, event.agent):
                 print(line)
+            self.slowdown.start(event.step)
             self._view = _LiveView(self.console, self.config) if self.console.is_terminal else _PlainView(self.config)
         assert self._view is not None
         self._view.take(event)
@@ -87,6 +99,9 @@ class TerminalRun:
         match event:
             case events.Evaluated(_, evaluation):
                 self._report = evaluation.report()
+            case events.Progress():
+                if (slow := self.slowdown.line(event)) is not None:
+                    self._view.print(slow)
             case events.Interrupted(step):
                 self.close()
                 print(f"stopped at step {step:,}; continue with:  q2pi resume {quoted(self.path)}")
@@ -251,6 +266,7 @@ def explain(
     preset: str | None,
     needs: Estimate,
     timing: TimingRun | None,
+    threads: ThreadChoice,
     console: Console,
     brief: bool = False,
 ) -> int | None:
@@ -263,6 +279,7 @@ def explain(
     table.add_row("method", config.hyper.method)
     table.add_row("agent steps", f"{needs.steps:,} ({_collectors(config)})")
     table.add_row("frames", f"{needs.frames:,}")
+    table.add_row("threads", str(threads))
     table.add_row("updates", f"{needs.updates:,}")
     peak = None if timing is None else timing.memory + needs.storage
     needed = f"{gigabytes(needs.storage)} of storage, and more for the process," if peak is None else gigabytes(peak)
@@ -271,7 +288,7 @@ def explain(
         table.add_row("time", "not estimated (--no-estimate)" if timing is None else _expected_time(timing))
     if not brief:
         for name, value in options_of(config).items():
-            if value != []:
+            if value != [] and name != "threads":
                 table.add_row(name, str(value))
     console.print(table)
     return peak

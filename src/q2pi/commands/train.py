@@ -1,6 +1,7 @@
 """q2pi train: train an agent, print its progress and its score, and suggest the next commands."""
 
 import dataclasses
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rich.console import Console
 from q2pi.commands.executors import check_actors, source_for
 from q2pi.commands.help import resolved_env
 from q2pi.commands.options import parse, peek
-from q2pi.config import RunConfig, resolve
+from q2pi.config import RunConfig, draft, resolve
 from q2pi.envs.spec import inapplicable
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.loggers import check_loggers, make_loggers
@@ -46,7 +47,8 @@ class Options(Generic[H]):
     explain: bool = False
     """Print steps, frames, updates, memory, expected time and every option, without training."""
     estimate: bool = True
-    """Timing run in environments of its own, for the expected time and memory; --no-estimate skips it."""
+    """Timing run in environments of its own, for the expected time and memory, and timing of --threads 0; --no-estimate
+    skips both."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,29 +75,36 @@ def main(arguments: list[str]) -> int:
     check_loggers(options.log)
     if options.run_dir and not options.explain:
         RunFolder(options.run_dir).check_new()
-    config, console = resolve(dataclasses.replace(options.config, from_run=options.source)), Console()
+    asked, console = dataclasses.replace(options.config, from_run=options.source), Console()
+    checked = draft(asked)
     if not options.explain:
-        check_actors(config, options.ray)
+        check_actors(checked, options.ray)
     # Imported here because they load torch, which takes seconds: a mistake in the options is reported before.
     from q2pi.commands.terminal import TerminalRun, explain
     from q2pi.runs.estimate import estimate, time_run
     from q2pi.runs.execute import execute
     from q2pi.runs.source import load_source
+    from q2pi.runs.threads import choose_threads
 
+    threads = choose_threads(asked, options.estimate)
+    config = resolve(dataclasses.replace(asked, threads=threads.threads))
     if config.from_run is not None:
         config, _ = load_source(config)
     if options.explain:
-        explain(config, preset, estimate(config), time_run(config) if options.estimate else None, console)
+        timing = time_run(config) if options.estimate else None
+        explain(config, preset, estimate(config), timing, threads, console)
         return 0
     path = Path(options.run_dir) if options.run_dir else _new_folder(config)
     RunFolder(path).check_new()
     with source_for(config, options.ray) as source:
         timing = time_run(config) if options.estimate else None
-        expected = explain(config, preset, estimate(config), timing, console, brief=True)
+        expected = explain(config, preset, estimate(config), timing, threads, console, brief=True)
         if config.from_run is not None:
             print(f"starting from the weights of {config.from_run} (digest {str(config.from_digest)[:12]}), at step 0")
         print(f"recording in {path}")
-        with TerminalRun(config, path, console, expected) as terminal:
+        # The timing run steps environments of this process, so its rate is not that of actors.
+        rate = math.nan if timing is None or config.actors else timing.rate
+        with TerminalRun(config, path, console, expected, rate) as terminal:
             sinks = [terminal, *make_loggers(options.log, path)]
             if options.diagnostics:
                 from q2pi.lab.monitor import Monitor

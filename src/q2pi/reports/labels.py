@@ -24,7 +24,7 @@ def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 NO_PROPERTIES = (
     *("seed", "algorithm", "env.env_id", "preset", "from_run", "from_digest"),
-    *("evaluation_episodes", "evaluation_frequency", "checkpoint_frequency", "log_frequency"),
+    *("evaluation_episodes", "evaluation_frequency", "checkpoint_frequency", "log_frequency", "threads"),
 )
 """Options that are no property of a method: they do not change what is learned, or the label names them otherwise."""
 

@@ -45,7 +45,7 @@ def switches(options: dict[str, Any], repetitions: int) -> dict[str, Any]:
     first = next(iter(configs.values()))
     envs = make_envs(first.env, first.num_envs, first.seed)
     agents = {name: build_agent(config, envs) for name, config in configs.items()}
-    torch.set_num_threads(first.threads or torch.get_num_threads())
+    torch.set_num_threads(first.threads)
     _fill(envs, list(agents.values()))
     times: dict[str, list[float]] = {name: [] for name in agents}
     for updates in range(1, 4 + repetitions):

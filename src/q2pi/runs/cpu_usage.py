@@ -1,5 +1,6 @@
 """CPU time that other programs take on this process's cores: a timing run on a busy machine overestimates the time."""
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ class CpuUsage:
     """Mean number of cores in use over a period."""
 
     own: float
-    """Cores used by this process."""
+    """Cores used by this process and its child processes, such as evaluations beside training."""
     other: float
     """Cores used by other programs; in a virtual machine also by its host (steal)."""
     cores: int
@@ -50,8 +51,15 @@ class CpuMeter:
 
 
 def _own_seconds() -> float:
-    times = psutil.Process().cpu_times()
-    return float(times.user + times.system)
+    """Return the CPU seconds of this process, of its ended children and of those that run."""
+    process = psutil.Process()
+    times = process.cpu_times()
+    seconds = times.user + times.system + times.children_user + times.children_system
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended since
+            used = child.cpu_times()
+            seconds += used.user + used.system
+    return float(seconds)
 
 
 def _core_seconds() -> tuple[float, float]:

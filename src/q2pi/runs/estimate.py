@@ -1,7 +1,6 @@
 """Estimate of a run before it starts: steps, frames, updates, memory and time."""
 
 import dataclasses
-import os
 import sys
 import tempfile
 import time
@@ -48,6 +47,8 @@ class TimingRun:
 
     seconds: float
     """Seconds of training; NaN if the timing run diverged or made no update."""
+    rate: float
+    """Agent steps per second at the end of the run, when it learns; NaN as `seconds`."""
     memory: int
     """Peak bytes of the process so far, without the storage of the timing run."""
     usage: CpuUsage
@@ -126,25 +127,27 @@ def time_run(config: ResolvedConfig[Any]) -> TimingRun:
                     rows.append(event)
                 elif isinstance(event, Checkpoint):  # writing it takes memory, which belongs to the peak
                     checkpoint.save(Path(folder), event.step, event.state)
-        seconds = _run_seconds(config, rows)
+        seconds, rate = _run_seconds(config, rows)
     except Diverged:
-        seconds = float("nan")
+        seconds = rate = float("nan")
     finally:
         if evaluation_envs is not None:
             evaluation_envs.close()
     usage = meter.read()
     memory = peak_memory() - estimate(short).storage
-    return TimingRun(seconds, memory, usage, usage.is_distorting(_threads(config)))
+    return TimingRun(seconds, rate, memory, usage, usage.is_distorting(busy_threads(config)))
 
 
-def _threads(config: ResolvedConfig[Any]) -> int:
-    """Return the number of busy threads: ALE has one per environment, torch one per core if `threads` is 0."""
+def busy_threads(config: ResolvedConfig[Any]) -> int:
+    """Return the number of busy threads: ALE has one per environment, torch has `threads`."""
     emulator_threads = config.num_envs if is_atari(config.env.env_id) else 1
-    return max(emulator_threads, config.threads or os.cpu_count() or 1)
+    return max(emulator_threads, config.threads)
 
 
-def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
-    """Return the seconds of a run from the rows of its timing run; NaN if no row has updates.
+def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> tuple[float, float]:
+    """Return (seconds of a run, its agent steps per second in the second half) from the rows of its timing run.
+
+    Both are NaN if updates are due and no row has updates.
 
     Seconds per step and per update are minima over rows: first calls and new emulators make other rows slower.
     """
@@ -159,8 +162,13 @@ def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> float:
         (learn_seconds / count for learn_seconds, count in zip(learning, updates, strict=True) if count),
         default=float("nan"),
     )
-    due = config.hyper.updates_due(config.total_timesteps, config.num_envs)
-    return config.total_timesteps * per_step + (due * per_update if due else 0.0)
+    steps, half = config.total_timesteps, config.total_timesteps // 2
+    due, due_before = (config.hyper.updates_due(step, config.num_envs) for step in (steps, half))
+
+    def seconds(steps: int, updates: int) -> float:
+        return steps * per_step + (updates * per_update if updates else 0.0)
+
+    return seconds(steps, due), (steps - half) / seconds(steps - half, due - due_before)
 
 
 def options_of(config: RunConfig[Any]) -> dict[str, Any]:

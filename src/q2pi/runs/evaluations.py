@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from q2pi.acceleration.threads import one_per_core
 from q2pi.algorithms.base import Agent
 from q2pi.config import from_table, to_table
 from q2pi.envs import EnvSpec, make_envs
@@ -59,6 +62,8 @@ def evaluate_run(
         UserError: a wrong rule, or an environment whose spaces differ from those of training.
     """
     agent, config, step, warnings = load_agent(run, options)
+    # Rounding depends on the number, and more threads than cores would wait for one another.
+    torch.set_num_threads(min(config.threads, one_per_core()))
     spec = other_env(config.env, rules or {})
     if spec != config.env:
         _check_spaces(agent, spec)

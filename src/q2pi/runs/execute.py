@@ -110,7 +110,7 @@ def run_job(name: str, path: Path | str, config: ResolvedConfig[Any]) -> Job:
         "q2pi.runs.execute:execute_job",
         arguments,
         threads=config.threads,
-        cpus=config.threads or 1,
+        cpus=config.threads,
         gpus=1 if device_of(config.device).type == "cuda" else 0,
         folder="path",
     )

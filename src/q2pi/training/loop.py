@@ -37,8 +37,6 @@ from q2pi.types import Metrics, State
 
 LARGE_REWARD = 1e6
 """Rewards beyond this are named if training diverges: in float32, the square of 2e19 is infinite."""
-DEFAULT_THREADS = torch.get_num_threads()
-"""Number of threads for `threads = 0`: torch's default, one per core unless OMP_NUM_THREADS is set."""
 
 
 def run(
@@ -62,7 +60,7 @@ def run(
         EnvError: an environment failed; a `Checkpoint` of the last complete step came just before.
         Diverged: a loss, a value or a weight is not finite.
     """
-    torch.set_num_threads(config.threads or DEFAULT_THREADS)
+    torch.set_num_threads(config.threads)
     keep_freed_memory()
     source = source or Environments(config)
     evaluator = make_evaluator(config)

@@ -115,8 +115,7 @@ def evaluate_candidates(
 def final_job(name: str, run: Path, config: ResolvedConfig[Any], episodes: int) -> Job:
     """Return a job that trains and evaluates one run."""
     arguments = {"path": str(run.absolute()), "config": to_table(config), "episodes": episodes}
-    threads = config.threads or 1
-    gpus = 1 if device_of(config.device).type == "cuda" else 0
+    threads, gpus = config.threads, 1 if device_of(config.device).type == "cuda" else 0
     return Job(name, "q2pi.tuning.final:work", arguments, threads, RESTARTS, cpus=threads, gpus=gpus, folder="path")
 
 

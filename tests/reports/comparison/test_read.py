@@ -89,6 +89,7 @@ def test_rules_split_the_methods_of_two_algorithms(tmp_path: Path) -> None:
 
 def test_how_often_a_run_is_evaluated_and_logged_is_no_property_of_its_method(tmp_path: Path) -> None:
     other = {"evaluation_episodes": 7, "evaluation_frequency": 9, "checkpoint_frequency": 10, "log_frequency": 11}
+    other["threads"] = 12  # seeds may be trained at different loads
     runs = [finished_run(tmp_path / "a", 1.0), finished_run(tmp_path / "b", 2.0, seed=2, **other)]
     assert cells_of(*runs) == {"CartPole-v1": {"dqn": [1.0, 2.0]}}
     with pytest.raises(UserError, match="the same seed 1"):

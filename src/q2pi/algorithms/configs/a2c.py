@@ -89,6 +89,9 @@ class Config(PolicyConfig):
     def updates_due(self, step: int, num_envs: int) -> int:
         return step // (self.num_steps * num_envs)
 
+    def gradient_batch(self, num_envs: int) -> int:
+        return self.num_steps * num_envs
+
     def storage_bytes(self, spec: "AgentSpec", steps: int) -> int:
         """Return the bytes of a rollout and of its copy that the network reads."""
         row = observation_bytes(spec) + action_bytes(spec.action_space) + 6 * 4

@@ -75,6 +75,10 @@ class AlgorithmConfig:
         """Return the bytes of the agent's own storage after `steps` agent steps."""
         raise NotImplementedError
 
+    def gradient_batch(self, num_envs: int) -> int:
+        """Return about the number of observations in the batch of a gradient, with which threads are timed."""
+        return 32
+
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
         """Return a short run with the same work per step and per update, for timing."""
         return run

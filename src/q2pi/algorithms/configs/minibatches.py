@@ -48,6 +48,9 @@ class MinibatchConfig(AlgorithmConfig):
     def updates_due(self, step: int, num_envs: int) -> int:
         return step // (self.num_steps * num_envs) * self.update_epochs * self.num_minibatches
 
+    def gradient_batch(self, num_envs: int) -> int:
+        return self.num_steps * num_envs // self.num_minibatches
+
     def timing_config(self, run: RunConfig[Any]) -> RunConfig[Any]:
         """Return a run with short rollouts and minibatches of the same size."""
         unit = math.gcd(self.num_steps, self.num_minibatches)

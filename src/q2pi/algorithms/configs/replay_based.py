@@ -73,6 +73,9 @@ class ReplayConfig(QNetworkConfig):
     def updates_due(self, step: int, num_envs: int = 1) -> int:
         return max(0, (step - self.learning_starts) // self.train_frequency)
 
+    def gradient_batch(self, num_envs: int) -> int:
+        return self.batch_size
+
     def storage_bytes(self, spec: "AgentSpec", steps: int) -> int:
         """Return the bytes of the replay; an estimate if it is compressed."""
         return bytes_needed(
