@@ -25,8 +25,9 @@ from q2pi.runs.execute import execute, run_job
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
 from q2pi.runs.manifest import steps
-from q2pi.runs.ray import RayCluster, connect, disconnect
+from q2pi.runs.ray import RayCluster
 from q2pi.runs.ray_actors import RayPool
+from q2pi.runs.ray_connection import connect, disconnect
 from q2pi.training.actors import REQUESTS, Actors
 from q2pi.training.events import Finished
 from q2pi.tuning.search import Machines, search
