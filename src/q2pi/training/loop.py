@@ -11,6 +11,7 @@ The loop prints and writes nothing itself. It pauses while an event is handled, 
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def run(
     Raises:
         UserError: the algorithm does not support the environment, or another version wrote the state.
         EnvError: an environment failed; a `Checkpoint` of the last complete step came just before.
-        Diverged: a loss, a value or a weight is not finite.
+        Diverged: a loss, a value or a weight is not finite, in training or in an evaluation.
     """
     torch.set_num_threads(config.threads or DEFAULT_THREADS)
     keep_freed_memory()
@@ -136,7 +137,8 @@ class _Report:
         config, evaluator = self.config, self.evaluator
         is_last = step >= config.total_timesteps
         if config.evaluation_episodes > 0 and (is_last or _due(config.evaluation_frequency, previous_step, step)):
-            with self.clock.part("evaluate"):
+            _check_finite(self.agent, step)  # a network with NaN weights may act: its score would be recorded
+            with self.clock.part("evaluate"), _diverges():
                 # If updates overlap with the emulators, those due by now are made during the next step.
                 evaluator.start(self.agent, step if is_last or not self.agent.overlap else previous_step)
         if evaluator.is_busy:
@@ -157,7 +159,7 @@ class _Report:
         yield from self._checkpoint(step)
 
     def _evaluated(self, wait: bool) -> Iterator[Event]:
-        with self.clock.part("evaluate"):
+        with self.clock.part("evaluate"), _diverges():
             evaluations = self.evaluator.finished(wait=wait)
         for evaluation in evaluations:
             yield Evaluated(evaluation.step, evaluation)
@@ -215,6 +217,15 @@ def _check_finite(agent: Agent, step: int) -> None:
     for name, network in agent.networks().items():
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise Diverged(f"a weight of network {name!r} is not finite after {step} agent steps")
+
+
+@contextmanager
+def _diverges() -> Iterator[None]:
+    """Raise `Diverged` if an evaluation meets NaN."""
+    try:
+        yield
+    except FloatingPointError as problem:
+        raise Diverged(str(problem)) from problem
 
 
 class _Means:

@@ -187,9 +187,15 @@ def greedy_actions(q: Array, noise: np.random.Generator | None) -> Array:
     """Return the actions [N] of the greatest Q [N, A]; ties are broken uniformly, without `noise` by the lowest index.
 
     Random numbers are drawn only if there is a tie.
+
+    Raises:
+        FloatingPointError: a Q-value is NaN.
     """
     best = q == q.max(axis=1, keepdims=True)
-    if noise is None or (best.sum(axis=1) == 1).all():
+    count = best.sum(axis=1)
+    if not count.all():  # NaN is not equal to itself; without the check the action would be 0
+        raise FloatingPointError("a Q-value is NaN")
+    if noise is None or (count == 1).all():
         first: Array = best.argmax(axis=1)
         return first
     tied: Array = np.where(best, noise.random(q.shape), -1.0).argmax(axis=1)
