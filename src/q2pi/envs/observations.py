@@ -5,6 +5,7 @@
     Discrete, MultiDiscrete, and nests of nothing else              one-hot   int64 [D], indices from 0
     MultiBinary                                                     vector    float32 [D]
     Dict, Tuple, nested; any space with an action mask              packed    float32 or uint8 [F], see `layout`
+    Text within a Dict or a Tuple                                   left out, see `ObservationReader.unread`
 
 An image is a Box with two axes for height and width, at least 3 pixels each. The axis of the channels is the one that
 has 1, 3 or 4 entries, else the smaller one of the first and the last, else the last. Without it (a matrix), a Box of
@@ -74,7 +75,10 @@ class ObservationReader:
 
     def __init__(self, spec: "EnvSpec", space: Any, mask_size: int = 0) -> None:
         self.env_id, self.space = spec.env_id, space
-        self._leaves = [_leaf(spec, path, part_space) for path, part_space in _flattened(spec.env_id, space)]
+        nested = _flattened(spec.env_id, space)
+        self._leaves = [_leaf(spec, path, part) for path, part in nested if not isinstance(part, spaces.Text)]
+        self.unread = tuple(_name(path) for path, part in nested if isinstance(part, spaces.Text))
+        """Names of the texts that are left out, such as "mission" of MiniGrid."""
         if not self._leaves:
             raise UserError(f"--env-id {spec.env_id} has no observations: its observation space is {space}")
         mask = (Part("action mask", "mask", (mask_size,)),) if mask_size else ()
@@ -201,6 +205,8 @@ def _flattened(env_id: str, space: Any, path: tuple[Any, ...] = ()) -> list[tupl
     known = isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
     if known or (isinstance(space, spaces.Box) and space.dtype.kind in "fiub"):
         return [] if 0 in _shape(space) else [(path, space)]
+    if path and isinstance(space, spaces.Text):
+        return [(path, space)]
     name = f" {_name(path)!r}" if path else ""
     raise UserError(
         f"--env-id {env_id} has the observation{name} of type {type(space).__name__}, which no network reads: "
@@ -419,9 +425,10 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _row(space: Any, value: Any, index: int) -> Any:
-    """Return one observation of a batch."""
+    """Return one observation of a batch; without the texts of a Dict, which need not be given."""
     if isinstance(space, spaces.Dict):
-        return {key: _row(part, value[key], index) for key, part in space.spaces.items()}
+        read = {key: part for key, part in space.spaces.items() if not isinstance(part, spaces.Text)}
+        return {key: _row(part, value[key], index) for key, part in read.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(_row(part, item, index) for part, item in zip(space, value, strict=True))
     return np.asarray(value)[index]
