@@ -8,8 +8,10 @@ from gymnasium import spaces
 from small_envs import ENV_ID, Sampled, nested, registered
 
 from q2pi.envs import make_envs
+from q2pi.envs.encoding import BadObservation
 from q2pi.envs.layout import Layout, Part, plain_part
-from q2pi.envs.observations import BadObservation, ObservationReader, action_mask
+from q2pi.envs.masks import action_mask
+from q2pi.envs.observations import ObservationReader
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 
@@ -356,12 +358,12 @@ class Masked(Sampled):
 def test_a_mask_comes_from_the_info_or_from_the_method() -> None:
     plain, env = Sampled(BYTES), Masked(BYTES)
     env.mask = [1, 0, 1]
-    assert action_mask(plain, {}, 3) is None
-    found = action_mask(env, {}, 3)
+    assert action_mask(plain, {}, (3,)) is None
+    found = action_mask(env, {}, (3,))
     assert found is not None
     assert found.dtype == np.bool_
     assert found.tolist() == [True, False, True]
-    found = action_mask(env, {"action_mask": np.array([0, 0, 1], np.int8)}, 3)
+    found = action_mask(env, {"action_mask": np.array([0, 0, 1], np.int8)}, (3,))
     assert found is not None
     assert found.tolist() == [False, False, True]
 
@@ -372,10 +374,10 @@ def test_a_mask_comes_from_the_info_or_from_the_method() -> None:
 )
 def test_bad_masks_are_named(mask: Any, message: str) -> None:
     with pytest.raises(BadObservation, match=message):
-        action_mask(Sampled(BYTES), {"action_mask": mask}, 3)
+        action_mask(Sampled(BYTES), {"action_mask": mask}, (3,))
 
 
 def test_after_termination_any_mask_will_do() -> None:
-    found = action_mask(Sampled(BYTES), {"action_mask": [0, 0, 0]}, 3, terminated=True)
+    found = action_mask(Sampled(BYTES), {"action_mask": [0, 0, 0]}, (3,), terminated=True)
     assert found is not None
     assert found.all()
