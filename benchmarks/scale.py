@@ -20,8 +20,9 @@ import numpy as np
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, override, resolve, to_table
 from q2pi.parallel.executor import Job
-from q2pi.runs.ray import RayCluster, connect, disconnect
+from q2pi.runs.ray import RayCluster
 from q2pi.runs.ray_actors import RayPool
+from q2pi.runs.ray_connection import connect, disconnect
 from q2pi.training.actors import Actor, Actors, Rows
 from q2pi.training.events import Finished
 from q2pi.training.loop import run

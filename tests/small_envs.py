@@ -107,6 +107,47 @@ def registered(make: Callable[..., Any]) -> Iterator[str]:
         del gymnasium.registry[ENV_ID]
 
 
+class ForbiddenPairs(gymnasium.Env[Any, Any]):
+    """MultiDiscrete actions with masks: in even steps the first component may not be 2, in odd steps the second not 0.
+
+    An episode lasts 6 steps; a forbidden action raises. Actions start at (5, -1).
+
+    Args:
+        form: of the mask: "flat", "tuple" (one mask per component), or "short" (a value is missing).
+        shape: of the actions, (2,) or (2, 1).
+    """
+
+    observation_space = spaces.Box(0, 1, (2,), np.float32)
+
+    def __init__(self, form: str = "flat", shape: tuple[int, ...] = (2,)) -> None:
+        self.form = form
+        sizes, starts = np.array([3, 2]).reshape(shape), np.array([5, -1]).reshape(shape)
+        self.action_space = spaces.MultiDiscrete(sizes, start=starts)
+
+    def action_masks(self) -> Any:
+        even = self.steps % 2 == 0
+        parts = np.array([1, 1, not even], np.int8), np.array([even, 1], np.int8)
+        if self.form == "tuple":
+            return parts if len(self.action_space.shape) == 1 else tuple((part,) for part in parts)
+        return np.concatenate(parts)[: 4 if self.form == "short" else 5]
+
+    def _result(self) -> Any:
+        return np.eye(2, dtype=np.float32)[self.steps % 2], {}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._result()
+
+    def step(self, action: Any) -> Any:
+        first, second = (action - self.action_space.start).reshape(-1)
+        if (first == 2) if self.steps % 2 == 0 else (second == 0):
+            raise AssertionError(f"action {action.tolist()} is not allowed in step {self.steps}")
+        self.steps += 1
+        observation, info = self._result()
+        return observation, float(first), self.steps >= 6, False, info
+
+
 def nested() -> Any:
     """Return a nested space: an image, vectors, indices and bits."""
     return spaces.Dict(

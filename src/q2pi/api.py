@@ -102,6 +102,10 @@ def evaluate(
         seed: seed of the episodes and of the exploration.
         epsilon: exploration rate; None is the run's `eval_epsilon`.
         rules: fields of `EnvSpec` that replace the run's, such as `env_id` or `env_options`.
+
+    Raises:
+        UserError: no run, a wrong rule, or an environment whose spaces differ from those of training.
+        Diverged: an action, a logit or a Q-value of the agent is NaN.
     """
     from q2pi.runs.evaluations import evaluate_run
 

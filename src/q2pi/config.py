@@ -127,7 +127,7 @@ def with_action_masks(env: EnvSpec, hyper: Any) -> EnvSpec:
     if env.action_masks and not has_masks:
         raise UserError(
             f'--action-masks: {env.env_id} has none; they are read from info["action_mask"] or the method action_masks '
-            "of an environment with Discrete actions"
+            "of an environment with Discrete or MultiDiscrete actions"
         )
     return dataclasses.replace(env, action_masks=has_masks)
 

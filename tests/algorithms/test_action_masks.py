@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from small_envs import Forbidden, registered
+from small_envs import Forbidden, ForbiddenPairs, registered
 from small_runs import QUIET
 
 from q2pi.algorithms.base import AgentSpec
@@ -272,3 +272,71 @@ def test_masks_for_an_agent_without_are_refused() -> None:
     agent = build_agent(config, make_envs(config.env, 1, 1))
     with pytest.raises(ValueError, match="trained without action masks"):
         agent.predict(np.zeros(4, np.float32), action_masks=[1, 0])
+
+
+# ---- MultiDiscrete actions -------------------------------------------------------------------------------------------
+
+PAIRS = spaces.MultiDiscrete([3, 2])
+PAIR_LAYOUT = Layout((Part("", "vector", (2,)), Part("action mask", "mask", (5,))))
+
+
+@pytest.mark.parametrize(("form", "shape"), [("flat", (2,)), ("tuple", (2,)), ("tuple", (2, 1))])
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+def test_a_forbidden_pair_is_never_taken(name: str, form: str, shape: tuple[int, ...]) -> None:
+    with registered(lambda: ForbiddenPairs(form, shape)) as env_id:
+        config = config_of(name, env_id)
+        assert config.env.action_masks is True
+        events = list(run(config))
+        assert sum(isinstance(event, EpisodeEnded) for event in events) > 10
+        agent = next(event.agent for event in events if isinstance(event, Started))
+        assert evaluate(agent, config.env, step=1, episodes=10, seed=1).scores
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+def test_without_masks_a_forbidden_pair_is_taken(name: str) -> None:
+    with registered(ForbiddenPairs) as env_id, pytest.raises(UserError, match="is not allowed"):
+        list(run(config_of(name, env_id, action_masks=False)))
+
+
+def test_a_mask_of_a_wrong_length_is_one_line() -> None:
+    with registered(lambda: ForbiddenPairs("short")) as env_id, pytest.raises(UserError) as raised:
+        list(run(config_of("ppo", env_id)))
+    message = str(raised.value)
+    assert "reset returned the action mask [1, 1, 0, 1]: it must be 5 values, 0 or 1, one per action" in message
+    assert "of each component (3 + 2), or a tuple of one mask per component" in message
+    assert "\n" not in message
+
+
+def test_the_masked_policy_over_pairs_by_hand() -> None:
+    """Logits log 1, log 2, log 3 and log 1, log 4; the mask leaves 1/3, 2/3, 0 and 1, 0."""
+    network = PolicyNetwork(PAIR_LAYOUT, PAIRS, (4,), log_std=0.0, squash=False)
+    with torch.no_grad():
+        network.head.logits.weight.zero_()
+        network.head.logits.bias.copy_(torch.log(torch.tensor([1.0, 2.0, 3.0, 1.0, 4.0])))
+    observation = torch.tensor([[0.1, 0.2, 1, 1, 0, 1, 0], [0.1, 0.2, 1, 1, 1, 1, 1]])
+    policy: Any = network(observation)
+    thirds = np.log([1 / 3, 2 / 3])
+    some = policy.log_prob(torch.tensor([[1, 0], [2, 1]]))
+    assert some.tolist() == pytest.approx([thirds[1], np.log(3 / 6) + np.log(4 / 5)])
+    entropy = -(thirds * np.exp(thirds)).sum()
+    assert policy.entropy()[0].item() == pytest.approx(entropy)
+    assert policy.mode().tolist() == [[1, 0], [2, 1]]
+    draws = torch.cat([network(observation).sample(torch.full((2, 2), u))[:1] for u in np.linspace(0, 1, 101)])
+    assert set(map(tuple, draws.tolist())) == {(0, 0), (1, 0)}
+    (some.sum() - policy.entropy().sum()).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
+
+
+def test_predictions_take_masks_of_pairs() -> None:
+    with registered(ForbiddenPairs) as env_id:
+        config = config_of("ppo", env_id)
+        agent: Any = build_agent(config, make_envs(config.env, 4, 1))
+    observation = np.array([1, 0], np.float32)
+    for mask in ([0, 0, 1, 1, 0], (np.array([0, 0, 1]), np.array([1, 0]))):
+        assert agent.predict(observation, action_masks=mask)[0].tolist() == [7, -1]
+    many, _ = agent.predict(np.stack([observation] * 2), action_masks=[[1, 0, 0, 1, 0], [0, 1, 0, 0, 1]])
+    assert many.tolist() == [[5, -1], [6, 0]]
+    with pytest.raises(ValueError, match="at least one action"):
+        agent.predict(observation, action_masks=[1, 1, 1, 0, 0])
+    with pytest.raises(ValueError, match="expected 5 values"):
+        agent.predict(observation, action_masks=[1, 1, 1])

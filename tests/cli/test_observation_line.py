@@ -34,6 +34,11 @@ def line_of(env_id: str, algorithm: str = "ppo", **options: Any) -> str:
         (spaces.MultiDiscrete([3, 4]), "one-hot of 3 + 4 values"),
         (spaces.MultiDiscrete([2] * 9), "one-hot of 2 + 2 + 2 + 2 + 2 + 2 + 2 + 2 + ... values"),
         (
+            spaces.Dict({"direction": spaces.Discrete(4), "mission": spaces.Text(9), "speed": spaces.Box(-1, 1, (2,))}),
+            "direction: one-hot of 4 values; speed: vector of 2; packed into frames of 3 numbers; "
+            "not read: mission (text)",
+        ),
+        (
             nested(),
             "camera: image 3 x 8 x 9 / 255, network minatar; goal[0]: vector of 2; goal[1]: one-hot of 4 values; "
             "keys: vector of 3; packed into frames of 222 numbers",

@@ -8,8 +8,10 @@ from gymnasium import spaces
 from small_envs import ENV_ID, Sampled, nested, registered
 
 from q2pi.envs import make_envs
+from q2pi.envs.encoding import BadObservation
 from q2pi.envs.layout import Layout, Part, plain_part
-from q2pi.envs.observations import BadObservation, ObservationReader, action_mask
+from q2pi.envs.masks import action_mask
+from q2pi.envs.observations import ObservationReader
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 
@@ -236,7 +238,7 @@ def test_what_can_be_cast_without_loss_is_cast(space: Any, value: Any, expected:
         (spaces.Text(5), "Text"),
         (spaces.Sequence(spaces.Discrete(2)), "Sequence"),
         (spaces.Graph(spaces.Discrete(2), None), "Graph"),
-        (spaces.Dict({"mission": spaces.Text(5), "b": BYTES}), "Text"),
+        (spaces.Dict({"path": spaces.Sequence(spaces.Discrete(2)), "b": BYTES}), "Sequence"),
     ],
 )
 def test_spaces_that_no_network_reads_are_named(space: Any, kind: str) -> None:
@@ -244,6 +246,28 @@ def test_spaces_that_no_network_reads_are_named(space: Any, kind: str) -> None:
         UserError, match=f"--env-id Own-v0 has the observation.* of type {kind}, which no network reads"
     ):
         reader(space)
+
+
+def test_a_text_beside_other_parts_is_left_out() -> None:
+    """As MiniGrid's observations: direction, image and mission."""
+    parts = {"direction": spaces.Discrete(4), "image": spaces.Box(0, 255, (7, 7, 3), np.uint8)}
+    made = reader(spaces.Dict(parts | {"mission": spaces.Text(20)}))
+    plain = reader(spaces.Dict(parts))
+    assert made.unread == ("mission",)
+    assert plain.unread == ()
+    assert made.parts == plain.parts
+    observation = {"direction": 3, "image": pixels((7, 7, 3)), "mission": "get the key"}
+    assert (made.frames([observation]) == plain.frames([observation])).all()
+    batch = {"direction": np.array([3, 1]), "image": np.stack([pixels((7, 7, 3))] * 2)}
+    for mission in ({}, {"mission": ["get the key", "go"]}):
+        found = made.batch_of(batch | mission)
+        assert found is not None
+        assert made.frames(found[0]).shape == (2, 1 + 7 * 7 * 3)
+
+
+def test_texts_alone_are_no_observation() -> None:
+    with pytest.raises(UserError, match="--env-id Own-v0 has no observations: its observation space is Dict"):
+        reader(spaces.Dict({"mission": spaces.Text(5)}))
 
 
 def test_one_line_names_the_environment_and_what_it_returned() -> None:
@@ -334,12 +358,12 @@ class Masked(Sampled):
 def test_a_mask_comes_from_the_info_or_from_the_method() -> None:
     plain, env = Sampled(BYTES), Masked(BYTES)
     env.mask = [1, 0, 1]
-    assert action_mask(plain, {}, 3) is None
-    found = action_mask(env, {}, 3)
+    assert action_mask(plain, {}, (3,)) is None
+    found = action_mask(env, {}, (3,))
     assert found is not None
     assert found.dtype == np.bool_
     assert found.tolist() == [True, False, True]
-    found = action_mask(env, {"action_mask": np.array([0, 0, 1], np.int8)}, 3)
+    found = action_mask(env, {"action_mask": np.array([0, 0, 1], np.int8)}, (3,))
     assert found is not None
     assert found.tolist() == [False, False, True]
 
@@ -350,10 +374,10 @@ def test_a_mask_comes_from_the_info_or_from_the_method() -> None:
 )
 def test_bad_masks_are_named(mask: Any, message: str) -> None:
     with pytest.raises(BadObservation, match=message):
-        action_mask(Sampled(BYTES), {"action_mask": mask}, 3)
+        action_mask(Sampled(BYTES), {"action_mask": mask}, (3,))
 
 
 def test_after_termination_any_mask_will_do() -> None:
-    found = action_mask(Sampled(BYTES), {"action_mask": [0, 0, 0]}, 3, terminated=True)
+    found = action_mask(Sampled(BYTES), {"action_mask": [0, 0, 0]}, (3,), terminated=True)
     assert found is not None
     assert found.all()

@@ -300,8 +300,23 @@ def test_the_same_noise_gives_the_same_action() -> None:
 
 def test_a_policy_with_every_action_masked_is_refused() -> None:
     logits = torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])
-    with pytest.raises(ValueError, match="every action masked"):
+    with pytest.raises(FloatingPointError, match="every action masked"):
         Categorical(logits).sample(torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize("kind", [Categorical, MultiCategorical, MultiBernoulli])
+def test_a_logit_that_is_nan_chooses_no_action(kind: Any) -> None:
+    shape = (2, 2, 3) if kind is MultiCategorical else (2, 3)
+    uniform = torch.full((2,) if kind is Categorical else shape[:2], 0.5)
+    uniform = torch.full(shape, 0.5) if kind is MultiBernoulli else uniform
+    logits = torch.zeros(shape)
+    assert not kind(logits).mode().any()
+    kind(logits).sample(uniform)
+    logits[1, ..., 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="a logit is NaN"):
+        kind(logits).mode()
+    with pytest.raises(FloatingPointError, match="NaN"):
+        kind(logits).sample(uniform)
 
 
 def test_multi_categorical_by_hand() -> None:

@@ -9,14 +9,21 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_runs import cartpole
 
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
-from q2pi.config import ResolvedConfig, override, resolve
+from q2pi.config import ResolvedConfig, override, resolve, to_table
 from q2pi.envs import make_envs
 from q2pi.evaluation import background
-from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator, make_evaluator
+from q2pi.evaluation.background import (
+    BackgroundEvaluator,
+    BlockingEvaluator,
+    _weights,
+    evaluate_weights,
+    make_evaluator,
+)
 from q2pi.evaluation.evaluate import EVALUATION_SEED
 from q2pi.parallel.executor import Job, JobStatus, Stop, never
 from q2pi.runs.checkpoint import digest
@@ -182,6 +189,19 @@ def test_a_failure_in_the_process_shows_its_traceback(monkeypatch: pytest.Monkey
         evaluator.finished(wait=True)
     assert "Traceback" in caught.value.__notes__[0]
     evaluator.close()
+
+
+def test_nan_in_the_process_is_reported_in_a_message(tmp_path: Path) -> None:
+    config = atari(evaluation_episodes=1)
+    agent = build_agent(config, make_envs(config.env, config.num_envs, config.seed))
+    arguments = {"config": to_table(config), "step": 90, "weights": str(tmp_path / "weights.safetensors")}
+    for value, expected in ((0.0, {"protocol", "episodes"}), (float("nan"), {"nan"})):
+        for parameter in agent.networks()["online"].parameters():
+            torch.nn.init.constant_(parameter, value)
+        save_file(_weights(agent), arguments["weights"])
+        message = evaluate_weights(arguments, lambda _: None, never)
+        assert set(message) == expected
+    assert message == {"nan": "a Q-value is NaN in the evaluation after 90 agent steps"}
 
 
 def test_close_removes_the_process_and_its_files() -> None:

@@ -1,6 +1,7 @@
 """Diagnostics of a run: what each kind of agent has, and that reading the agent changes nothing."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from q2pi.config import override, resolve
 from q2pi.lab.monitor import FIELDS, Monitor, age_in_steps
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
+from q2pi.runs.folder import RunFolder
 from q2pi.training.events import Checkpoint
 
 ROLLOUT = {"num_envs": 4, "num_steps": 25, "num_minibatches": 5, "update_epochs": 2, "hidden": (8,)}
@@ -69,6 +71,89 @@ def test_an_agent_has_its_numbers_and_is_not_changed(algorithm: str, tmp_path: P
     assert given == HAS[algorithm]
     assert all(np.isfinite(float(row[name])) for row in rows for name in FIELDS if row[name])
     assert all(0 <= float(row["churn"]) <= 1 for row in rows if row["churn"])
+
+
+class Fails:
+    """A sink that raises an exception at an agent step, as if the process had died."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def write(self, event: Any) -> None:
+        if event.step >= self.step:
+            raise InterruptedError
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def rows_without_seconds(run: Path) -> list[str]:
+    lines = RunFolder(run).diagnostics_file.read_text().splitlines()
+    assert all(line.count(",") == len(FIELDS) - 1 for line in lines)
+    return [line.rpartition(",")[0] for line in lines]
+
+
+def with_diagnostics(algorithm: str, run: Path, fails: int | None = None) -> None:
+    config = resolve(override(default_config(algorithm), RUNS[algorithm] | {"checkpoint_frequency": 100}))
+    sinks: list[Any] = [Monitor(RunFolder(run).diagnostics_file)]
+    execute(config, run, sinks=sinks if fails is None else [*sinks, Fails(fails)])
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("fails", [190, 370])
+@pytest.mark.parametrize("algorithm", RUNS)
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
+    algorithm: str, fails: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At 190 the states are not complete, and at 370 they are; in both cases the file has rows after the checkpoint."""
+    with_diagnostics(algorithm, tmp_path / "whole")
+    expected = rows_without_seconds(tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        with_diagnostics(algorithm, tmp_path / "run", fails)
+    file = RunFolder(tmp_path / "run").diagnostics_file
+    file.write_text(file.read_text() + "180,0.")
+    assert cli.main(["resume", str(tmp_path / "run")]) == 0
+    capfd.readouterr()
+    assert rows_without_seconds(tmp_path / "run") == expected
+    seconds = [float(row["seconds"]) for row in csv.DictReader(file.open())]
+    assert seconds == sorted(seconds), "seconds go on"
+
+
+def test_a_state_file_newer_than_the_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The newest checkpoint is lost: the file has states and batches of later steps, too."""
+    with_diagnostics("dqn", tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        with_diagnostics("dqn", tmp_path / "run", 240)
+    shutil.rmtree(RunFolder(tmp_path / "run").checkpoints / "000000000200")
+    assert cli.main(["resume", str(tmp_path / "run")]) == 0
+    capfd.readouterr()
+    assert rows_without_seconds(tmp_path / "run") == rows_without_seconds(tmp_path / "whole")
+
+
+def test_without_the_kept_states_a_resumed_run_has_other_rows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with_diagnostics("dqn", tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        with_diagnostics("dqn", tmp_path / "run", 190)
+    (tmp_path / "run/diagnostics.safetensors").unlink()
+    assert cli.main(["resume", str(tmp_path / "run")]) == 0
+    capfd.readouterr()
+    rows = rows_without_seconds(tmp_path / "run")
+    assert len(rows) == len(rows_without_seconds(tmp_path / "whole"))
+    assert rows != rows_without_seconds(tmp_path / "whole")
+
+
+def test_resume_writes_no_diagnostics_of_a_run_without_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = resolve(override(default_config("dqn"), RUNS["dqn"]))
+    with pytest.raises(InterruptedError):
+        execute(config, tmp_path / "run", sinks=[Fails(190)])
+    assert cli.main(["resume", str(tmp_path / "run")]) == 0
+    capfd.readouterr()
+    assert not list((tmp_path / "run").glob("diagnostics*"))
 
 
 def test_the_target_network_drifts_only_when_it_is_copied(tmp_path: Path) -> None:

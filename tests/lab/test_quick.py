@@ -20,7 +20,9 @@ REPEATED = ("deadly_triad", "concave_objective", "local_optima", "exploration")
 def test_an_experiment_runs_and_writes_sane_files(name: str, tmp_path: Path) -> None:
     folder = ClaimFolder(tmp_path, find(name))
     (job,) = folder.jobs("quick", [1])
-    assert seed_job(job.arguments, lambda _: None, never)["seconds"] > 0
+    message = seed_job(job.arguments, lambda _: None, never)
+    assert message["seconds"] > 0
+    folder.write_seed("quick", message)
     assert folder.jobs("quick", [1]) == []
     result = folder.write_verdict("quick", [1])
     assert json.loads(folder.verdict_file.read_text()) == result

@@ -1,6 +1,8 @@
 """Rules and verdicts, with numbers worked out by hand; files, jobs and the report."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import pytest
 from synthetic_claims import synthetic
 
 from q2pi import cli
+from q2pi.commands.executors import Place
 from q2pi.lab.claim import Claim, Rule, outcome, verdict
 from q2pi.lab.report import effect_value, lab_markdown, lab_page
 from q2pi.lab.results import ClaimFolder, read_verdict, seed_job
 from q2pi.lab.road import NAMES, find, number
 from q2pi.parallel.executor import never
+from q2pi.parallel.local import LocalProcesses
 from q2pi.runs.files import write_atomically
 
 
@@ -125,15 +129,17 @@ def test_finished_seeds_are_kept_and_others_run(folder: ClaimFolder) -> None:
     assert folder.seed_file("full", 2) != folder.seed_file("quick", 2), "a budget must not overwrite the other's seeds"
 
 
-def test_a_job_writes_the_data_of_its_seed(folder: ClaimFolder) -> None:
+def test_a_job_returns_the_data_of_its_seed_and_writes_nothing(folder: ClaimFolder) -> None:
+    """A node of a cluster may not share the folder of the results: the data must come with the last message."""
     (job,) = folder.jobs("quick", [5])
     message = seed_job(job.arguments, lambda _: None, never)
-    stored = folder.read_seed("quick", 5)
-    assert stored is not None
-    assert stored["seconds"] == message["seconds"] > 0
-    again = ClaimFolder(folder.path.parent / "again", folder.claim)
-    seed_job(job.arguments | {"root": str(again.path.parent)}, lambda _: None, never)
-    assert again.read_seed("quick", 5) == stored | {"seconds": again.read_seed("quick", 5)["seconds"]}  # type: ignore[index]
+    assert message["seconds"] > 0
+    assert not folder.path.exists()
+    assert not any(str(folder.path.parent) in str(value) for value in job.arguments.values())
+    folder.write_seed("quick", message)
+    assert folder.read_seed("quick", 5) == message
+    again = seed_job(job.arguments, lambda _: None, never)
+    assert again == message | {"seconds": again["seconds"]}
 
 
 def test_the_verdict_file_has_its_origin(folder: ClaimFolder) -> None:
@@ -208,12 +214,35 @@ def test_a_run_twice_uses_the_finished_seeds(tmp_path: Path, capfd: pytest.Captu
     assert (tmp_path / "report.html").is_file()
 
 
+def test_seeds_run_on_the_executor_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str | None, int]] = []
+
+    @contextmanager
+    def record(ray: str | None, workers: int) -> Iterator[Place]:
+        asked.append((ray, workers))
+        yield Place(LocalProcesses(workers))
+
+    monkeypatch.setattr("q2pi.commands.lab.executor_for", record)
+    command = ["lab", "run", "concave_objective", "--budget", "quick", "--seeds", "1", "--out", str(tmp_path)]
+    assert cli.main([*command, "--workers", "2", "--ray", "auto"]) == 0
+    assert asked == [("auto", 2)]
+    assert read_verdict(tmp_path, "concave_objective") is not None
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray")
+    assert cli.main(["lab", "run", "concave_objective", "--out", str(tmp_path / "lab"), "--ray", "nonsense"]) == 2
+    assert capfd.readouterr().err == "q2pi: --ray nonsense: it must be local, auto, HOST:PORT or ray://HOST:PORT\n"
+    assert not (tmp_path / "lab").exists(), "nothing is written"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "motions"], "unknown claim 'motions' (did you mean 'motion'?); q2pi lab lists the claims"),
         (["run", "motion", "--seeds", "0"], "--seeds 0 is out of range: it must be at least 1"),
         (["report", "motion"], "q2pi lab report takes no claims: motion"),
+        (["list", "--ray", "auto"], "--ray auto: only q2pi lab run uses a cluster"),
         (["report", "--results", "nowhere"], "--results nowhere has no verdict (q2pi lab run makes them)"),
     ],
 )

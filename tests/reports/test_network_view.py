@@ -10,7 +10,8 @@ from PIL import Image
 
 from q2pi.cli import main
 from q2pi.errors import UserError
-from q2pi.reports.network_view import _axis, _durations, _lengths, _summary, action_values, record_network_view
+from q2pi.reports.network_picture import _axis, _lengths, _summary
+from q2pi.reports.network_view import _durations, action_values, record_network_view
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
 

@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
-from small_runs import CARTPOLE, INVADERS, Steady
+from small_runs import CARTPOLE, INVADERS, Steady, flags
 
 import q2pi
 from q2pi import cli
+from q2pi.algorithms.common.epsilon_greedy import EpsilonGreedyAgent
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 from q2pi.reports.comparison.read import collect
 from q2pi.runs.evaluations import other_env
 from q2pi.runs.folder import RunFolder
+from q2pi.training.events import Diverged
 
 gymnasium.register("Variant-v0", Steady, max_episode_steps=100)
 gymnasium.register("Variant-v1", Steady, kwargs={"length": 5}, max_episode_steps=100)
@@ -144,3 +147,44 @@ def test_a_folder_that_cannot_be_written_still_gives_the_score(
     out, err = capfd.readouterr()
     assert "not stored" in out
     assert err.startswith(f"q2pi: {run.evaluations} cannot be written")
+
+
+def _nan(self: Any, observation: Any) -> Any:
+    return np.full((len(observation), self.actions), np.nan, np.float32)
+
+
+def test_an_evaluation_of_nan_is_one_line_and_stores_nothing(
+    run: RunFolder, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the check, NaN would choose action 0 and the score would be stored."""
+    before = sorted(path for path in run.path.rglob("*"))
+    monkeypatch.setattr(EpsilonGreedyAgent, "q_values", _nan)
+    capfd.readouterr()
+    assert cli.main(["evaluate", str(run.path), "--episodes", "2"]) == 1
+    place = f"an evaluation of {run.path} at step 400"
+    assert capfd.readouterr().err == f"q2pi: training diverged: a Q-value is NaN in {place}; nothing was stored\n"
+    assert sorted(path for path in run.path.rglob("*")) == before
+    with pytest.raises(Diverged, match="a Q-value is NaN"):
+        q2pi.evaluate(run.path, episodes=2)
+
+
+def test_nan_that_first_shows_in_an_evaluation_ends_training_as_nan_in_training_does(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = EpsilonGreedyAgent.evaluation_act
+
+    def late_nan(self: Any, observation: Any, noise: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(EpsilonGreedyAgent, "q_values", _nan)
+            return act(self, observation, noise)
+
+    monkeypatch.setattr(EpsilonGreedyAgent, "evaluation_act", late_nan)
+    path = tmp_path / "run"
+    options = VARIANT | {"env_id": "Variant-v0", "evaluation_frequency": 240}
+    assert cli.main(["train", "dqn", *flags(options), "--no-estimate", "--run-dir", str(path)]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("q2pi: training diverged: a Q-value is NaN in the evaluation after 2")
+    assert f"the newest checkpoint is {path}/checkpoints/000000000200" in line
+    monkeypatch.setattr(EpsilonGreedyAgent, "evaluation_act", act)
+    assert cli.main(["resume", str(path)]) == 0
+    assert [row["step"] for row in RunFolder(path).rows("evaluation")][-1] == 400

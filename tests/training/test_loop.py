@@ -17,6 +17,9 @@ from q2pi.envs.errors import EnvError
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError
+from q2pi.evaluation.background import BackgroundEvaluator, BlockingEvaluator
+from q2pi.parallel.executor import JobStatus
+from q2pi.training import loop
 from q2pi.training.events import Checkpoint, Diverged, EpisodeEnded, Evaluated, Finished, Interrupted, Progress, Started
 from q2pi.training.loop import Clock, run
 
@@ -250,6 +253,50 @@ def test_a_network_that_is_not_finite_is_never_saved() -> None:
     except Diverged:
         pass
     assert offered == [2], "before the first update the weights were finite"
+
+
+def kinds_until_divergence(config: ResolvedConfig[Any], match: str) -> list[type]:
+    kinds: list[type] = []
+
+    def drain() -> None:
+        kinds.extend(type(event) for event in run(config))
+
+    with pytest.raises(Diverged, match=match):
+        drain()
+    return kinds
+
+
+@pytest.mark.parametrize("evaluator", [BlockingEvaluator, BackgroundEvaluator])
+def test_a_network_that_is_not_finite_is_not_evaluated(evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check, the evaluation would give a score: this agent always takes the first action."""
+    monkeypatch.setattr(loop, "make_evaluator", evaluator)
+    broken = config(weight=float("nan"), evaluation_frequency=4, evaluation_episodes=2)
+    found = kinds_until_divergence(broken, "a weight of network 'main' is not finite after 4 agent steps")
+    assert Evaluated not in found
+    assert Checkpoint not in found
+    if evaluator is BlockingEvaluator:
+        assert steps_of(Evaluated, replace(broken, hyper=Hyper())) == [2, 6, 12]
+
+
+@pytest.mark.parametrize("evaluator", [BlockingEvaluator, BackgroundEvaluator])
+def test_nan_in_an_evaluation_is_divergence(evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finite weights may give NaN: inf - inf. The process of a background evaluation reports it in a message."""
+    message = "a Q-value is NaN in the evaluation after 12 agent steps"
+    if evaluator is BackgroundEvaluator:
+
+        class Reports:
+            def run(self, jobs: Any, stop: Any) -> Any:
+                yield from (JobStatus(job, "finished", {"nan": message}) for job in jobs)
+
+        monkeypatch.setattr(loop, "make_evaluator", lambda config: BackgroundEvaluator(config, Reports()))
+    else:
+
+        def fail(self: Any, observation: Any, noise: Any) -> Any:
+            raise FloatingPointError("a Q-value is NaN")
+
+        monkeypatch.setattr(RecordingAgent, "evaluation_act", fail)
+    found = kinds_until_divergence(config(evaluation_episodes=2, checkpoint_frequency=4), message)
+    assert found.count(Checkpoint) == 2, "the checkpoints at steps 4 and 8 are kept"
 
 
 def test_environments_are_closed_however_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:

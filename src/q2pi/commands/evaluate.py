@@ -19,6 +19,7 @@ from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import EVALUATION_SEED, time_limit_notice
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.stored_config import read_config
+from q2pi.training.events import Diverged
 
 DESCRIPTION = """Evaluate a run's newest checkpoint on whole episodes with fixed seeds and raw scores, in separate
 environments. Options of the environment replace the run's, such as --env-options or --protocol; the spaces must stay
@@ -53,7 +54,11 @@ def main(arguments: list[str]) -> int:
     from q2pi.runs.evaluations import evaluate_run
 
     with prints_to_stderr(options.json):
-        result = evaluate_run(run, episodes=options.episodes, seed=options.seed, rules=rules, options=overrides)
+        try:
+            result = evaluate_run(run, episodes=options.episodes, seed=options.seed, rules=rules, options=overrides)
+        except Diverged as problem:
+            _warn(f"training diverged: {problem}; nothing was stored")
+            return 1
         for warning in result.warnings:
             _warn(warning)
         evaluation, report = result.evaluation, result.report()

@@ -64,8 +64,8 @@ def source_for(config: ResolvedConfig[Any], ray: str | None) -> Iterator["Callab
     if ray is None:
         yield None
         return
-    from q2pi.runs.ray import connect, disconnect
     from q2pi.runs.ray_actors import RayPool
+    from q2pi.runs.ray_connection import connect, disconnect
     from q2pi.training.actors import Actors
 
     connect(ray, config.actors)

@@ -10,12 +10,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from q2pi.commands.executors import executor_for
 from q2pi.commands.options import parse
 from q2pi.config import at_least
 from q2pi.errors import UserError
 from q2pi.lab.results import ClaimFolder, read_verdicts
 from q2pi.lab.road import NAMES, find, number
-from q2pi.parallel.local import LocalProcesses
 from q2pi.parallel.stop import StopRequest
 
 DESCRIPTION = """List the claims of the road from Q-learning to policy gradients with their verdicts, run their
@@ -36,6 +36,9 @@ class Options:
     """run: size of the experiments; quick shows that they run, full gives the results."""
     workers: int = 1
     """run: number of seeds to run in parallel, each in its own process."""
+    ray: str | None = None
+    """run: Ray cluster that runs the seeds: local (made on this machine for this command), auto (the cluster of this
+    machine), HOST:PORT or ray://HOST:PORT; by default processes on this machine."""
     out: str = "runs/lab"
     """run: folder of the results. report: folder of report.html."""
     results: str = RESULTS
@@ -50,6 +53,8 @@ def main(arguments: list[str]) -> int:
     options = parse(Options, "lab", DESCRIPTION, arguments)
     if options.names and options.action != "run":
         raise UserError(f"q2pi lab {options.action} takes no claims: {' '.join(options.names)}")
+    if options.ray is not None and options.action != "run":
+        raise UserError(f"--ray {options.ray}: only q2pi lab run uses a cluster")
     if options.action == "run":
         at_least(options, 1, "seeds", "workers")
         return run(options)
@@ -90,14 +95,18 @@ def run(options: Options) -> int:
     by_name = {folder.claim.name: folder for folder in folders}
     for name in [name for name, count in waiting.items() if count == 0]:
         _report_verdict(by_name[name], options, seeds)
-    with StopRequest("stopping; finished seeds are kept") as stop:
-        for status in LocalProcesses(options.workers).run([job for each in jobs.values() for job in each], stop):
+    with (
+        executor_for(options.ray, options.workers) as place,
+        StopRequest("stopping; finished seeds are kept") as stop,
+    ):
+        for status in place.executor.run([job for each in jobs.values() for job in each], stop):
             if status.state == "running":
                 continue
             name = status.job.arguments["claim"]
             if status.state == "failed":
                 failed[status.job.name] = status.reason
             if status.state == "finished":
+                by_name[name].write_seed(options.budget, status.message)
                 print(f"{status.job.name}: {status.message['seconds']:.1f} CPU s", flush=True)
                 waiting[name] -= 1
                 if waiting[name] == 0:

@@ -32,6 +32,8 @@ def observation_line(config: RunConfig[Any], agent: Agent) -> str:
         text += f"; packed into frames of {layout.frame_length} numbers"
     if spec.stack > 1:
         text += f"; {spec.stack} frames stacked"
+    if spec.reader is not None and spec.reader.unread:
+        text += f"; not read: {', '.join(spec.reader.unread)} (text)"
     return f"observations: {text}{'; action masks are used' if mask else ''}"
 
 

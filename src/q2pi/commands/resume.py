@@ -15,8 +15,9 @@ from q2pi.runs.loggers import check_loggers, make_loggers
 from q2pi.runs.manifest import steps
 from q2pi.runs.stored_config import read_config
 
-DESCRIPTION = """Continue an interrupted run from its newest checkpoint, bit for bit. With --total-timesteps, extend a
-run: exploration keeps its schedule in agent steps, and every other schedule follows the new budget."""
+DESCRIPTION = """Continue an interrupted run from its newest checkpoint, bit for bit, with its diagnostics. With
+--total-timesteps, extend a run: exploration keeps its schedule in agent steps, and every other schedule follows the new
+budget."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ def main(arguments: list[str]) -> int:
 
     with source_for(config, options.ray) as source, TerminalRun(config, run.path, Console()) as terminal:
         sinks = [terminal, *make_loggers(options.log, run.path)]
+        if run.diagnostics_file.is_file():
+            from q2pi.lab.monitor import Monitor
+
+            sinks.append(Monitor(run.diagnostics_file))
         last = execute(config, run.path, sinks=sinks, stop=terminal.stop, warn=terminal.warn, source=source)
         if last is None:
             print(f"{run.path} is finished: {config.total_timesteps:,} agent steps")

@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
             if options.diagnostics:
                 from q2pi.lab.monitor import Monitor
 
-                sinks.append(Monitor(path / "diagnostics.csv"))
+                sinks.append(Monitor(RunFolder(path).diagnostics_file))
             execute(config, path, sinks=sinks, stop=terminal.stop, warn=terminal.warn, source=source)
     return terminal.status
 

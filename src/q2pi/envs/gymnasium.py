@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
 from q2pi.envs import interaction, modules
+from q2pi.envs.encoding import BadObservation
 from q2pi.envs.errors import EnvError, first_line
 from q2pi.envs.interaction import BadResult
 from q2pi.envs.interface import Frames
-from q2pi.envs.observations import BadObservation, ObservationReader, action_mask
+from q2pi.envs.masks import action_mask, mask_sizes
+from q2pi.envs.observations import ObservationReader
 from q2pi.errors import UserError, suggest
 from q2pi.types import Array
 
@@ -127,7 +128,7 @@ def has_action_masks(spec: "EnvSpec") -> bool:
     """
     env = make(spec)
     try:
-        if not isinstance(env.action_space, spaces.Discrete):
+        if not mask_sizes(env.action_space):
             return False
         if callable(getattr(env.unwrapped, "action_masks", None)):
             return True
@@ -178,9 +179,9 @@ class GymnasiumEngine:
         self.is_known_reproducible = not spec.wrappers and _is_gymnasiums_own(self._envs[0])
         self.observation_space: Any = self._envs[0].observation_space
         self.action_space: Any = self._envs[0].action_space
-        self._mask_size = int(self.action_space.n) if spec.action_masks else 0
+        self._mask_sizes = mask_sizes(self.action_space) if spec.action_masks else ()
         try:
-            self._reader = ObservationReader(spec, self.observation_space, self._mask_size)
+            self._reader = ObservationReader(spec, self.observation_space, sum(self._mask_sizes))
         except UserError:
             self.close()
             raise
@@ -197,7 +198,7 @@ class GymnasiumEngine:
         for env_index in env_indices:
             try:
                 observation, info = interaction.reset(self._envs[env_index], int(seeds[env_index]))
-                if self._mask_size:
+                if self._mask_sizes:
                     masks.append(self._mask(env_index, info, "reset"))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
@@ -226,7 +227,7 @@ class GymnasiumEngine:
         for env_index, (env, action) in enumerate(zip(self._envs, actions, strict=True)):
             try:
                 observation, paid, has_terminated, is_truncated, info = interaction.step(env, action)
-                if self._mask_size:
+                if self._mask_sizes:
                     masks.append(self._mask(env_index, info, "step", has_terminated))
             except BadResult as problem:
                 raise self._error(env_index, problem) from problem.__cause__
@@ -246,7 +247,7 @@ class GymnasiumEngine:
             BadResult: the mask is missing, has another form, or allows no action.
         """
         try:
-            mask = action_mask(self._envs[env_index], info, self._mask_size, has_terminated)
+            mask = action_mask(self._envs[env_index], info, self._mask_sizes, has_terminated)
         except BadObservation as problem:
             raise BadResult(f"{method} returned {problem}") from problem.__cause__
         if mask is None:
@@ -256,7 +257,7 @@ class GymnasiumEngine:
     def _frames_of(self, observations: list[Any], masks: list[Array], env_indices: Sequence[int], method: str) -> Array:
         """Return the frames [n, *frame_shape] of the observations and masks of some environments."""
         try:
-            frames = self._reader.frames(observations, masks if self._mask_size else None)
+            frames = self._reader.frames(observations, masks if self._mask_sizes else None)
         except BadObservation as problem:
             raise self._error(env_indices[problem.index], f"{method} returned {problem}") from problem
         if self._is_float and np.count_nonzero(np.isfinite(frames)) < frames.size:

@@ -29,7 +29,7 @@ class Part:
     """Its place in the observation, such as "camera" or "goal[0]"; "" if the observation is one space."""
     kind: Kind
     shape: tuple[int, ...]
-    """Of one frame: an image [C, H, W], a vector [D], indices [D] (one-hot), or an action mask [A]."""
+    """Of one frame: an image [C, H, W], a vector [D], indices [D] (one-hot), or an action mask [A], see `masks`."""
     sizes: tuple[int, ...] = ()
     """One-hot: the number of values of each index."""
     scale: float = BYTE

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,11 @@ def _passed(engine: Engine, seed_of: Callable[[int, int], int]) -> list[bytes]:
             frame[starting] = engine.reset(starting, np.array(seeds)).frame[starting]
             seen.append(frame[starting].tobytes())
         # An action that the mask does not allow may raise, and the check would say nothing.
-        masks = [row[len(row) - mask_size :].astype(np.int8) if mask_size else None for row in frame]
+        masks: list[Any] = [None] * len(frame)
+        if mask_size:
+            from q2pi.envs.masks import sampling_mask  # loads Gymnasium
+
+            masks = [sampling_mask(space, row[len(row) - mask_size :]) for row in frame]
         engine.send(np.array([space.sample(mask) for mask in masks], dtype=space.dtype))
         frames: Frames = engine.recv()
         frame = frames.frame

@@ -22,6 +22,13 @@ BELOW_ONE = 1 - 2**-24
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
+def _without_nan(logits: Tensor) -> Tensor:
+    """Return logits; raise FloatingPointError if one is NaN, which would choose an action without a sign of error."""
+    if logits.isnan().any():
+        raise FloatingPointError("a logit is NaN")
+    return logits
+
+
 @dataclass(frozen=True, eq=False)
 class Categorical:
     """pi(a) = softmax(logits)_a; a logit of -inf masks its action out."""
@@ -43,13 +50,13 @@ class Categorical:
                 action is never returned.
 
         Raises:
-            ValueError: every action of a row is masked, or a logit is NaN.
+            FloatingPointError: every action of a row is masked, or a logit is NaN.
         """
         require_shape((len(self.logits),), uniform=uniform)
         cumulative = self.logits.detach().float().softmax(dim=1).cumsum(dim=1)
         total = cumulative[:, -1:]
         if total.isnan().any():
-            raise ValueError("cannot sample: a policy has every action masked, or a logit that is NaN")
+            raise FloatingPointError("cannot sample: a policy has every action masked, or a logit that is NaN")
         # The product of a float32 and a number below 1 is smaller than it.
         threshold = uniform.float().clamp(max=BELOW_ONE).unsqueeze(1) * total
         return (cumulative <= threshold).sum(dim=1)
@@ -71,8 +78,12 @@ class Categorical:
         return (log_probs.exp() * (log_probs - other.log_probs)).sum(dim=1)
 
     def mode(self) -> Tensor:
-        """Return the most probable actions, int64 [B]; ties to the lowest action."""
-        return self.logits.argmax(dim=1)
+        """Return the most probable actions, int64 [B]; ties to the lowest action.
+
+        Raises:
+            FloatingPointError: a logit is NaN.
+        """
+        return _without_nan(self.logits).argmax(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +118,12 @@ class MultiCategorical:
         return self.components.kl(other.components).reshape(self.logits.shape[:2]).sum(dim=1)
 
     def mode(self) -> Tensor:
-        """Return the most probable actions, int64 [B, D]; ties to the lowest action."""
-        return self.logits.argmax(dim=2)
+        """Return the most probable actions, int64 [B, D]; ties to the lowest action.
+
+        Raises:
+            FloatingPointError: a logit is NaN.
+        """
+        return _without_nan(self.logits).argmax(dim=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +134,13 @@ class MultiBernoulli:
     """[B, D]"""
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """Return actions, int64 [B, D]: 1 if `uniform` [B, D] in [0, 1] is below the probability of 1."""
+        """Return actions, int64 [B, D]: 1 if `uniform` [B, D] in [0, 1] is below the probability of 1.
+
+        Raises:
+            FloatingPointError: a logit is NaN.
+        """
         require_shape(tuple(self.logits.shape), uniform=uniform)
-        return (uniform < self.logits.detach().float().sigmoid()).long()
+        return (uniform < _without_nan(self.logits.detach()).float().sigmoid()).long()
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return log pi(a) = sum_d (a_d logits_d - log(1 + exp(logits_d))), [B], of `action`, int64 [B, D]."""
@@ -139,8 +158,12 @@ class MultiBernoulli:
         return (weighted - softplus(self.logits) + softplus(other.logits)).sum(dim=1)
 
     def mode(self) -> Tensor:
-        """Return the most probable actions, int64 [B, D]; a tie is 0."""
-        return (self.logits > 0).long()
+        """Return the most probable actions, int64 [B, D]; a tie is 0.
+
+        Raises:
+            FloatingPointError: a logit is NaN.
+        """
+        return (_without_nan(self.logits) > 0).long()
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,10 +43,18 @@ class Evaluator(Protocol):
         """Whether an evaluation was started that `finished` has not returned."""
 
     def start(self, agent: Agent, step: int) -> None:
-        """Start an evaluation of the agent's current weights, after `step` agent steps of training."""
+        """Start an evaluation of the agent's current weights, after `step` agent steps of training.
+
+        Raises:
+            FloatingPointError: see `finished`.
+        """
 
     def finished(self, wait: bool) -> list[Evaluation]:
-        """Return the evaluations that finished since the last call, oldest first; if `wait`, all that were started."""
+        """Return the evaluations that finished since the last call, oldest first; if `wait`, all that were started.
+
+        Raises:
+            FloatingPointError: an action, a logit or a Q-value of the agent was NaN.
+        """
 
     def close(self) -> None:
         """Cancel pending evaluations."""
@@ -155,11 +163,14 @@ def evaluate_weights(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Messa
         emit, stop: unused: the process of an evaluation is killed on stop.
 
     Returns:
-        `protocol` and `episodes` of the `Evaluation`.
+        `protocol` and `episodes` of the `Evaluation`, or "nan": what was NaN.
     """
     table = arguments["config"]
     config = resolve(from_table(default_config(table["algorithm"]), table, "the run's configuration"))
-    evaluation = _evaluate(config, _agent(config, load_file(arguments["weights"])), arguments["step"])
+    try:
+        evaluation = _evaluate(config, _agent(config, load_file(arguments["weights"])), arguments["step"])
+    except FloatingPointError as problem:
+        return {"nan": str(problem)}
     episodes = [dataclasses.asdict(episode) | {"actions": episode.actions.tolist()} for episode in evaluation.episodes]
     return {"protocol": evaluation.protocol, "episodes": episodes}
 
@@ -169,12 +180,15 @@ def _evaluation(step: int, status: JobStatus) -> Evaluation:
 
     Raises:
         ChildProcessError: the job failed.
+        FloatingPointError: an action, a logit or a Q-value was NaN.
     """
     if status.state != "finished":
         problem = ChildProcessError(f"the {status.job.name} failed: {status.reason or status.state}")
         if status.traceback:
             problem.add_note(status.traceback)
         raise problem
+    if "nan" in status.message:
+        raise FloatingPointError(status.message["nan"])
     episodes = [Episode(**entry | {"actions": np.array(entry["actions"])}) for entry in status.message["episodes"]]
     return Evaluation(step, tuple(episodes), status.message["protocol"])
 
@@ -199,4 +213,7 @@ def _agent(config: ResolvedConfig[Any], weights: Mapping[str, torch.Tensor]) -> 
 
 
 def _evaluate(config: ResolvedConfig[Any], agent: Agent, step: int) -> Evaluation:
-    return evaluate(agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED)
+    try:
+        return evaluate(agent, config.env, step=step, episodes=config.evaluation_episodes, seed=EVALUATION_SEED)
+    except FloatingPointError as problem:
+        raise FloatingPointError(f"{problem} in the evaluation after {step} agent steps") from problem

@@ -73,6 +73,9 @@ def evaluate(
         episodes: number of episodes, at least 1.
         seed: seed of the evaluation.
         progress: called with the number of finished episodes after each episode.
+
+    Raises:
+        FloatingPointError: an action, a logit or a Q-value of the agent is NaN.
     """
     count = min(NUM_ENVS, episodes)
     envs = make_envs(spec, count, seed, stream="evaluation")

@@ -15,6 +15,9 @@ times are comparable. Each row of the CSV file has
 
 A field is empty if the agent has no such number. Reading the agent changes nothing in it, so a run with diagnostics has
 the same bytes as one without.
+
+The states and the newest batches are kept in a file beside the CSV file, written before each checkpoint. So a resumed
+run continues the rows of an interrupted one: except for `seconds`, the file is that of an uninterrupted run.
 """
 
 import csv
@@ -24,9 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save
 from torch import nn
 
 from q2pi.lab.diagnostics import churn, dormant_share, replay_age, target_drift, total_variation
+from q2pi.runs.files import write_atomically
 from q2pi.training.events import Event, Progress, Started
 from q2pi.types import Array
 
@@ -43,37 +48,69 @@ FIELDS = (
 )
 STATES = 256
 """Number of fixed states."""
+BATCHES = 3
+"""Number of newest batches that are kept: those of the two stored checkpoints, and of the next one."""
 
 
 class Monitor:
     """A sink that writes diagnostics.
 
     Args:
-        file: the CSV file; rows are appended if it exists.
+        file: the CSV file. If it exists, rows after the step at which training starts or continues are removed.
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.file, self.kept_file = file, file.with_suffix(".safetensors")
         self.agent: Any = None
-        self.states: list[Array] = []
+        self.step = 0
+        self.states: dict[int, Array] = {}
+        """Agent step -> observations [N, ...] in which the agent acted, oldest first."""
         self.slots: Array | None = None
+        self.batches: dict[int, Array] = {}
+        """Agent step of a checkpoint -> slots of the newest batch at this step."""
         self.last: dict[str, Array] = {}
         self.seconds = 0.0
 
     def write(self, event: Event) -> None:
         if isinstance(event, Started):
             self.attach(event.agent)
+            self._continue(event.step)
         if isinstance(event, Progress) and self.states:
             start = time.process_time()
+            self.step = event.step
             row = self.measure(event.step)
             self.seconds += time.process_time() - start
             self.append({"step": event.step} | row | {"seconds": self.seconds})
 
     def flush(self) -> None:
-        pass
+        """Write what a run that resumes from the checkpoint at this step needs; the checkpoint is written next."""
+        if self.slots is not None:
+            self.batches[self.step] = self.slots
+            self.batches = dict(sorted(self.batches.items())[-BATCHES:])
+        named = {"states": self.states, "slots": self.batches}
+        write_atomically(self.kept_file, save({f"{kind}/{s}": x for kind, of in named.items() for s, x in of.items()}))
 
     def close(self) -> None:
         pass
+
+    def _continue(self, step: int) -> None:
+        """Take over the states, the batch and the rows up to the agent step `step` of an interrupted run."""
+        kept = load_file(self.kept_file) if step and self.kept_file.is_file() else {}
+        for name in sorted(kept, key=lambda name: int(name.split("/")[1])):
+            kind, _, of_step = name.partition("/")
+            if int(of_step) <= step:
+                (self.states if kind == "states" else self.batches)[int(of_step)] = kept[name]
+        self.slots = self.batches.get(step)
+        if self.states:
+            self.last = answers(self.agent, self._fixed_states())
+        if self.file.is_file():
+            heading, *rows = self.file.read_text().splitlines(keepends=True) or [""]
+            rows = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+            write_atomically(self.file, "".join([heading, *rows]))
+            self.seconds = float(rows[-1].split(",")[-1]) if rows else 0.0
+
+    def _fixed_states(self) -> Array:
+        return np.concatenate(list(self.states.values()))[:STATES]
 
     def attach(self, agent: Any) -> None:
         """Keep the first states that the agent acts in, and the slots of its newest batch."""
@@ -81,8 +118,8 @@ class Monitor:
         act, sampler = agent.act, getattr(agent, "sampler", None)
 
         def recorded_act(observation: Array, step: int) -> Array:
-            if sum(map(len, self.states)) < STATES:
-                self.states.append(observation.copy())
+            if sum(map(len, self.states.values())) < STATES:
+                self.states.setdefault(step, observation.copy())  # a resumed run acts again at its checkpoint's step
             action: Array = act(observation, step)
             return action
 
@@ -99,7 +136,7 @@ class Monitor:
 
     def measure(self, step: int) -> dict[str, float]:
         """Return the numbers of a row that this agent has."""
-        states = np.concatenate(self.states)[:STATES]
+        states = self._fixed_states()
         with _Activations(self.agent.networks()) as activations:
             now = answers(self.agent, states)
         row = {"dormant": max(map(dormant_share, activations.layers.values()))} if activations.layers else {}
@@ -120,7 +157,7 @@ class Monitor:
         """Write a row to the end of the file, after a heading if the file is new."""
         is_new = not self.file.exists()
         with self.file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(row)

@@ -66,8 +66,9 @@ def lab_markdown(root: Path, verdicts: dict[str, dict[str, Any]], folder: Path) 
     lines = [
         f"# {TITLE}",
         "",
-        f"{INTRODUCTION} `q2pi lab` lists the claims, `q2pi lab run NAME` repeats an experiment. This page is written "
-        f"by `q2pi lab report --docs docs/lab.md` from `{root}/*/verdict.json`.",
+        f"{INTRODUCTION} `q2pi lab` lists the claims, `q2pi lab run NAME` repeats an experiment, on a Ray "
+        f"cluster with `--ray ADDRESS`. This page is written by `q2pi lab report --docs docs/lab.md` from "
+        f"`{root}/*/verdict.json`.",
         "",
         METHOD,
         "",

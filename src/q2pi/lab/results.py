@@ -37,18 +37,24 @@ class ClaimFolder:
         return stored if stored.get("settings") == _jsonable(self.claim.settings(budget)) else None
 
     def jobs(self, budget: Budget, seeds: Sequence[int]) -> list[Job]:
-        """Return a job for each seed that has not run."""
+        """Return a job for each seed that has not run; its last message is for `write_seed`."""
         return [
             Job(
                 f"{self.claim.name} seed {seed}",
                 "q2pi.lab.results:seed_job",
-                {"claim": self.claim.name, "seed": seed, "budget": budget, "root": str(self.path.parent)},
+                {"claim": self.claim.name, "seed": seed, "budget": budget},
                 threads=1,
                 on_stop="kill",
             )
             for seed in seeds
             if self.read_seed(budget, seed) is None
         ]
+
+    def write_seed(self, budget: Budget, finished: Message) -> None:
+        """Write the file of a seed from the last message of its job."""
+        file = self.seed_file(budget, finished["seed"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(finished, allow_nan=False) + "\n")
 
     def write_verdict(self, budget: Budget, seeds: Sequence[int]) -> dict[str, Any]:
         """Write verdict.json and figure.png from finished seeds; return the verdict."""
@@ -79,10 +85,15 @@ def command(name: str, budget: Budget, seeds: Sequence[int]) -> str:
 
 
 def seed_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
-    """Task of `ClaimFolder.jobs`: run the experiment of one claim with one seed and write its file.
+    """Task of `ClaimFolder.jobs`: run the experiment of one claim with one seed.
+
+    It writes no file, because it may run on a machine that does not share the folder of the results.
 
     Returns:
-        CPU seconds of the experiment.
+        seed, settings, CPU seconds and data of the experiment.
+
+    Raises:
+        ValueError: the data are not JSON, or contain NaN or an infinity.
     """
     claim = find(arguments["claim"])
     budget, seed = arguments["budget"], arguments["seed"]
@@ -90,11 +101,8 @@ def seed_job(arguments: dict[str, Any], emit: Emit, stop: Stop) -> Message:
     start = time.process_time()
     data = claim.experiment(seed, settings)
     seconds = time.process_time() - start
-    file = ClaimFolder(Path(arguments["root"]), claim).seed_file(budget, seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    stored = {"seed": seed, "settings": _jsonable(settings), "seconds": seconds, "data": data}
-    write_atomically(file, json.dumps(stored, allow_nan=False) + "\n")
-    return {"seconds": seconds}
+    message: Message = {"seed": seed, "settings": _jsonable(settings), "seconds": seconds, "data": _jsonable(data)}
+    return message
 
 
 def read_verdict(root: Path, name: str) -> dict[str, Any] | None:
@@ -111,6 +119,6 @@ def read_verdicts(root: Path) -> dict[str, dict[str, Any] | None]:
     return {name: read_verdict(root, name) for name in NAMES}
 
 
-def _jsonable(settings: Any) -> Any:
-    """Return settings as JSON stores them: tuples become lists."""
-    return json.loads(json.dumps(dict(settings)))
+def _jsonable(values: Any) -> Any:
+    """Return settings or data as JSON stores them: tuples become lists."""
+    return json.loads(json.dumps(dict(values), allow_nan=False))

@@ -51,6 +51,10 @@ class CategoricalHead(nn.Module):
     def forward(self, features: Tensor) -> Categorical:
         return Categorical(self.logits(features))
 
+    def masked(self, policy: Categorical, allowed: Tensor) -> Categorical:
+        """Return the policy with probability 0 for actions that `allowed`, bool [B, A], does not allow."""
+        return Categorical(policy.logits.masked_fill(~allowed, -math.inf))
+
     def sample(self, policy: Categorical, generator: np.random.Generator) -> Tensor:
         """Return sampled actions, int64 [B]; each uses one number of `generator`."""
         return policy.sample(torch.from_numpy(generator.random(len(policy.logits))).to(policy.logits))
@@ -76,10 +80,16 @@ class MultiCategoricalHead(nn.Module):
         self.logits = _logits(features, len(slots))
 
     def forward(self, features: Tensor) -> MultiCategorical:
-        logits = self.logits(features)
-        padded = logits.new_full((len(logits), self.action_shape[0] * self.largest), -torch.inf)
-        padded = padded.index_copy(1, self.get_buffer("slots"), logits)
-        return MultiCategorical(padded.reshape(len(logits), -1, self.largest))
+        return MultiCategorical(self._padded(self.logits(features), -torch.inf))
+
+    def masked(self, policy: MultiCategorical, allowed: Tensor) -> MultiCategorical:
+        """Return the policy with probability 0 for actions that `allowed`, bool [B, sum(nvec)], does not allow."""
+        return MultiCategorical(policy.logits.masked_fill(~self._padded(allowed, False), -math.inf))
+
+    def _padded(self, values: Tensor, filler: float) -> Tensor:
+        """Return values [B, sum of the sizes] as [B, D, M], with the filler for actions that a component lacks."""
+        padded = values.new_full((len(values), self.action_shape[0] * self.largest), filler)
+        return padded.index_copy(1, self.get_buffer("slots"), values).reshape(len(values), -1, self.largest)
 
     def sample(self, policy: MultiCategorical, generator: np.random.Generator) -> Tensor:
         """Return sampled actions, int64 [B, D]."""
@@ -250,10 +260,9 @@ class PolicyNetwork(nn.Module):
         """Return the policy at features [B, ...]; probability 0 for the actions that a mask does not allow."""
         policy: Policy = self.head(features)
         allowed = allowed_actions(observation, self.observation)
-        if allowed is None:
-            return policy
-        assert isinstance(policy, Categorical), "action masks are for Discrete actions"
-        return Categorical(policy.logits.masked_fill(~allowed, -math.inf))
+        if allowed is not None:
+            policy = self.head.masked(policy, allowed)  # only Discrete and MultiDiscrete actions have masks
+        return policy
 
 
 class ActorCritic(nn.Module):

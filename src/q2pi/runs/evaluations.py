@@ -24,6 +24,7 @@ from q2pi.evaluation.evaluate import Evaluation, evaluate
 from q2pi.runs.files import write_atomically
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_agent
+from q2pi.training.events import Diverged
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def evaluate_run(
 
     Raises:
         UserError: a wrong rule, or an environment whose spaces differ from those of training.
+        Diverged: an action, a logit or a Q-value of the agent is NaN.
     """
     agent, config, step, warnings = load_agent(run, options)
     # Rounding depends on the number, and more threads than cores would wait for one another.
@@ -69,7 +71,10 @@ def evaluate_run(
         _check_spaces(agent, spec)
     own, other = to_table(config.env), to_table(spec)
     names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
-    evaluation = evaluate(agent, spec, step=step, episodes=episodes, seed=seed)
+    try:
+        evaluation = evaluate(agent, spec, step=step, episodes=episodes, seed=seed)
+    except FloatingPointError as problem:
+        raise Diverged(f"{problem} in an evaluation of {run.path} at step {step:,}") from problem
     return Evaluated(evaluation, {name: [own.get(name), other.get(name)] for name in names}, warnings)
 
 

@@ -7,6 +7,7 @@
         episodes/          newest.json and best.json: seeds and actions, enough to recreate the episodes
         extensions.json    old and new budget of each extension; no file if the budget was never changed
         evaluation.json    the newest evaluation of training: the run's own score
+        diagnostics.csv    rows of `train --diagnostics`; diagnostics.safetensors is for resuming them
         evaluations/       evaluations by q2pi evaluate, each with its protocol; reports do not read them
         figures/  videos/  pictures of the run
         checkpoints/       the newest two, see checkpoint.py
@@ -43,6 +44,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.evaluation_file = self.path / "evaluation.json"
         self.extensions_file = self.path / "extensions.json"
+        self.diagnostics_file = self.path / "diagnostics.csv"
         self.evaluations = self.path / "evaluations"
         self.checkpoints = self.path / "checkpoints"
         self.episodes = self.path / "episodes"

@@ -9,19 +9,13 @@ worker, so a job has the same process, messages and restarts as on this machine.
 on other nodes: a run continues from its newest checkpoint.
 
 A job whose folder is on a path that the nodes share writes into this folder. On a node without the path, the job gets a
-copy of the folder; the copy comes back at each new checkpoint and at the end, see `shipping`.
+copy of the folder; the copy comes back at each new checkpoint and at the end, see `ray_supervisor` and `shipping`.
 """
 
 import contextlib
 import dataclasses
-import os
-import queue
 import secrets
-import shutil
-import socket
 import sys
-import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -29,125 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from q2pi.errors import UserError
 from q2pi.parallel.executor import Job, JobStatus, Message, Stop, never
-from q2pi.parallel.local import LocalProcesses
 from q2pi.runs.folder import RunFolder
-from q2pi.runs.locks import Lock, is_held, take
-from q2pi.runs.manifest import steps
+from q2pi.runs.locks import Lock, take
+from q2pi.runs.ray_connection import connect, disconnect, last_line
+from q2pi.runs.ray_supervisor import Report, Supervisor
 from q2pi.runs.shipping import pack, unpack
 
-ANSWER_SECONDS = 9.0
-"""Seconds in which the address of a cluster must answer."""
-OBJECT_STORE_BYTES = 200_000_000
-"""Size of the object store of `--ray local`; jobs use it only for folders that are shipped."""
 POLL_SECONDS = 0.2
-REPORT_SECONDS = 5.0
-"""Seconds after which a call for reports returns without any."""
 CLOSE_SECONDS = 5.0
 """Seconds in which an actor must kill its job's process when the executor is closed."""
 LOSSES = 5
 """Number of nodes that a job may lose in a row; each message resets the count."""
-LOCK_SECONDS = 60.0
-"""Seconds in which the process of a lost node must release its run folder."""
 NODES_SECONDS = 2.0
 """Seconds between two reads of the list of nodes."""
-
-Report = dict[str, Any]
-
-
-def connect(address: str, cpus: int) -> None:
-    """Connect this process to a cluster, or start one in this process's own session for "local".
-
-    Args:
-        address: local, auto, HOST:PORT or ray://HOST:PORT.
-        cpus: number of CPUs of a "local" cluster.
-
-    Raises:
-        UserError: ray is not installed, or the address does not answer within `ANSWER_SECONDS`.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without this, the first node starts a process for metrics, which takes memory and a port.
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    try:
-        import ray
-    except ImportError as problem:
-        raise UserError("--ray needs Ray: pip install 'q2pi[ray]'") from problem
-    deadline = time.monotonic() + ANSWER_SECONDS
-    _check_answers(address)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == "local":
-        local: dict[str, Any] = {
-            "num_cpus": cpus,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-        ray.init(address="local", **options, **local)
-        return
-    problems: list[BaseException] = []
-
-    def init() -> None:
-        try:
-            ray.init(address=address, **options)
-        except BaseException as problem:
-            problems.append(problem)
-
-    # Without the thread, a port that accepts connections and never answers would block for a minute.
-    thread = threading.Thread(target=init, daemon=True)
-    with _silence():  # Ray's C++ code prints a line for each of its retries
-        thread.start()
-        thread.join(deadline - time.monotonic())
-    if thread.is_alive():
-        _leave(f"--ray {address} does not answer within {ANSWER_SECONDS:.0f} seconds")
-    if problems:
-        raise UserError(f"--ray {address} cannot be used: {_first_line(problems[0])}") from problems[0]
-
-
-def disconnect() -> None:
-    """Disconnect this process; a "local" cluster ends."""
-    import ray
-
-    ray.shutdown()
-
-
-def _check_answers(address: str) -> None:
-    """Raise a UserError if nothing listens at HOST:PORT; "local" and "auto" name no port."""
-    if address in ("local", "auto"):
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise UserError(f"--ray {address}: it must be local, auto, HOST:PORT or ray://HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS / 3).close()
-    except (OSError, OverflowError) as problem:
-        reason = "no answer" if isinstance(problem, TimeoutError) else _first_line(problem).lower()
-        raise UserError(f"--ray {address} does not answer: {reason}") from problem
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Discard what this process writes to its standard error."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _leave(message: str) -> None:
-    """End the process with the message and status 2: the thread that waits for the cluster cannot be stopped."""
-    print(f"q2pi: {message}", file=sys.stderr, flush=True)
-    os._exit(2)
-
-
-def _first_line(problem: BaseException) -> str:
-    if isinstance(problem, OSError) and problem.strerror:
-        return problem.strerror
-    return next(iter(str(problem).strip().splitlines()), type(problem).__name__)
 
 
 class RayCluster:
@@ -301,7 +190,7 @@ class _Attempt:
         folder, marker = self.folder, None
         if folder is not None:
             marker = str(self.shared.marker(folder))
-        remote: Any = ray.remote(_Supervisor)
+        remote: Any = ray.remote(Supervisor)
         if folder is not None:  # an actor has another working folder
             job = dataclasses.replace(job, arguments=job.arguments | {job.folder: str(folder.absolute())})
         actor = remote.options(
@@ -384,117 +273,3 @@ class _Attempt:
                 ray.get(self.actor.close.remote(), timeout=CLOSE_SECONDS)
         ray.kill(self.actor)
         self.release()
-
-
-def last_line(problem: BaseException) -> str:
-    """Return the last line of an error of Ray, which names the exception in the actor."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[-1] if lines else type(problem).__name__
-
-
-class _Supervisor:
-    """The actor of a job: runs its process on this node and keeps its reports until they are called for."""
-
-    def __init__(self, job: dict[str, Any], path: list[str], marker: str | None, token: str, is_again: bool) -> None:
-        sys.path += [entry for entry in path if entry not in sys.path]
-        self.job = Job(**job)
-        if not self.job.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self.queue: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self.stopping, self.closing = threading.Event(), threading.Event()
-        self.folders: queue.SimpleQueue[tuple[bytes | None, bool]] = queue.SimpleQueue()
-        self.is_shared = marker is None or _reads(Path(marker), token)
-        self.is_again = is_again
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def reports(self) -> list[Report]:
-        """Return the reports since the last call; wait for one."""
-        found: list[Report] = []
-        with contextlib.suppress(queue.Empty):
-            found.append(self.queue.get(timeout=REPORT_SECONDS))
-            while True:
-                found.append(self.queue.get_nowait())
-        return found
-
-    def put_folder(self, packed: bytes | None, is_free: bool) -> None:
-        """Receive the job's folder, None if it does not exist yet; `is_free` is false if it is in use."""
-        self.folders.put((packed, is_free))
-
-    def stop(self) -> None:
-        self.stopping.set()
-
-    def close(self) -> None:
-        """Kill the job's process."""
-        self.closing.set()
-        self.thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._run_in_folder()
-        except _Closed:
-            pass
-        except Exception as problem:
-            reason, is_mine = _first_line(problem), isinstance(problem, UserError | OSError)
-            self._report({"state": "failed", "reason": reason, "is_user_error": is_mine})
-
-    def _run_in_folder(self) -> None:
-        job = self.job
-        if self.is_shared:
-            if job.folder and self.is_again:
-                _wait_for_lock(RunFolder(job.arguments[job.folder]))
-            self._run_job(job, None)
-            return
-        self.queue.put({"kind": "wants"})
-        packed, is_free = self.folders.get()
-        original = Path(job.arguments[job.folder])
-        if not is_free:
-            raise UserError(f"{original} is in use: another process is training in it")
-        parent = Path(tempfile.mkdtemp(prefix="q2pi-"))
-        try:
-            folder = parent / original.name
-            if packed is not None:
-                unpack(packed, folder)
-            arguments = job.arguments | {job.folder: str(folder)}
-            self._run_job(Job(**(vars(job) | {"arguments": arguments})), folder)
-        finally:
-            shutil.rmtree(parent, ignore_errors=True)
-
-    def _run_job(self, job: Job, folder: Path | None) -> None:
-        """Run the job; if it has a folder of its own on this node, report the folder at each checkpoint and the end."""
-        newest: list[int] = []
-        for status in LocalProcesses(1).run([job], self._should_stop):
-            if folder is not None and ((found := steps(folder / "checkpoints")) != newest or _is_final(status)):
-                newest = found
-                self.queue.put({"kind": "folder", "packed": pack(folder)})
-            self._report({name: value for name, value in vars(status).items() if name != "job"})
-
-    def _should_stop(self) -> bool:
-        if self.closing.is_set():
-            raise _Closed  # the executor of the process kills it when its generator ends
-        return self.stopping.is_set()
-
-    def _report(self, report: Report) -> None:
-        self.queue.put({"kind": "status"} | report)
-
-
-class _Closed(Exception):
-    """The driver has closed the executor."""
-
-
-def _is_final(status: JobStatus) -> bool:
-    return status.state != "running"
-
-
-def _reads(marker: Path, token: str) -> bool:
-    try:
-        return marker.read_text() == token
-    except OSError:
-        return False
-
-
-def _wait_for_lock(run: RunFolder) -> None:
-    """Wait until the process of a lost node has released the folder: it saves a checkpoint and ends."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while is_held(run.lock) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)

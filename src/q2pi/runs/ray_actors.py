@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from q2pi.runs.ray import last_line
+from q2pi.runs.ray_connection import last_line
 from q2pi.training.actors import Actor, Rows, Weights
 
 WARN_SECONDS = 60.0

@@ -11,6 +11,7 @@ The loop prints and writes nothing itself. It pauses while an event is handled, 
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def run(
     Raises:
         UserError: the algorithm does not support the environment, or another version wrote the state.
         EnvError: an environment failed; a `Checkpoint` of the last complete step came just before.
-        Diverged: a loss, a value or a weight is not finite.
+        Diverged: a loss, a value or a weight is not finite, in training or in an evaluation.
     """
     torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -135,9 +136,11 @@ class _Report:
         config, evaluator = self.config, self.evaluator
         is_last = step >= config.total_timesteps
         if config.evaluation_episodes > 0 and (is_last or _due(config.evaluation_frequency, previous_step, step)):
+            _check_finite(self.agent, step)  # a network with NaN weights may act: its score would be recorded
             self.clock.lap("other")
-            # If updates overlap with the emulators, those due by now are made during the next step.
-            evaluator.start(self.agent, step if is_last or not self.agent.overlap else previous_step)
+            with _diverges():
+                # If updates overlap with the emulators, those due by now are made during the next step.
+                evaluator.start(self.agent, step if is_last or not self.agent.overlap else previous_step)
             self.clock.lap("evaluate")
         if evaluator.is_busy:
             yield from self._evaluated(wait=is_last or stops)
@@ -158,7 +161,8 @@ class _Report:
 
     def _evaluated(self, wait: bool) -> Iterator[Event]:
         self.clock.lap("other")
-        evaluations = self.evaluator.finished(wait=wait)
+        with _diverges():
+            evaluations = self.evaluator.finished(wait=wait)
         self.clock.lap("evaluate")
         for evaluation in evaluations:
             yield Evaluated(evaluation.step, evaluation)
@@ -203,6 +207,15 @@ def _check_finite(agent: Agent, step: int) -> None:
     for name, network in agent.networks().items():
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise Diverged(f"a weight of network {name!r} is not finite after {step} agent steps")
+
+
+@contextmanager
+def _diverges() -> Iterator[None]:
+    """Raise `Diverged` if an evaluation meets NaN."""
+    try:
+        yield
+    except FloatingPointError as problem:
+        raise Diverged(str(problem)) from problem
 
 
 class _Means:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from q2pi.algorithms.base import Agent
-from q2pi.reports.network_view import Kind, action_values
+from q2pi.reports.network_picture import Kind
+from q2pi.reports.network_view import action_values
 from q2pi.types import Array
 
 

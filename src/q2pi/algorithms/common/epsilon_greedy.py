@@ -126,8 +126,14 @@ def greedy_actions(q: Array, noise: np.random.Generator | None) -> Array:
     """Return the actions [N] of the greatest Q [N, A]; ties are broken uniformly, without `noise` by the lowest index.
 
     Random numbers are drawn only if there is a tie.
+
+    Raises:
+        FloatingPointError: a Q-value is NaN.
     """
-    best = q == np.maximum.reduce(q, axis=1, keepdims=True)
+    greatest = np.maximum.reduce(q, axis=1, keepdims=True)
+    if np.count_nonzero(np.isnan(greatest)):  # NaN is not equal to itself; without the check the action would be 0
+        raise FloatingPointError("a Q-value is NaN")
+    best = q == greatest
     if noise is None or np.count_nonzero(best) == len(q):
         first: Array = best.argmax(axis=1)
         return first

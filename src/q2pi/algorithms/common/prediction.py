@@ -20,7 +20,8 @@ def network_input(
             dict, a number from `start` on. Or stacked, as `VectorEnv` returns it; images also with the channels last.
         state: the third result of the previous call, if observations are not stacked and the agent stacks frames.
         episode_start: bool [B], whether the observation is an episode's first; its earlier frames are zeros.
-        action_masks: [A] or [B, A], which actions are allowed; None allows all.
+        action_masks: [A] or [B, A], which actions are allowed; None allows all. MultiDiscrete: the masks of the
+            components one after another, or for one observation a tuple of them.
 
     Raises:
         ValueError: the observation is neither in the space nor stacked, or a mask has another shape.
@@ -34,7 +35,7 @@ def network_input(
         observations, single = raw
         size = spec.layout.mask_size
         has_masks = size > 0 or action_masks is not None
-        masks = list(np.broadcast_to(_masks(action_masks, size), (len(observations), size))) if has_masks else None
+        masks = list(np.broadcast_to(_masks(spec, action_masks), (len(observations), size))) if has_masks else None
         batch = _pushed(spec, reader.frames(observations, masks), state, episode_start)
         return batch, single, batch if spec.stack > 1 else None
     found = found or _stacked(spec, observation, channels_last=True)
@@ -46,7 +47,7 @@ def network_input(
     if action_masks is not None:
         batch = batch.copy()
         size = spec.layout.mask_size
-        batch[:, batch.shape[1] - size :] = _masks(action_masks, size)
+        batch[:, batch.shape[1] - size :] = _masks(spec, action_masks)
     return batch, single, None
 
 
@@ -72,14 +73,20 @@ def _stacked(spec: AgentSpec, observation: Any, channels_last: bool) -> tuple[Ar
     return np.ascontiguousarray(batch), single
 
 
-def _masks(action_masks: Any, size: int) -> Array:
+def _masks(spec: AgentSpec, action_masks: Any) -> Array:
     """Return masks as bool [A] or [B, A]; all actions for None."""
+    from q2pi.envs.masks import flat_mask, mask_sizes, without_action  # loads Gymnasium
+
+    size, sizes = spec.layout.mask_size, mask_sizes(spec.action_space)
     if size == 0:
         raise ValueError("action_masks: the agent was trained without action masks")
-    masks = np.ones(size, np.bool_) if action_masks is None else np.asarray(action_masks).astype(np.bool_)
+    if action_masks is None:
+        return np.ones(size, np.bool_)
+    flat = flat_mask(action_masks, sizes)
+    masks = (np.asarray(action_masks) if flat is None else flat).astype(np.bool_)
     if masks.ndim not in (1, 2) or masks.shape[-1] != size:
         raise ValueError(f"action_masks of shape {masks.shape}: expected {size} values, or a batch of them")
-    if not masks.any(axis=-1).all():
+    if without_action(masks, sizes) is not None:
         raise ValueError("action_masks: at least one action must be allowed")
     return masks
 

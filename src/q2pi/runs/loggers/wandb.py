@@ -8,14 +8,13 @@ from typing import Any
 from q2pi.config import to_table
 from q2pi.errors import UserError
 from q2pi.runs.files import write_atomically
-from q2pi.runs.sinks import scalars
-from q2pi.training.events import Event, Started
+from q2pi.runs.loggers.service import PROJECT, Service
+from q2pi.training.events import Started
 
-PROJECT = "q2pi"
 STEP = "agent_steps"
 
 
-class WandB:
+class WandB(Service):
     """Sends the scalars of a run to W&B.
 
     Every row has its agent step as a value of its own: W&B would drop a row of an earlier step, such as that of an
@@ -26,31 +25,13 @@ class WandB:
             new run at W&B each time.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
-        self.run: Any = None
-
-    def write(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self._start(event)
-        rows = scalars(event)
-        if rows:
-            self.run.log(rows | {STEP: event.step})
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if self.run is not None:
-            self.run.finish()
-
-    def _start(self, event: Started) -> None:
+    def start(self, event: Started) -> Any:
         import wandb
 
         try:
-            self.run = wandb.init(
+            run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
-                name=None if self.folder is None else self.folder.name,
+                name=self.name,
                 id=_id(self.folder),
                 resume="allow",
                 dir=self.folder,
@@ -61,8 +42,12 @@ class WandB:
         except wandb.Error as problem:
             reason = next(iter(str(problem).splitlines()), type(problem).__name__)
             raise UserError(f"--log wandb: {reason}; WANDB_MODE=offline needs no account") from problem
-        self.run.define_metric(STEP, hidden=True)
-        self.run.define_metric("*", step_metric=STEP)
+        run.define_metric(STEP, hidden=True)
+        run.define_metric("*", step_metric=STEP)
+        return run
+
+    def log(self, rows: dict[str, float], step: int) -> None:
+        self.run.log(rows | {STEP: step})
 
 
 def _id(folder: Path | None) -> str | None:
