@@ -29,7 +29,7 @@ class Batch:
 
     def select(self, index: Tensor) -> "Batch":
         """Return the steps `index`, int64 [M]."""
-        return Batch(*(getattr(self, name)[index] for name in self.__slots__))
+        return Batch(*(getattr(self, name).index_select(0, index) for name in self.__slots__))
 
 
 class Rollout:
@@ -77,6 +77,10 @@ class Rollout:
         """The episode ended, by termination or truncation."""
         self.final_value: Array = np.zeros(size, np.float32)
         """Value of the next observation for truncated episodes and in the last row; 0 elsewhere."""
+        names = ("observation", "action", "log_prob", "value", "reward", "discount", "ended", "final_value")
+        columns: dict[str, Array] = {name: getattr(self, name) for name in names}
+        self.columns = {name: column for name, column in columns.items() if len(column)}
+        """The arrays above by name, without empty ones; they are written in place."""
 
     @property
     def full(self) -> bool:
@@ -84,7 +88,7 @@ class Rollout:
 
     @property
     def nbytes(self) -> int:
-        return sum(column.nbytes for column in self._columns().values())
+        return sum(column.nbytes for column in self.columns.values())
 
     @property
     def rows(self) -> int:
@@ -110,7 +114,7 @@ class Rollout:
     def append(self, **row: Array) -> None:
         """Add one step of every environment: one array [N, ...] per column, by name."""
         assert not self.full, "the rollout is full"
-        for name, column in self._columns().items():
+        for name, column in self.columns.items():
             column[self.length] = row[name]
         self.length += 1
 
@@ -125,14 +129,9 @@ class Rollout:
 
     def state(self) -> State:
         """Return the rows filled so far."""
-        return {"length": self.length} | {name: column[: self.length] for name, column in self._columns().items()}
+        return {"length": self.length} | {name: column[: self.length] for name, column in self.columns.items()}
 
     def load(self, state: State) -> None:
         self.length = int(state["length"])
-        for name, column in self._columns().items():
+        for name, column in self.columns.items():
             column[: self.length] = state[name]
-
-    def _columns(self) -> dict[str, Array]:
-        names = ("observation", "action", "log_prob", "value", "reward", "discount", "ended", "final_value")
-        columns: dict[str, Array] = {name: getattr(self, name) for name in names}
-        return {name: column for name, column in columns.items() if len(column)}
