@@ -1,0 +1,67 @@
+"""Training returns of several seeds beside a published curve: a table with intervals over seeds, and a figure.
+
+    python benchmarks/anchor.py RUN RUN ... --out results/NAME --published "Dopamine DQN (Adam + MSE), 5 seeds"
+
+A window is what the published curve uses: the 250,000 agent steps that end at the point. Written: returns.csv,
+returns.png. `benchmarks/publish.py` keeps the evidence of each run.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from publish import PUBLISHED, write_rows
+from scipy.stats import t
+
+from q2pi.runs.folder import RunFolder
+
+WIDTH = 250_000
+POINTS = {name: points for group in PUBLISHED.values() for name, points in group.items()}
+
+
+def window_means(run: RunFolder) -> dict[int, float]:
+    """Return the mean raw return of the episodes that ended in each window, by its last agent step."""
+    episodes = run.rows("episode")
+    ends = range(WIDTH, int(run.rows("train")[-1]["step"]) + 1, WIDTH)
+    return {
+        end: float(np.mean([row["return"] for row in episodes if end - WIDTH < row["step"] <= end])) for end in ends
+    }
+
+
+def main() -> None:
+    """Read the runs and write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="at least two")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--published", choices=sorted(POINTS), required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    seeds = [window_means(RunFolder.open(run)) for run in options.runs]
+    published = dict(POINTS[options.published])
+    rows = []
+    for end in seeds[0]:
+        means = np.array([seed[end] for seed in seeds])
+        middle, half = means.mean(), t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
+        row = {"agent_steps": end, "published": published.get(end, "")}
+        row |= {f"seed_{number}": round(value, 1) for number, value in enumerate(means, start=1)}
+        row |= {
+            "mean": round(means.mean(), 1),
+            "low": round(means.mean() - half, 1),
+            "high": round(means.mean() + half, 1),
+        }
+        rows.append(row)
+        print(rows[-1])
+    write_rows(options.out / "returns.csv", rows)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, seed in enumerate(seeds, start=1):
+        axes.plot(list(seed), list(seed.values()), "o-", color="#2f6f9f", alpha=0.6, label=f"q2pi DQN, seed {number}")
+    axes.plot(list(published), list(published.values()), "s--", color="black", label=options.published)
+    axes.set(xlabel="agent steps", ylabel="mean training return of the last 250,000 steps", ylim=(0, None))
+    axes.legend()
+    figure.savefig(options.out / "returns.png", dpi=130)
+
+
+if __name__ == "__main__":
+    main()
