@@ -44,13 +44,9 @@ def main() -> None:
         means = np.array([seed[end] for seed in seeds])
         middle, half = means.mean(), t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
         row = {"agent_steps": end, "published": published.get(end, "")}
-        row |= {f"seed_{number}": round(value, 1) for number, value in enumerate(means, start=1)}
-        row |= {
-            "mean": round(means.mean(), 1),
-            "low": round(means.mean() - half, 1),
-            "high": round(means.mean() + half, 1),
-        }
-        rows.append(row)
+        row |= {f"seed_{number}": value for number, value in enumerate(means, start=1)}
+        row |= {"mean": middle, "low": middle - half, "high": middle + half}
+        rows.append({name: round(float(value), 1) if value != "" else "" for name, value in row.items()})
         print(rows[-1])
     write_rows(options.out / "returns.csv", rows)
     figure = Figure(figsize=(7, 4), layout="constrained")
