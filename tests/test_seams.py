@@ -77,7 +77,7 @@ class WithHead(dqn.Agent):
             value = self.target(batch.next_observation).mean(dim=1).amax(dim=1)
         target = batch.reward + batch.discount * value
         errors = [losses.td_errors(q, batch.action, target) for q in self.online(batch.observation).unbind(dim=1)]
-        loss = sum((batch.weight * losses.huber(error)).mean() for error in errors)
+        loss = sum(losses.weighted_mean(losses.huber(error), batch.weight) for error in errors)
         assert isinstance(loss, Tensor)
         return loss, errors[0].detach(), {"loss": loss.detach()}
 

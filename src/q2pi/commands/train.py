@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> int:
     from q2pi.runs.source import load_source
     from q2pi.runs.threads import choose_threads
 
+    asked = dataclasses.replace(asked, env=checked.env)  # resolved: the environment is made less often
     threads = choose_threads(asked, options.estimate)
     config = resolve(dataclasses.replace(asked, threads=threads.threads))
     if config.from_run is not None:
