@@ -23,6 +23,7 @@ from q2pi.tuning.plan import Plan, StudyFolder
 from q2pi.tuning.storage import create_study, load_study, open_storage
 from q2pi.tuning.trial import config_of
 
+KILLS = int(os.environ.get("Q2PI_KILLS", "10"))
 SPACE = {
     "learning_rate": Float(1e-3, 1e-1, log=True),
     "gamma": OneMinus(0.9, 0.99),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_studies import begun, check_ended_once, plan, work_under_fire
+from small_studies import KILLS, begun, check_ended_once, plan, work_under_fire
 
 from q2pi.errors import UserError
 from q2pi.tuning.plan import StudyFolder
@@ -80,10 +80,10 @@ def wait_for(address: str) -> None:
     raise TimeoutError(address)
 
 
-def test_a_study_survives_twenty_kills(url: str, tmp_path: Path) -> None:
+def test_a_study_survives_kills(url: str, tmp_path: Path) -> None:
     made = plan({"total_timesteps": 600, "evaluation_frequency": 200}, storage="postgresql")
     folder, study = begun(tmp_path / "study", made, url)
-    work_under_fire(folder, url, made, wanted=10, kills=20)
+    work_under_fire(folder, url, made, wanted=10, kills=KILLS)
     check_ended_once(folder, made, study, wanted=10)
     assert not folder.journal.exists()
 

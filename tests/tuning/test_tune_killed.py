@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from small_studies import begun, check_ended_once, endings, plan, work_under_fire
+from small_studies import KILLS, begun, check_ended_once, endings, plan, work_under_fire
 
 from q2pi.runs.locks import is_held
 from q2pi.tuning.storage import KernelLock
 
 
-def test_a_journal_survives_twenty_kills(tmp_path: Path) -> None:
+def test_a_journal_survives_kills(tmp_path: Path) -> None:
     made = plan({"total_timesteps": 600, "evaluation_frequency": 200})
     folder, study = begun(tmp_path / "study", made)
-    work_under_fire(folder, None, made, wanted=10, kills=20)
+    work_under_fire(folder, None, made, wanted=10, kills=KILLS)
     check_ended_once(folder, made, study, wanted=10)
     assert endings(folder.journal) == dict.fromkeys(range(10), 1)
 
