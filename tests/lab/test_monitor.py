@@ -96,8 +96,8 @@ def rows_without_seconds(run: Path) -> list[str]:
     return [line.rpartition(",")[0] for line in lines]
 
 
-def with_diagnostics(algorithm: str, run: Path, fails: int | None = None) -> None:
-    config = resolve(override(default_config(algorithm), RUNS[algorithm] | {"checkpoint_frequency": 100}))
+def with_diagnostics(algorithm: str, run: Path, fails: int | None = None, **options: Any) -> None:
+    config = resolve(override(default_config(algorithm), RUNS[algorithm] | {"checkpoint_frequency": 100} | options))
     sinks: list[Any] = [Monitor(RunFolder(run).diagnostics_file)]
     execute(config, run, sinks=sinks if fails is None else [*sinks, Fails(fails)])
 
@@ -120,6 +120,17 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
     assert rows_without_seconds(tmp_path / "run") == expected
     seconds = [float(row["seconds"]) for row in csv.DictReader(file.open())]
     assert seconds == sorted(seconds), "seconds go on"
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_row_before_the_first_batch_of_a_resumed_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Batches are rarer than rows, so the first rows after the checkpoint are of a batch from before it."""
+    with_diagnostics("dqn", tmp_path / "whole", train_frequency=200)
+    with pytest.raises(InterruptedError):
+        with_diagnostics("dqn", tmp_path / "run", 370, train_frequency=200)
+    assert cli.main(["resume", str(tmp_path / "run")]) == 0
+    capfd.readouterr()
+    assert rows_without_seconds(tmp_path / "run") == rows_without_seconds(tmp_path / "whole")
 
 
 def test_a_state_file_newer_than_the_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
