@@ -125,6 +125,30 @@ def test_images_of_other_environments_are_timed(monkeypatch: pytest.MonkeyPatch)
     assert calls == [[1, 2, 4]]
 
 
+@pytest.mark.parametrize("actions", [spaces.Discrete(5), spaces.MultiDiscrete([3, 2])])
+def test_images_with_action_masks_are_timed(monkeypatch: pytest.MonkeyPatch, actions: Any) -> None:
+    """The timed network has as many actions as the mask, and none of them is masked."""
+    calls = on_cores(monkeypatch, 2, {1: 1.0, 2: 2.0})
+    losses = []
+
+    def recorded(model: Any, observation: torch.Tensor, kind: Any) -> float:
+        losses.append(model(observation).square().mean())
+        return 0.0
+
+    monkeypatch.setattr(threads, "gradient_seconds", recorded)
+
+    def make() -> Sampled:
+        env = Sampled(spaces.Box(0, 255, (12, 12, 3), np.uint8), actions)
+        env.action_masks = lambda: np.ones(5, bool)  # type: ignore[attr-defined]
+        return env
+
+    with registered(make) as env_id:
+        run = override(default_config("ppo"), {"env_id": env_id, "device": "cpu"})
+        assert choose_threads(run).threads == 1
+    assert calls == [[1, 2]]
+    assert losses[0].isfinite()
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_named_number_is_used_untimed(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     on_cores(monkeypatch, 2, None)

@@ -89,7 +89,10 @@ def chosen(seconds: Mapping[int, float], usage: CpuUsage, cores: int) -> ThreadC
 
 def _gradient(spec: AgentSpec, network: Any, batch: int, precision: Any) -> Callable[[], object]:
     """Return a function that computes one gradient of a Q-network with the run's torso."""
-    model = seeded(lambda: QNetwork(spec.layout, ACTIONS, UNITS, network=network), 0, "measured")
+    masked = spec.layout.mask_size
+    model = seeded(lambda: QNetwork(spec.layout, masked or ACTIONS, UNITS, network=network), 0, "measured")
     observation = torch.from_numpy(np.zeros((batch, *spec.observation_shape), spec.frame_dtype))
+    if masked:
+        observation[:, -masked:] = 1  # every action allowed
     kind: Precision = "bf16" if precision == "bf16" else "fp32"
     return lambda: gradient_seconds(model, observation, kind)
