@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_runs import CARTPOLE, cartpole, invaders
 
 from q2pi.algorithms.configs.epsilon_greedy import APEX_ALPHA
 from q2pi.algorithms.registry import default_config
-from q2pi.config import ResolvedConfig, RunConfig, override, resolve
+from q2pi.config import ResolvedConfig, RunConfig, override, resolve, to_table
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.execute import execute
@@ -150,9 +151,10 @@ def test_requests_are_bounded_and_weights_are_renewed() -> None:
 
 def test_each_actor_explores_with_its_own_rate_and_its_own_numbers() -> None:
     made = config(actors=3, start_e=0.4, end_e=0.4)
-    rates = [made.hyper.for_actor(index, 3).start_e for index in range(3)]
+    rates = [made.hyper.for_actor(index, made).start_e for index in range(3)]
     assert rates == pytest.approx([0.4, 0.4 ** (1 + APEX_ALPHA / 2), 0.4**8])
-    assert made.hyper.for_actor(0, 1) == dataclasses.replace(made.hyper, buffer_size=1, replay_codec="raw")
+    alone = config(actors=1, start_e=0.4, end_e=0.4)
+    assert alone.hyper.for_actor(0, alone).start_e == 0.4
     pool = InThisProcess()
     events(made, pool)
     assert len(set(pool.seeds)) == 3
@@ -219,3 +221,88 @@ def test_bounds(changes: dict[str, int], message: str) -> None:
 def test_algorithms_without_replay_have_no_actors() -> None:
     with pytest.raises(UserError, match="--actors 2: ppo learns on-policy, so it must be 0"):
         resolve(override(default_config("ppo"), {"env_id": "CartPole-v1", "actors": 2}))
+
+
+PRIORITIZED = {"prioritized": True, "noisy": False, "distribution": "none", "dueling": False, "double": False}
+
+
+def prioritized_run(**changes: Any) -> tuple[Any, ResolvedConfig[Any]]:
+    """Return (the learner after a run without updates, the configuration)."""
+    options = {"n_step": 3, "alpha": 0.5, "total_timesteps": 240, "learning_starts": 239, "train_frequency": 4}
+    made = resolve(rainbow(**PRIORITIZED | options | {"start_e": 0.5, "end_e": 0.5} | changes))
+    source = Actors(made, InThisProcess())
+    for _ in run(made, source=source):
+        pass
+    return source.agent, made
+
+
+def expected_error(agent: Any, slot: int, n: int, gamma: float) -> float:
+    """Return |TD error| of a transition, step by step from the rows of the replay."""
+    replay = agent.replay
+    target, weight, row = 0.0, 1.0, slot
+    for _ in range(n):
+        target += weight * float(replay.reward[row])
+        weight *= gamma * float(replay.continuation[row])
+        row = int(replay.ahead(np.array([row]), 1)[0])
+        if weight == 0 or replay.final[row]:
+            break
+    with torch.no_grad():
+        first, last = (agent.online(torch.from_numpy(replay.frames.read(np.array([at])))) for at in (slot, row))
+    return abs(target + weight * float(last.max()) - float(first[0, replay.action[slot]]))
+
+
+@pytest.mark.parametrize("changes", [{"actors": 1}, {"actors": 3, "num_envs": 2}])
+def test_new_transitions_have_the_priority_of_their_error(changes: dict[str, Any]) -> None:
+    """No update is made, so actors and learner have the same weights; returns of 3 steps cross messages of 5 steps."""
+    agent, made = prioritized_run(actor_steps=5, **changes)
+    replay, tree = agent.replay, agent.sampler.tree
+    slots = np.flatnonzero(replay.can_sample(np.arange(replay.num_envs * replay.rows)))
+    assert len(slots) > 150
+    assert agent.updates == 0
+    expected = [(expected_error(agent, int(slot), 3, made.hyper.gamma) + 1e-6) ** 0.5 for slot in slots]
+    np.testing.assert_allclose(tree[slots], expected, rtol=1e-4, atol=1e-4)
+    assert len(set(tree[slots].tolist())) > 100
+
+
+def test_in_lock_step_new_transitions_have_the_greatest_priority() -> None:
+    agent, _ = prioritized_run(actor_steps=0, actors=1)
+    replay = agent.replay
+    slots = np.flatnonzero(replay.can_sample(np.arange(replay.num_envs * replay.rows)))
+    assert set(agent.sampler.tree[slots].tolist()) == {1.0}
+
+
+@pytest.mark.parametrize("distribution", ["categorical", "quantile", "implicit"])
+def test_every_distribution_has_initial_priorities(distribution: str) -> None:
+    """The errors are those of the learner's loss, whatever its kind; noise and fractions are drawn for them."""
+    agent, _ = prioritized_run(actor_steps=5, actors=2, noisy=True, distribution=distribution)
+    replay = agent.replay
+    slots = np.flatnonzero(replay.can_sample(np.arange(replay.num_envs * replay.rows)))
+    masses = agent.sampler.tree[slots]
+    assert np.isfinite(masses).all()
+    assert (masses > 0).all()
+    assert len(set(masses.tolist())) > 100
+
+
+def test_without_prioritized_replay_actors_send_no_errors() -> None:
+    made = config(actors=1, actor_steps=5)
+    pool = InThisProcess()
+    pool.start(to_table(made), 0, 1)
+    actor = pool.actors[0]
+    weights = {name: tensor.numpy() for name, tensor in actor.agent.acting_network.state_dict().items()}
+    assert actor.collect(0, 0, weights).errors is None
+    pool.close()
+
+
+def test_the_error_of_a_transition_is_sent_once() -> None:
+    made = resolve(rainbow(**PRIORITIZED | {"n_step": 3, "start_e": 1.0, "end_e": 1.0, "actors": 1, "actor_steps": 5}))
+    pool = InThisProcess()
+    pool.start(to_table(made), 0, 1)
+    actor = pool.actors[0]
+    weights = {name: tensor.numpy() for name, tensor in actor.agent.acting_network.state_dict().items()}
+    messages = [actor.collect(0, 0, weights) for _ in range(40)]
+    pool.close()
+    sent = sum(int(np.isfinite(rows.errors).sum()) for rows in messages if rows.errors is not None)
+    lengths = [episode.length for rows in messages for episodes in rows.episodes for episode in episodes]
+    steps = 40 * 5 * made.num_envs
+    assert len(lengths) > 5
+    assert steps - 2 * made.num_envs <= sent <= steps  # the newest two transitions of each environment are incomplete

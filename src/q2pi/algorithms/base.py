@@ -27,6 +27,7 @@ from q2pi.rng import Stream, stream
 from q2pi.types import Array, Metrics, State
 
 if TYPE_CHECKING:
+    from q2pi.algorithms.common.actor_priorities import ActorPriorities
     from q2pi.envs.observations import ObservationReader
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -191,6 +192,9 @@ class ActorAgent(Agent, Protocol):
 
         An unfinished episode of these environments is cut, as if it were truncated: its actor was lost.
         """
+
+    def actor_priorities(self) -> "ActorPriorities | None":
+        """Return what computes initial priorities on an actor; None if replay is not prioritized."""
 
 
 def to_metrics(scalars: list[dict[str, torch.Tensor]]) -> list[Metrics]:

@@ -66,6 +66,9 @@ class Agent(ReplayAgent):
             step.env_indices,
         )
         self.sampler.added(added)
+        if step.priority_errors is not None:
+            slots = self.replay.recent(added)  # [N, n]
+            self.sampler.update_priorities(slots.reshape(-1), torch.from_numpy(step.priority_errors.reshape(-1)))
 
     def learn(self, step: int) -> list[Metrics]:
         update = self.update_graph.wrap(self.update)

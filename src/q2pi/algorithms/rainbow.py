@@ -17,14 +17,17 @@ reward is added to the first reward only. Each part's file lists its own.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from q2pi.algorithms import dqn
 from q2pi.algorithms.base import AgentSpec
+from q2pi.algorithms.common.actor_priorities import ActorPriorities
 from q2pi.algorithms.configs.rainbow import Config
 from q2pi.buffers.prioritized import PrioritizedSampler
-from q2pi.buffers.samplers import Batch, Sampler
+from q2pi.buffers.replay import Slots
+from q2pi.buffers.samplers import Batch, Sampler, batch_at
 from q2pi.equations import distributional, losses
 from q2pi.networks.noisy import clear_noise, draw_noise
 from q2pi.networks.rainbow import Architecture, RainbowNetwork
@@ -110,6 +113,26 @@ class Agent(dqn.Agent):
         if isinstance(self.sampler, PrioritizedSampler):
             self.sampler.beta = self.spec.linear(self.config.beta_start, self.config.beta_end, 1.0, self.update_step)
         return super().sample(count)
+
+    def actor_priorities(self) -> ActorPriorities | None:
+        return ActorPriorities(self) if self.config.prioritized else None
+
+    def priority_errors(self, slots: Slots) -> Array:
+        """Return the errors float32 [B] that prioritize the transitions at slots [B]; the target network is copied."""
+        self.target.update(self.online, 1.0)
+        size = self.config.batch_size
+        padded = np.resize(slots, -(-len(slots) // size) * size)  # whole batches: there are fractions for no other size
+        parts = [self._errors(part) for part in np.split(padded, len(padded) // size)]
+        return np.concatenate(parts)[: len(slots)]
+
+    def _errors(self, slots: Slots) -> Array:
+        """Return the errors float32 [B] of a batch, with noise and fractions drawn as for an update."""
+        self.prepare_update()
+        self.updates += 1
+        with torch.no_grad(), self.spec.autocast():
+            _, errors, _ = self.loss(batch_at(self.replay, slots, self.spec.device))
+        found: Array = errors.float().cpu().numpy()
+        return found
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 

@@ -242,7 +242,7 @@ class Replay:
         """Return the exact number of transitions that can be sampled."""
         # Away from its two ends a stream can be sampled at every row that is not final, so only the ends are checked.
         newer = np.concatenate([self._steps, self.rows - 1 - np.arange(self.stack - 1)])
-        edge = self._ahead(self._newest(self._streams)[:, None], -newer)
+        edge = self.ahead(self._newest(self._streams)[:, None], -newer)
         excluded = (newer < self.written[:, None]) & ~self.final[edge] & ~self.can_sample(edge)
         return int(self.filled.sum() - self._finals.sum() - excluded.sum())
 
@@ -266,7 +266,7 @@ class Replay:
         complete = newer >= self.n_step
         if self.n_step > 1:
             steps = self._steps[:-1]
-            ends = self._ends(self._ahead(slots[..., None], steps))
+            ends = self._ends(self.ahead(slots[..., None], steps))
             complete |= (ends & (steps < newer[..., None])).any(axis=-1)
         return np.asarray(stacked & complete & ~self.final[slots])
 
@@ -284,7 +284,7 @@ class Replay:
         """Assemble the transitions at slots [B] that a sampler has checked with `can_sample`."""
         reward, power, last = self._returns(slots)
         # One array for both observations: two smaller ones are unmapped after each batch and page-faulted in again.
-        stacked = self._stacked(np.concatenate([slots, self._ahead(last, 1)]))
+        stacked = self._stacked(np.concatenate([slots, self.ahead(last, 1)]))
         return Transitions(
             observation=stacked[: len(slots)],
             action=self.action[slots],
@@ -298,23 +298,23 @@ class Replay:
         """Return (n-step returns [B], gamma^m of the m rewards of each, slots [B] of the last of them)."""
         if self.n_step == 1:
             return self.reward[slots], self.gamma, slots
-        chain = self._ahead(slots[:, None], self._steps)  # [B, n]
+        chain = self.ahead(slots[:, None], self._steps)  # [B, n]
         included = np.ones(chain.shape, np.bool_)
         included[:, 1:] = ~np.logical_or.accumulate(self._ends(chain[:, :-1]), axis=1)
         rewards = np.where(included, self.reward[chain], 0) * self._powers[:-1]
         length = included.sum(axis=1)
-        return rewards.sum(axis=1).astype(np.float32), self._powers[length], self._ahead(slots, length - 1)
+        return rewards.sum(axis=1).astype(np.float32), self._powers[length], self.ahead(slots, length - 1)
 
     def _ends(self, slots: Slots) -> Mask:
         """Return whether the n-step return of each slot stops with that slot's step."""
-        return np.asarray((self.continuation[slots] == 0) | self.final[self._ahead(slots, 1)])
+        return np.asarray((self.continuation[slots] == 0) | self.final[self.ahead(slots, 1)])
 
     def _stacked(self, slots: Slots) -> Any:
         """Return the stacks [B, K*C, ...] that end at slots [B]."""
         if self.stack == 1:
             return self.frames.read(slots)
         age = self.age[slots][:, None]
-        frames = self.frames.read(self._ahead(slots[:, None], -np.minimum(self._lookback, age)).reshape(-1))
+        frames = self.frames.read(self.ahead(slots[:, None], -np.minimum(self._lookback, age)).reshape(-1))
         before = self._lookback > age
         if before.any():
             frames[np.flatnonzero(before)] = 0
@@ -325,7 +325,16 @@ class Replay:
         """Return the slots [S] of the open rows of streams [S]."""
         return np.asarray(self._first[streams] + (self.written[streams] - 1) % self.rows)
 
-    def _ahead(self, slots: Slots, steps: Array | int) -> Slots:
+    @property
+    def open_slots(self) -> Slots:
+        """[N] slots of the open rows, where the next actions will be stored."""
+        return self._newest(self._streams)
+
+    def recent(self, slots: Slots) -> Slots:
+        """Return the slots [S, n_step] of slots [S] and of the rows 1 .. n_step - 1 before each, newest first."""
+        return self.ahead(slots[:, None], -self._steps)
+
+    def ahead(self, slots: Slots, steps: Array | int) -> Slots:
         """Return the slots `steps` rows later in the same stream, or earlier if negative."""
         row = slots % self.rows
         return np.asarray(slots - row + (row + steps) % self.rows)

@@ -124,15 +124,28 @@ def batches(
     """
     draws = [sampler.sample(batch_size, generator) for generator in generators]
     weights = [None if weight is None else _tensor(weight, device) for _, weight in draws]
-    indices = draws[0][0] if len(draws) == 1 else np.concatenate([indices for indices, _ in draws])
-    rows = replay.assemble(indices)
-    columns = (rows.observation, rows.action, rows.reward, rows.discount, rows.next_observation)
-    tensors = [_tensor(column, device) for column in columns]
     if len(draws) == 1:  # splitting into a single part takes longer than drawing it
-        observation, action, reward, discount, next_observation = tensors
-        return [Batch(observation, action, reward, discount, next_observation, indices, weights[0])]
-    parts = [column.split(batch_size) for column in tensors]
+        return [batch_at(replay, draws[0][0], device, weights[0])]
+    indices = np.concatenate([indices for indices, _ in draws])
+    parts = [column.split(batch_size) for column in _columns(replay, indices, device)]
     return [Batch(*row) for row in zip(*parts, np.split(indices, len(draws)), weights, strict=True)]
+
+
+def batch_at(replay: Replay, indices: Slots, device: torch.device, weight: Tensor | None = None) -> Batch:
+    """Return the transitions at `indices` [B], which can be sampled, as a batch on the device."""
+    return Batch(*_columns(replay, indices, device), indices, weight)
+
+
+def _columns(replay: Replay, indices: Slots, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the first five columns of a `Batch` of the transitions at `indices`."""
+    rows = replay.assemble(indices)
+    return (
+        _tensor(rows.observation, device),
+        _tensor(rows.action, device),
+        _tensor(rows.reward, device),
+        _tensor(rows.discount, device),
+        _tensor(rows.next_observation, device),
+    )
 
 
 def _tensor(column: Any, device: torch.device) -> Tensor:

@@ -68,6 +68,9 @@ class Step:
     """Number of frames per observation."""
     env_indices: Array | None = None
     """[N] index of each environment among those of all actors; None if the step is one of all environments."""
+    priority_errors: Array | None = None
+    """float32 [N, n]: the error that prioritizes the transition from k steps before this one, k = 0 .. n - 1, if this
+    step completes its n-step return, else NaN; None if no actor computes it."""
 
     @property
     def ended(self) -> Array:

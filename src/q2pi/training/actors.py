@@ -15,8 +15,7 @@ Paper: Horgan et al. 2018, "Distributed Prioritized Experience Replay" (Ape-X). 
   episodes. Lock-step (T = 0) with one actor is the exception: it equals the loop without actors, bit for bit.
 
 This module has no transport: `runs.ray_actors` puts `Actor` on a cluster.
-
-Difference from the paper: actors compute no initial priorities; new transitions have the sampler's own.
+- With prioritized replay, actors compute the initial priorities of their transitions.
 """
 
 import dataclasses
@@ -70,12 +69,15 @@ class Rows:
     """bool [T, 3, E]: terminated, truncated, life lost."""
     episodes: tuple[tuple[Episode, ...], ...]
     """Episodes that ended with each step."""
+    errors: Array | None = None
+    """float32 [T, E, n] for initial priorities, see `Step.priority_errors`; None without them."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays and frames, without episodes."""
         frames = len(self.first_frame or b"") + len(self.frames) + len(self.new_frames)
-        return frames + self.action.nbytes + self.reward.nbytes + self.ends.nbytes
+        arrays = (self.action, self.reward, self.ends, *([] if self.errors is None else [self.errors]))
+        return frames + sum(array.nbytes for array in arrays)
 
 
 def compress(frames: Array) -> bytes:
@@ -100,11 +102,15 @@ class Actor:
     def __init__(self, table: dict[str, Any], index: int, seed: int) -> None:
         torch.set_num_threads(1)
         config = resolve(from_table(default_config(table["algorithm"]), table, "the run's configuration"))
-        hyper = config.hyper.for_actor(index, config.actors)
+        hyper = config.hyper.for_actor(index, config)
         self.config = dataclasses.replace(config, hyper=hyper, device="cpu", seed=seed)
         self.envs = make_envs(config.env, config.num_envs, seed)
         self.agent = cast(ActorAgent, build_agent(self.config, self.envs))
         self.first: Array | None = self.envs.reset()
+        # In lock-step they would differ from those of the loop without actors.
+        self.priorities = self.agent.actor_priorities() if config.actor_steps else None
+        if self.priorities is not None:
+            self.priorities.begin(self.first)
         self.version = -1
 
     def collect(self, step: int, version: int, weights: Mapping[str, Array]) -> Rows:
@@ -127,6 +133,8 @@ class Actor:
             self.envs.send(action)
             actions.append(action)
             results.append(self.envs.recv())
+            if self.priorities is not None:
+                self.priorities.observe(action, results[-1])
         return self._rows(first, actions, results)
 
     def _rows(self, first: Array | None, actions: list[Array], results: list[Step]) -> Rows:
@@ -141,6 +149,7 @@ class Actor:
             reward=np.stack([result.reward for result in results]),
             ends=np.stack([[result.terminated, result.truncated, result.life_lost] for result in results]),
             episodes=tuple(result.episodes for result in results),
+            errors=None if self.priorities is None else self.priorities.errors(),
         )
 
     def close(self) -> None:
@@ -291,6 +300,7 @@ class Actors:
                 clip_rewards=self.clip_rewards,
                 life_loss_discount=self.life_loss_discount,
                 env_indices=env_indices,
+                priority_errors=None if rows.errors is None else rows.errors[t],
             )
             steps.append((rows.action[t], result))
         return steps

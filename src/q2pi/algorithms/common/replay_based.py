@@ -11,6 +11,7 @@ import numpy as np
 
 from q2pi.acceleration.cuda_graph import CudaGraph
 from q2pi.algorithms.base import AgentSpec
+from q2pi.algorithms.common.actor_priorities import ActorPriorities
 from q2pi.algorithms.common.epsilon_greedy import EpsilonGreedyAgent
 from q2pi.algorithms.configs.replay_based import ReplayConfig
 from q2pi.buffers.device import store_for
@@ -58,6 +59,10 @@ class ReplayAgent(EpsilonGreedyAgent):
 
     def cut_episodes(self, observation: Array) -> None:
         self.begin(observation, np.arange(self.spec.num_envs))
+
+    def actor_priorities(self) -> ActorPriorities | None:
+        """Return what computes initial priorities on an actor; override it for prioritized replay."""
+        return None
 
     def sample(self, count: int) -> list[Batch]:
         """Return the batches of the next `count` updates, drawn together: no update may change the sampler."""

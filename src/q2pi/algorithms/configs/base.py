@@ -100,8 +100,8 @@ class AlgorithmConfig:
         """
         return self
 
-    def for_actor(self: Own, index: int, actors: int) -> Own:
-        """Return the hyperparameters with which actor `index` of `actors` acts."""
+    def for_actor(self: Own, index: int, run: "RunConfig[Any]") -> Own:
+        """Return the hyperparameters with which actor `index` of the run's actors acts."""
         return self
 
     def ablations(self: Own) -> dict[str, Own]:

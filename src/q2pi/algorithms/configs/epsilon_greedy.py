@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from q2pi.algorithms.configs.base import AlgorithmConfig
+from q2pi.config import RunConfig
 from q2pi.equations.schedules import linear
 from q2pi.networks.options import Network
 
@@ -47,12 +48,12 @@ class EpsilonGreedyConfig(AlgorithmConfig):
             return self
         return replace(self, exploration_fraction=self.exploration_fraction * budget / new_budget)
 
-    def for_actor(self: Own, index: int, actors: int) -> Own:
+    def for_actor(self: Own, index: int, run: RunConfig[Any]) -> Own:
         """Return the options with the exploration rates of Ape-X: epsilon^(1 + APEX_ALPHA * index / (actors - 1)).
 
         Paper: Horgan et al. 2018, "Distributed Prioritized Experience Replay", section 4.
         """
-        exponent = 1 + APEX_ALPHA * index / max(1, actors - 1)
+        exponent = 1 + APEX_ALPHA * index / max(1, run.actors - 1)
         return replace(self, start_e=self.start_e**exponent, end_e=self.end_e**exponent)
 
 

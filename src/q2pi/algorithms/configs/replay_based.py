@@ -102,9 +102,13 @@ class ReplayConfig(QNetworkConfig):
         )
         return replace(run, hyper=hyper)
 
-    def for_actor(self: Own, index: int, actors: int) -> Own:
-        """Return the options with the actor's exploration rates and no replay to speak of: actors do not learn."""
-        return replace(super().for_actor(index, actors), buffer_size=1, replay_codec="raw")
+    def for_actor(self: Own, index: int, run: RunConfig[Any]) -> Own:
+        """Return the options with the actor's exploration rates and a replay for the steps of one message.
+
+        Episodes of one step take two rows per step.
+        """
+        size = 2 * run.num_envs * (run.actor_steps + self.n_step)
+        return replace(super().for_actor(index, run), buffer_size=size, replay_codec="raw")
 
     @property
     def storage_note(self) -> str:
