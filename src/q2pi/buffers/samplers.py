@@ -133,19 +133,15 @@ def batches(
 
 def batch_at(replay: Replay, indices: Slots, device: torch.device, weight: Tensor | None = None) -> Batch:
     """Return the transitions at `indices` [B], which can be sampled, as a batch on the device."""
-    return Batch(*_columns(replay, indices, device), indices, weight)
+    observation, action, reward, discount, next_observation = _columns(replay, indices, device)
+    return Batch(observation, action, reward, discount, next_observation, indices, weight)
 
 
-def _columns(replay: Replay, indices: Slots, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _columns(replay: Replay, indices: Slots, device: torch.device) -> list[Tensor]:
     """Return the first five columns of a `Batch` of the transitions at `indices`."""
     rows = replay.assemble(indices)
-    return (
-        _tensor(rows.observation, device),
-        _tensor(rows.action, device),
-        _tensor(rows.reward, device),
-        _tensor(rows.discount, device),
-        _tensor(rows.next_observation, device),
-    )
+    columns = (rows.observation, rows.action, rows.reward, rows.discount, rows.next_observation)
+    return [_tensor(column, device) for column in columns]
 
 
 def _tensor(column: Any, device: torch.device) -> Tensor:
