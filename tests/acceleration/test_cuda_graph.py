@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -125,8 +124,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return stand_in
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     first: Tensor
     second: dict[str, Tensor]
     label: str
@@ -220,7 +218,7 @@ def test_another_shape_runs_eagerly_and_keeps_the_capture(cuda: StandIn) -> None
     assert (function.calls, cuda.captures, cuda.replays) == (calls + 1, 1, 2)
 
 
-def test_dataclasses_dicts_and_tuples_of_tensors(cuda: StandIn) -> None:
+def test_dicts_tuples_and_named_tuples_of_tensors(cuda: StandIn) -> None:
     function = Doubling(cuda)
     graphed = function.graph.wrap(function)
     for n in range(WARM_UP + 3):

@@ -285,7 +285,7 @@ def test_truncation_bootstraps_and_termination_does_not(monkeypatch: pytest.Monk
     observe = dqn.Agent.observe
 
     def confused(self: dqn.Agent, action: Any, result: Step) -> None:
-        observe(self, action, replace(result, terminated=result.ended, truncated=np.zeros_like(result.truncated)))
+        observe(self, action, result._replace(terminated=result.ended, truncated=np.zeros_like(result.truncated)))
 
     monkeypatch.setattr(dqn.Agent, "observe", confused)
     assert value_of(run_on("Truncated-v0", gamma=0.5, double=True)) == pytest.approx(4 / 3, abs=0.05), (

@@ -1,7 +1,5 @@
 """PPO: returns of a rollout, actions sent and stored, networks, evaluation."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -70,7 +68,7 @@ def test_a_lost_life_ends_the_return_if_the_rules_say_so() -> None:
     for rule, expected in ((True, 0.0), (False, 0.99)):
         agent = make_agent()
         agent.act(observations((3,), 0), 0)
-        lost = dataclasses.replace(step(0, (3,)), life_lost=np.array([True, False]), life_loss_discount=rule)
+        lost = step(0, (3,))._replace(life_lost=np.array([True, False]), life_loss_discount=rule)
         agent.observe(np.zeros(ENVS), lost)
         np.testing.assert_allclose(agent.rollout.discount[0], [expected, 0.99], rtol=1e-6)
 

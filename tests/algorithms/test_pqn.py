@@ -225,7 +225,7 @@ def test_truncation_bootstraps_and_termination_does_not(monkeypatch: pytest.Monk
     observe = pqn.Agent.observe
 
     def confused(self: pqn.Agent, action: Any, result: Step) -> None:
-        observe(self, action, replace(result, terminated=result.ended, truncated=np.zeros_like(result.truncated)))
+        observe(self, action, result._replace(terminated=result.ended, truncated=np.zeros_like(result.truncated)))
 
     monkeypatch.setattr(pqn.Agent, "observe", confused)
     assert value_of("Truncated-v0") == pytest.approx(4 / 3, abs=0.05), (

@@ -241,14 +241,14 @@ def test_the_loss_is_that_of_slow_arithmetic(kind: str, double: bool, munchausen
     agent = small(**options, munchausen_temperature=0.3, dueling=True, noisy=True, prioritized=True, batch_size=16)
     agent.prepare_update()
     (batch,) = agent.sample(1)
-    batch = dataclasses.replace(batch, weight=torch.rand(16))
+    batch = batch._replace(weight=torch.rand(16))
     expected, errors = slow_losses(agent, batch)
     loss, priority, _ = agent.loss(batch)
     weighted = sum(w * value for w, value in zip(batch.weight.tolist(), expected, strict=True)) / 16
     assert loss.item() == pytest.approx(weighted, rel=1e-3, abs=1e-6)
     np.testing.assert_allclose(priority.numpy(), errors, rtol=2e-3, atol=2e-5)
     assert not priority.requires_grad
-    unweighted, _, _ = agent.loss(dataclasses.replace(batch, weight=torch.ones(16)))
+    unweighted, _, _ = agent.loss(batch._replace(weight=torch.ones(16)))
     assert unweighted.item() != pytest.approx(weighted, rel=1e-2), "without weights it is another loss"
 
 
@@ -259,7 +259,7 @@ def test_importance_weights_scale_the_gradient_of_every_loss(kind: str) -> None:
     (batch,) = agent.sample(1)
 
     def gradient(weight: torch.Tensor) -> torch.Tensor:
-        loss, _, _ = agent.loss(dataclasses.replace(batch, weight=weight))
+        loss, _, _ = agent.loss(batch._replace(weight=weight))
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(agent.online.parameters()))])
 
     ones = torch.eye(4)

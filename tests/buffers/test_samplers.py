@@ -1,7 +1,6 @@
 """Samplers: uniform sampling, and the data between a sampler and DQN (weights, slots, TD errors)."""
 
 import copy
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -117,14 +116,14 @@ def test_batches_assembled_together_equal_batches_assembled_alone(count: int) ->
         slots, weights = RandomWeights(replay).sample(8, np.random.default_rng(seed))
         rows = replay.sample(slots)
         by_hand = Batch(
-            *(torch.as_tensor(getattr(rows, entry.name)) for entry in fields(Batch)[:5]),
+            *(torch.as_tensor(getattr(rows, name)) for name in Batch._fields[:5]),
             slots,
             torch.as_tensor(weights),
         )
-        for entry in fields(Batch):
-            expected, got, single = (np.asarray(getattr(each, entry.name)) for each in (by_hand, batch, alone))
-            assert (got.dtype, got.shape) == (expected.dtype, expected.shape), entry.name
-            assert got.tobytes() == expected.tobytes() == single.tobytes(), entry.name
+        for name in Batch._fields:
+            expected, got, single = (np.asarray(getattr(each, name)) for each in (by_hand, batch, alone))
+            assert (got.dtype, got.shape) == (expected.dtype, expected.shape), name
+            assert got.tobytes() == expected.tobytes() == single.tobytes(), name
     if count > 1:
         assert together[0].indices.tolist() != together[1].indices.tolist(), "each batch has a generator of its own"
 
@@ -171,7 +170,7 @@ class WithoutWeights(dqn.Agent):
     """Negative control: a loss that ignores the weights."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        return super().loss(replace(batch, weight=torch.ones_like(batch.weight)))
+        return super().loss(batch._replace(weight=torch.ones_like(batch.weight)))
 
 
 def agent_with(

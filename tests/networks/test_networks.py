@@ -1,5 +1,6 @@
 """Networks: sizes, the division by 255, precision, memory layout, and seeds."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -361,6 +362,27 @@ def test_an_mlp_calls_plain_layers_as_functions_and_others_as_modules() -> None:
     torch.nn.utils.parametrize.register_parametrization(halved.layers[0], "weight", Halved())
     assert not torch.equal(halved(row), whole)
     assert torch.equal(halved(row), halved.layers(row))
+
+
+def test_a_chain_equals_its_torso_and_head() -> None:
+    """Also in a copy, which has its own weights, after a parametrisation, and in autocast, where the head is fp32."""
+    network, rows = QNetwork((3,), 2, (4, 4)), torch.rand(5, 3, dtype=torch.float64)
+    assert torch.equal(network(rows), network.head(network.torso(rows)))
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(2.0)
+    assert torch.equal(copied(rows), copied.head(copied.torso(rows)))
+    assert not torch.equal(copied(rows), network(rows))
+    seen: list[torch.Tensor] = []
+    network.torso.layers[1].register_forward_hook(lambda *event: seen.append(event[2]))
+    network(rows)
+    assert len(seen) == 1
+    torch.nn.utils.parametrize.register_parametrization(network.torso.layers[0], "weight", Halved())
+    assert torch.equal(network(rows), network.head(network.torso(rows)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(copied(rows), copied.head(copied.torso(rows)))
+        assert copied(rows).dtype == torch.float32
 
 
 class Halved(torch.nn.Module):

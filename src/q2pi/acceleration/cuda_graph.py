@@ -5,10 +5,9 @@
 
 Pass the same function each time. It may only modify tensors in place (parameters, their gradients, an optimizer with
 `capturable=True`) and must not sync with the host. Inputs of another shape run eagerly. Inputs and outputs are tensors,
-or dataclasses, dicts and tuples of tensors; other values in an input keep their value at the capture.
+or dicts, tuples and named tuples of tensors; other values in an input keep their value at the capture.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
@@ -89,10 +88,8 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _map(change, item) for name, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_map(change, item) for item in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {entry.name: _map(change, getattr(value, entry.name)) for entry in dataclasses.fields(value)}
-        return dataclasses.replace(value, **changes)
+        items = [_map(change, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)  # a named tuple keeps its names
     return value
 
 

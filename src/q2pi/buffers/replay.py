@@ -26,8 +26,7 @@ Assembled when sampling, with stack 2, n_step 2, gamma 0.1 (`-` is a frame of ze
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -42,8 +41,7 @@ Mask = NDArray[np.bool_]
 Slots = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Transitions:
+class Transitions(NamedTuple):
     """Transitions as the replay assembles them: reward + discount * value(next_observation) is the target of each."""
 
     observation: Array

@@ -1,8 +1,7 @@
 """Samplers draw the indices and weights of transitions; `batches` assembles the transitions for the loss."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from q2pi.errors import UserError
 from q2pi.types import State
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Transitions on the networks' device, each with target reward + discount * value(next_observation)."""
 
     observation: Tensor

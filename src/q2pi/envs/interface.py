@@ -1,14 +1,12 @@
 """What `VectorEnv` needs from an engine, and what an engine returns."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from q2pi.envs.layout import Part
 from q2pi.types import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
+class Frames(NamedTuple):
     """Result of a reset or a step of N environments."""
 
     frame: Array

@@ -10,7 +10,7 @@ Timeline of one environment. Every episode starts with an explicit seeded reset;
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,7 @@ class Episode:
     """Agent steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of N environments, as the learner sees it."""
 
     next_observation: Array

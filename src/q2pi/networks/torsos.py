@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from q2pi.envs.layout import BYTE, Layout
+from q2pi.networks.chain import Chain
 from q2pi.networks.options import CONVOLUTIONS, Network, torso_of
 
 Observation = tuple[int, ...] | Layout
@@ -142,25 +143,15 @@ class MLPTorso(nn.Module):
             norm = [nn.LayerNorm(size_out)] if layer_norm else []
             layers += [nn.Linear(size_in, size_out), *norm, activation()]
         self.layers = nn.Sequential(*layers)
+        self.chain = Chain(as_float, *layers)
 
     def forward(self, observation: Tensor) -> Tensor:
-        features = observation.to(torch.float32)
-        for layer in self.layers:
-            features = _output(layer, features)
-        return features
+        return self.chain(observation)
 
 
-def _output(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return layer(inputs). A plain layer without hooks is called as a function: calling the module costs more than
-    the arithmetic of a small layer for one observation."""
-    if not layer._forward_hooks:
-        if type(layer) is nn.Linear:
-            own = layer._parameters  # an attribute of a module is found by a function of torch in Python
-            return nn.functional.linear(inputs, own["weight"], own["bias"])  # type: ignore[arg-type]
-        if type(layer) in (nn.ReLU, nn.Tanh):
-            return torch.relu(inputs) if type(layer) is nn.ReLU else torch.tanh(inputs)
-    output: Tensor = layer(inputs)
-    return output
+def as_float(observation: Tensor) -> Tensor:
+    """Return an observation as float32."""
+    return observation.to(torch.float32)
 
 
 class JointTorso(nn.Module):
@@ -241,6 +232,11 @@ def torso_for(
         channels = layout.stack * first
         return ImageTorso(channels, height, width, network=network, layer_norm=layer_norm, scale=part.scale)
     return MLPTorso(layout.stack * first, hidden, activation, layer_norm=layer_norm)
+
+
+def chain_of(torso: nn.Module, head: nn.Module) -> Chain:
+    """Return head(torso(observation)) as one chain; a plain MLP is called layer by layer."""
+    return Chain(as_float, *torso.layers, head) if isinstance(torso, MLPTorso) else Chain(torso, head)
 
 
 def layout_of(observation: Observation) -> Layout:

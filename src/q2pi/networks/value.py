@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.options import Network
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import Observation, allowed_actions, layout_of, torso_for
+from q2pi.networks.torsos import Observation, allowed_actions, chain_of, layout_of, torso_for
 
 LOWEST = torch.finfo(torch.float32).min
 """Q of a masked action."""
@@ -34,10 +34,11 @@ class QNetwork(nn.Module):
         self.observation = observation
         self.torso = torso_for(observation, hidden, network=network, layer_norm=layer_norm)
         self.head = OutputLayer(self.torso.features, actions)
+        self.chain = chain_of(self.torso, self.head)
         self.has_masks = layout_of(observation).mask_size > 0
 
     def forward(self, observation: Tensor) -> Tensor:
-        q: Tensor = self.head(self.torso(observation))
+        q = self.chain(observation)
         return masked(q, observation, self.observation) if self.has_masks else q
 
     def q_values(self, observation: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class ValueNetwork(nn.Module):
         orthogonal(self.torso, math.sqrt(2))
         self.head = OutputLayer(self.torso.features, 1)
         orthogonal(self.head, 1.0)
+        self.chain = chain_of(self.torso, self.head)
 
     def forward(self, observation: Tensor) -> Tensor:
-        value: Tensor = self.head(self.torso(observation))
-        return value.squeeze(1)
+        return self.chain(observation).squeeze(1)
