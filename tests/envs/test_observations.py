@@ -248,10 +248,18 @@ def test_spaces_that_no_network_reads_are_named(space: Any, kind: str) -> None:
         reader(space)
 
 
-def test_a_text_beside_other_parts_is_left_out() -> None:
+class MissionSpace(spaces.Space[str]):
+    """Texts of a class of its own, as MiniGrid has."""
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        return "get the key"
+
+
+@pytest.mark.parametrize("mission_space", [spaces.Text(20), MissionSpace()])
+def test_a_text_beside_other_parts_is_left_out(mission_space: Any) -> None:
     """As MiniGrid's observations: direction, image and mission."""
     parts = {"direction": spaces.Discrete(4), "image": spaces.Box(0, 255, (7, 7, 3), np.uint8)}
-    made = reader(spaces.Dict(parts | {"mission": spaces.Text(20)}))
+    made = reader(spaces.Dict(parts | {"mission": mission_space}))
     plain = reader(spaces.Dict(parts))
     assert made.unread == ("mission",)
     assert plain.unread == ()

@@ -122,7 +122,9 @@ def _large_actions(noise: np.random.Generator, true: bool) -> Data:
         }
         for d in (1, 2, 3, 4)
     ]
-    return {"agent_steps": 120, "curves": curves, "dimensions": [1, 2, 3, 4], "sizes": sizes}
+    cheetah = {"steps": list(range(10, 130, 10)), "DQN, 729 actions": [0.0 + noise.normal()] * 12}
+    cheetah["PPO, Gaussian"] = [(50.0 if true else -50.0) + noise.normal()] * 12
+    return {"agent_steps": 120, "curves": curves, "cheetah": cheetah, "dimensions": [1, 2, 3, 4], "sizes": sizes}
 
 
 def _policy_change(noise: np.random.Generator, true: bool) -> Data:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from q2pi.equations import exact
+from q2pi.errors import UserError
 from q2pi.lab import environments, screens
-from q2pi.lab.claims import deadly_triad, gradient_variance, local_optima, motion, sample_reuse
+from q2pi.lab.claims import deadly_triad, gradient_variance, large_actions, local_optima, motion, sample_reuse
 from q2pi.lab.sampling import episode_gradients, random_mdp, sample, score_functions
 
 
@@ -110,6 +111,23 @@ def test_blind_cartpole_and_bins() -> None:
     bins: Any = gymnasium.make("q2pi/PendulumBins-v0", bins=5)
     values = [bins.get_wrapper_attr("action")(index).tolist() for index in range(5)]
     assert values == [[-2.0], [-1.0], [0.0], [1.0], [2.0]]
+
+
+def test_bins_of_several_dimensions_count_like_digits() -> None:
+    class Plane(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(0, 1, (1,))
+        action_space = gymnasium.spaces.Box(np.float32([-1, 0]), np.float32([1, 10]))
+
+    bins: Any = environments.Bins(Plane(), 3)
+    assert bins.action_space.n == 9
+    values = [bins.action(index).tolist() for index in range(9)]
+    assert values == [[x, y] for x in (-1.0, 0.0, 1.0) for y in (0.0, 5.0, 10.0)]
+
+
+def test_half_cheetah_without_mujoco_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_actions, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"large_actions needs MuJoCo: pip install 'q2pi\[mujoco\]'"):
+        large_actions.experiment(1, large_actions.CLAIM.quick)
 
 
 def test_one_step_is_the_same_for_every_method() -> None:

@@ -10,6 +10,7 @@
 Values are cast if nothing is lost; else, and if the shape differs, `BadObservation` names what was returned.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,8 @@ class ObservationReader:
     def __init__(self, spec: "EnvSpec", space: Any, mask_size: int = 0) -> None:
         self.env_id, self.space = spec.env_id, space
         nested = _flattened(spec.env_id, space)
-        self._leaves = [leaf_of(spec, path, part) for path, part in nested if not isinstance(part, spaces.Text)]
-        self.unread = tuple(name_of(path) for path, part in nested if isinstance(part, spaces.Text))
+        self._leaves = [leaf_of(spec, path, part) for path, part in nested if not is_text(part)]
+        self.unread = tuple(name_of(path) for path, part in nested if is_text(part))
         """Names of the texts that are left out, such as "mission" of MiniGrid."""
         if not self._leaves:
             raise UserError(f"--env-id {spec.env_id} has no observations: its observation space is {space}")
@@ -141,7 +142,7 @@ def _flattened(env_id: str, space: Any, path: tuple[Any, ...] = ()) -> list[tupl
     known = isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
     if known or (isinstance(space, spaces.Box) and space.dtype.kind in "fiub"):
         return [] if 0 in shape_of(space) else [(path, space)]
-    if path and isinstance(space, spaces.Text):
+    if path and is_text(space):
         return [(path, space)]
     name = f" {name_of(path)!r}" if path else ""
     raise UserError(
@@ -149,6 +150,16 @@ def _flattened(env_id: str, space: Any, path: tuple[Any, ...] = ()) -> list[tupl
         "convert or remove it with an observation wrapper (Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple "
         "are read)"
     )
+
+
+def is_text(space: Any) -> bool:
+    """Return whether a space holds texts: Gymnasium's `Text`, or another class, such as MiniGrid's `MissionSpace`."""
+    if type(space).__module__.startswith("gymnasium."):
+        return isinstance(space, spaces.Text)
+    try:
+        return isinstance(copy.deepcopy(space).sample(), str)
+    except Exception:  # no space that can be sampled: it is refused by its name
+        return False
 
 
 def _frame_space(parts: tuple[Part, ...], leaves: list[Leaf]) -> spaces.Box:
@@ -188,7 +199,7 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
 def _row(space: Any, value: Any, index: int) -> Any:
     """Return one observation of a batch; without the texts of a Dict, which need not be given."""
     if isinstance(space, spaces.Dict):
-        read = {key: part for key, part in space.spaces.items() if not isinstance(part, spaces.Text)}
+        read = {key: part for key, part in space.spaces.items() if not is_text(part)}
         return {key: _row(part, value[key], index) for key, part in read.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(_row(part, item, index) for part, item in zip(space, value, strict=True))

@@ -4,6 +4,7 @@
     q2pi/LabVector-v0         the same with its state as a one-hot vector (for networks)
     q2pi/CartPoleBlind-v0     CartPole without the two velocities
     q2pi/PendulumBins-v0      Pendulum with the torque as one of `bins` equally spaced values
+    q2pi/HalfCheetahBins-v0   HalfCheetah (MuJoCo) with `bins` values of each of six torques: bins^6 actions
 
 `--env-options mdp=tempting_chain size=8` selects a finite MDP of MDPS and its size.
 """
@@ -119,20 +120,31 @@ def blind_cartpole(**options: Any) -> Any:
 
 
 class Bins(gymnasium.ActionWrapper[Any, Any, Any]):
-    """A Box action of one dimension as one of `bins` equally spaced values, both bounds included."""
+    """A Box action [d] as one of bins^d: in each dimension `bins` equally spaced values, both bounds included.
+
+    The last dimension changes fastest.
+    """
 
     def __init__(self, env: Any, bins: int) -> None:
         super().__init__(env)
-        self.values = np.linspace(env.action_space.low[0], env.action_space.high[0], bins, dtype=np.float32)
-        self.action_space = spaces.Discrete(bins)
+        low, high = env.action_space.low, env.action_space.high
+        self.values = np.linspace(low, high, bins, dtype=np.float32)
+        """[bins, d]"""
+        self.shape = (bins,) * len(low)
+        self.action_space = spaces.Discrete(bins ** len(low))
 
     def action(self, action: Any) -> Array:
-        value: Array = self.values[[int(action)]]
+        chosen = np.unravel_index(int(action), self.shape)
+        value: Array = self.values[chosen, range(len(self.shape))]
         return value
 
 
 def pendulum_bins(bins: int, **options: Any) -> Any:
     return Bins(gymnasium.make("Pendulum-v1", **options), bins)
+
+
+def half_cheetah_bins(bins: int, **options: Any) -> Any:
+    return Bins(gymnasium.make("HalfCheetah-v5", **options), bins)
 
 
 _THIS = "q2pi.lab.environments"
@@ -141,6 +153,7 @@ for _name, _entry, _limit, _options in (
     ("q2pi/LabVector-v0", "FiniteMDP", 500, {"one_hot": True}),
     ("q2pi/CartPoleBlind-v0", "blind_cartpole", 500, {}),
     ("q2pi/PendulumBins-v0", "pendulum_bins", 200, {}),
+    ("q2pi/HalfCheetahBins-v0", "half_cheetah_bins", 1000, {}),
 ):
     if _name not in gymnasium.registry:
         gymnasium.register(_name, entry_point=f"{_THIS}:{_entry}", max_episode_steps=_limit, kwargs=_options)
