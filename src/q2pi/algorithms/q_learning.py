@@ -16,13 +16,13 @@ episode bootstraps from the final state; SARSA, which will never act there, take
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
 from q2pi.algorithms.base import AgentSpec
-from q2pi.algorithms.common.prediction import network_input
+from q2pi.algorithms.common.prediction import Predictor
 from q2pi.algorithms.configs.q_learning import Config, table_sizes
 from q2pi.envs.vector import Step
 from q2pi.equations.tabular import epsilon_greedy, tabular_target
@@ -40,7 +40,7 @@ class Transition(NamedTuple):
     next_state: int
 
 
-class Agent:
+class Agent(Predictor):
     """Epsilon-greedy actions in N environments, and the table that they share."""
 
     overlap = False
@@ -126,24 +126,12 @@ class Agent:
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
         return self._explore(observation, self.config.eval_epsilon, noise)
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        action_masks: Any = None,
-    ) -> tuple[Array, Array | None]:
-        """Return (greedy actions, state), ties to the lowest; without `deterministic`, epsilon-greedy ones at `end_e`.
-
-        A Discrete observation is a number from the space's `start` on; several of them may come as [B] or as [B, 1].
-        """
-        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
+    def predicted_actions(self, observation: Array, deterministic: bool) -> Array:
+        """Return greedy actions [B], ties to the lowest; with `deterministic=False`, epsilon-greedy ones at `end_e`."""
         if deterministic:
-            actions = self.q_values(batch).argmax(axis=1) + self.first_action
-        else:
-            actions = self._explore(batch, self.config.end_e, np.random.default_rng())
-        return (actions[0] if single else actions), state
+            greedy: Array = self.q_values(observation).argmax(axis=1) + self.first_action
+            return greedy
+        return self._explore(observation, self.config.end_e, np.random.default_rng())
 
     def networks(self) -> Mapping[str, nn.Module]:
         """Return nothing: a table is no network."""

@@ -7,13 +7,13 @@ import torch
 
 from q2pi.acceleration.cuda_graph import CudaGraph
 from q2pi.algorithms.base import AgentSpec, to_metrics
-from q2pi.algorithms.common.prediction import network_input
+from q2pi.algorithms.common.prediction import Predictor
 from q2pi.equations.schedules import linear
 from q2pi.networks.value import QNetwork
 from q2pi.types import Array, Metrics
 
 
-class EpsilonGreedyAgent:
+class EpsilonGreedyAgent(Predictor):
     """Base class of agents that learn Q-values. A subclass has a Q-network, `online`."""
 
     config: Any
@@ -54,21 +54,11 @@ class EpsilonGreedyAgent:
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
         return self.epsilon_greedy(observation, self.config.eval_epsilon, noise)
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        action_masks: Any = None,
-    ) -> tuple[Array, Array | None]:
-        """Return (greedy actions, state); with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
-        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
+    def predicted_actions(self, observation: Array, deterministic: bool) -> Array:
+        """Return greedy actions [B]; with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
         if deterministic:
-            actions = greedy_actions(self.q_values(batch), None) + self.first_action
-        else:
-            actions = self.epsilon_greedy(batch, self.config.eval_epsilon, np.random.default_rng())
-        return (actions[0] if single else actions), state
+            return greedy_actions(self.q_values(observation), None) + self.first_action
+        return self.epsilon_greedy(observation, self.config.eval_epsilon, np.random.default_rng())
 
     def tensor(self, observation: Array) -> torch.Tensor:
         """Return observations [B, ...] as network input, on the device."""

@@ -7,12 +7,12 @@ import torch
 
 from q2pi.algorithms.base import AgentSpec
 from q2pi.algorithms.common.normalization import ObservationNormalizer
-from q2pi.algorithms.common.prediction import network_input
+from q2pi.algorithms.common.prediction import Predictor
 from q2pi.errors import UserError
 from q2pi.types import Array, State
 
 
-class PolicyAgent:
+class PolicyAgent(Predictor):
     """Base class of agents that learn a policy. A subclass has the `head` of its policy network and `policy`."""
 
     config: Any
@@ -32,18 +32,9 @@ class PolicyAgent:
     def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
         return self._choose(observation, None if self.config.evaluation_deterministic else noise)
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        action_masks: Any = None,
-    ) -> tuple[Array, Array | None]:
-        """Return (the policy's mode, state); with `deterministic=False`, sampled actions."""
-        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
-        actions = self._choose(batch, None if deterministic else np.random.default_rng())
-        return (actions[0] if single else actions), state
+    def predicted_actions(self, observation: Array, deterministic: bool) -> Array:
+        """Return the policy's modes [B]; with `deterministic=False`, sampled actions."""
+        return self._choose(observation, None if deterministic else np.random.default_rng())
 
     def policy_at(self, observation: Array) -> Any:
         """Return the distribution over actions at raw observations [B, ...]."""

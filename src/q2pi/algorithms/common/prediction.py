@@ -1,4 +1,4 @@
-"""Input of `predict`: what an environment returns, or what `VectorEnv` returns, as a batch for the network."""
+"""`predict` of every agent, and its input: what an environment returns, or what `VectorEnv` returns, as a batch."""
 
 import warnings
 from typing import Any
@@ -9,6 +9,29 @@ from q2pi.algorithms.base import AgentSpec
 from q2pi.types import Array
 
 
+class Predictor:
+    """Base class of agents: `predict` as in Stable-Baselines3. A subclass has `spec` and `predicted_actions`."""
+
+    spec: AgentSpec
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Array, Array | None]:
+        """Return (actions, state) for one observation or a batch; the arguments are those of `network_input`."""
+        batch, single, state = network_input(self.spec, observation, state, episode_start, action_masks)
+        actions = self.predicted_actions(batch, deterministic)
+        return (actions[0] if single else actions), state
+
+    def predicted_actions(self, observation: Array, deterministic: bool) -> Array:
+        """Return actions [B], in the environment's numbering, for observations [B, ...]."""
+        raise NotImplementedError
+
+
 def network_input(
     spec: AgentSpec, observation: Any, state: Any = None, episode_start: Any = None, action_masks: Any = None
 ) -> tuple[Array, bool, Array | None]:
@@ -17,7 +40,8 @@ def network_input(
     Args:
         spec: of the agent.
         observation: one or a batch, each as `reset` and `step` of the environment return it: an image with its axes, a
-            dict, a number from `start` on. Or stacked, as `VectorEnv` returns it; images also with the channels last.
+            dict, a number from `start` on, of which several may come as [B] or as [B, 1]. Or stacked, as `VectorEnv`
+            returns it; images also with the channels last.
         state: the third result of the previous call, if observations are not stacked and the agent stacks frames.
         episode_start: bool [B], whether the observation is an episode's first; its earlier frames are zeros.
         action_masks: [A] or [B, A], which actions are allowed; None allows all. MultiDiscrete: the masks of the
