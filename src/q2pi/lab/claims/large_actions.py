@@ -173,7 +173,7 @@ def figure(data: Sequence[Data]) -> "Figure":
 CLAIM = Claim(
     name="large_actions",
     sentence="Value-based agents do not scale to large action spaces: size and time per action grow exponentially with "
-    "the dimensions, many bins learn worse than few, and a Gaussian policy learns better.",
+    "the dimensions, many bins learn worse than few, and over six torques a Gaussian policy learns better.",
     rules=(
         Rule(
             "parameters of the Q-network over those of the Gaussian policy, most dimensions",
