@@ -240,22 +240,26 @@ def test_a_study_with_workers_killed_ten_times_ends_each_trial_once(node: Node, 
 
 
 class WatchedPool(RayPool):
-    """A pool that kills the process of an actor at some messages, and measures the object store."""
+    """A pool that kills the process of an actor `kills` times, three messages apart, and measures the object store."""
 
-    def __init__(self, kills: tuple[int, ...] = ()) -> None:
+    def __init__(self, kills: int = 0) -> None:
         super().__init__()
         self.kills, self.messages, self.deaths = kills, 0, 0
+        self.killed, self.since = 0, 0
+        """Kills so far, and messages since the newest one was noticed."""
         self.store: list[float] = []
 
     def receive(self) -> Any:
         import ray
 
-        if self.messages in self.kills:
-            actor = self.actors[self.messages % len(self.actors)]
+        if self.killed < self.kills and self.killed == self.deaths and self.since >= 3:
+            actor = self.actors[self.killed % len(self.actors)]
             psutil.Process(ray.get(actor.pid.remote())).kill()
+            self.killed += 1
         index, rows = super().receive()
         self.messages += 1
         self.deaths += isinstance(rows, str)
+        self.since = 0 if self.killed > self.deaths or isinstance(rows, str) else self.since + 1
         if self.messages % 10 == 0:
             total, free = ray.cluster_resources(), ray.available_resources()
             self.store.append(total["object_store_memory"] - free.get("object_store_memory", 0.0))
@@ -282,10 +286,10 @@ def test_lock_step_on_a_cluster_equals_the_loop_without_actors(node: Node, tmp_p
 
 
 def test_actors_that_are_killed_five_times_are_replaced(node: Node, tmp_path: Path) -> None:
-    pool = WatchedPool(kills=(3, 6, 9, 12, 15))
+    pool = WatchedPool(kills=5)
     source = train(node.address, pool, tmp_path / "run", num_envs=2, actors=2, actor_steps=8, total_timesteps=800)
-    assert pool.deaths >= 4, "a kill before the first message of a replaced actor may count with the one before"
-    assert source.started == 2 + pool.deaths
+    assert pool.deaths == 5
+    assert source.started == 2 + 5
     assert source.agent.updates == source.config.hyper.updates_due(800)
 
 

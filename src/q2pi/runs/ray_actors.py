@@ -55,7 +55,7 @@ class RayPool:
         start = time.monotonic()
         ready: list[Any] = []
         while not ready:
-            ready, _ = ray.wait(list(self._requests), num_returns=1, timeout=POLL_SECONDS)
+            ready, _ = ray.wait(self._oldest(), num_returns=1, timeout=POLL_SECONDS)
             if not ready and not self._has_warned and time.monotonic() - start > WARN_SECONDS:
                 self._has_warned = True
                 needed = f"{len(self._actors)} actors need as many free CPUs"
@@ -68,6 +68,13 @@ class RayPool:
         except ray.exceptions.RayError as problem:
             return index, last_line(problem)
         return index, rows
+
+    def _oldest(self) -> list[Any]:
+        """Return the oldest open request of each actor: it answers in order, but answers may arrive in another one."""
+        oldest: dict[int, Any] = {}
+        for request, index in self._requests.items():
+            oldest.setdefault(index, request)
+        return list(oldest.values())
 
     @property
     def actors(self) -> dict[int, Any]:
