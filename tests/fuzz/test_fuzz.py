@@ -76,8 +76,16 @@ def trained(config: ResolvedConfig[Any], state: Any = None, after: int = 10**6) 
             if isinstance(event, Started):
                 agent = event.agent
             if isinstance(event, Checkpoint):
-                last = checkpoint.load(checkpoint.save(Path(name), event.step, event.state))[0]
+                last = in_memory(checkpoint.load(checkpoint.save(Path(name), event.step, event.state))[0])
     return events, agent, last
+
+
+def in_memory(state: Any) -> Any:
+    """Return a loaded state without the large arrays that are read when they are used: the folder is about to go."""
+    flat = checkpoint.flatten(state)
+    return checkpoint.nest(
+        {name: np.asarray(value) if isinstance(value, checkpoint.StoredArray) else value for name, value in flat}
+    )
 
 
 def attempted(algorithm: str) -> tuple[UserError | None, list[Event], Any, Any]:
