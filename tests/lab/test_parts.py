@@ -1,15 +1,17 @@
 """Parts of the experiments against oracles: sampled episodes, environments with known values, probes."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
+from q2pi import cli
+from q2pi.commands import lab
 from q2pi.equations import exact
-from q2pi.errors import UserError
-from q2pi.lab import environments, screens
-from q2pi.lab.claims import deadly_triad, gradient_variance, large_actions, local_optima, motion, sample_reuse
+from q2pi.lab import claim, environments, screens
+from q2pi.lab.claims import deadly_triad, gradient_variance, local_optima, motion, sample_reuse
 from q2pi.lab.sampling import episode_gradients, random_mdp, sample, score_functions
 
 
@@ -124,10 +126,18 @@ def test_bins_of_several_dimensions_count_like_digits() -> None:
     assert values == [[x, y] for x in (-1.0, 0.0, 1.0) for y in (0.0, 5.0, 10.0)]
 
 
-def test_half_cheetah_without_mujoco_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_actions, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"large_actions needs MuJoCo: pip install 'q2pi\[mujoco\]'"):
-        large_actions.experiment(1, large_actions.CLAIM.quick)
+def test_a_claim_whose_package_is_missing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(claim, "find_spec", lambda name: None)
+    needed = "the claim large_actions needs mujoco: pip install 'q2pi[mujoco]'"
+    assert cli.main(["lab", "run", "large_actions", "--budget", "quick", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"q2pi: {needed}\n"
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(lab, "NAMES", ("concave_objective", "large_actions"))
+    assert cli.main(["lab", "run", "--budget", "quick", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
+    assert f"q2pi: left out: {needed}\n" in capsys.readouterr().err
+    assert (tmp_path / "out/concave_objective/verdict.json").exists()
 
 
 def test_one_step_is_the_same_for_every_method() -> None:

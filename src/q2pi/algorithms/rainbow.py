@@ -118,7 +118,10 @@ class Agent(dqn.Agent):
         return ActorPriorities(self) if self.config.prioritized else None
 
     def priority_errors(self, slots: Slots) -> Array:
-        """Return the errors float32 [B] that prioritize the transitions at slots [B]; the target network is copied."""
+        """Return the errors float32 [B] that prioritize the transitions at slots [B], on an actor.
+
+        The target network becomes a copy of the online one: an actor receives no other weights.
+        """
         self.target.update(self.online, 1.0)
         size = self.config.batch_size
         padded = np.resize(slots, -(-len(slots) // size) * size)  # whole batches: there are fractions for no other size

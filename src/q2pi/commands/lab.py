@@ -84,6 +84,13 @@ def run(options: Options) -> int:
     """Run the seeds that are missing, then write each claim's verdict and figure; return the exit status."""
     names = list(dict.fromkeys(options.names)) or list(NAMES)
     claims = [find(name) for name in names]
+    for claim in claims:
+        if not claim.is_runnable:
+            needed = f"the claim {claim.name} needs {claim.package}: pip install 'q2pi[{claim.package}]'"
+            if options.names:
+                raise UserError(needed)
+            print(f"q2pi: left out: {needed}", file=sys.stderr)
+    claims = [claim for claim in claims if claim.is_runnable]
     root = Path(options.out)
     if root.exists() and not root.is_dir():
         raise UserError(f"--out {root} is not a folder")

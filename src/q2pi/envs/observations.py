@@ -41,8 +41,9 @@ class ObservationReader:
     def __init__(self, spec: "EnvSpec", space: Any, mask_size: int = 0) -> None:
         self.env_id, self.space = spec.env_id, space
         nested = _flattened(spec.env_id, space)
-        self._leaves = [leaf_of(spec, path, part) for path, part in nested if not is_text(part)]
-        self.unread = tuple(name_of(path) for path, part in nested if is_text(part))
+        self._texts = frozenset(path for path, part in nested if is_text(part))
+        self._leaves = [leaf_of(spec, path, part) for path, part in nested if path not in self._texts]
+        self.unread = tuple(name_of(path) for path, _ in nested if path in self._texts)
         """Names of the texts that are left out, such as "mission" of MiniGrid."""
         if not self._leaves:
             raise UserError(f"--env-id {spec.env_id} has no observations: its observation space is {space}")
@@ -101,7 +102,7 @@ class ObservationReader:
         first = leaves[0][0]
         if not all(array.ndim and array.shape == (len(first), *shape_of(space)) for array, space in leaves):
             return None
-        return [_row(self.space, value, index) for index in range(len(first))], False
+        return [_row(self.space, value, index, self._texts) for index in range(len(first))], False
 
     def _parts_of(self, observation: Any, index: int) -> list[Array]:
         """Return the parts of observation `index`, without a mask."""
@@ -196,11 +197,12 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def _row(space: Any, value: Any, index: int) -> Any:
-    """Return one observation of a batch; without the texts of a Dict, which need not be given."""
+def _row(space: Any, value: Any, index: int, texts: frozenset[Any], path: tuple[Any, ...] = ()) -> Any:
+    """Return one observation of a batch; without the `texts` of a Dict, given by path, which may be missing."""
     if isinstance(space, spaces.Dict):
-        read = {key: part for key, part in space.spaces.items() if not is_text(part)}
-        return {key: _row(part, value[key], index) for key, part in read.items()}
+        read = {key: part for key, part in space.spaces.items() if (*path, key) not in texts}
+        return {key: _row(part, value[key], index, texts, (*path, key)) for key, part in read.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_row(part, item, index) for part, item in zip(space, value, strict=True))
+        parts = enumerate(zip(space, value, strict=True))
+        return tuple(_row(part, item, index, texts, (*path, place)) for place, (part, item) in parts)
     return np.asarray(value)[index]

@@ -14,6 +14,7 @@ claims whose effects equal the bounds get `holds` or `fails` (Bonferroni).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -101,6 +102,13 @@ class Claim:
     """Sizes for a test that the experiment runs."""
     full: Settings
     """Sizes for a result."""
+    package: str = ""
+    """Package that the experiment needs beside q2pi's own, also the name of the extra."""
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether the package is installed."""
+        return not self.package or find_spec(self.package) is not None
 
     def settings(self, budget: Budget) -> Settings:
         return self.quick if budget == "quick" else self.full

@@ -48,9 +48,9 @@ class ActorPriorities:
         """Store a step of E environments."""
         replay = self.agent.replay
         recent = replay.recent(replay.open_slots)  # [E, n]
-        could = replay.can_sample(recent)
+        before = replay.can_sample(recent)
         self.agent.observe(action, step)
-        self._completed.append(np.where(replay.can_sample(recent) & ~could, recent, -1))
+        self._completed.append(np.where(replay.can_sample(recent) & ~before, recent, -1))
 
     def errors(self) -> Array:
         """Return errors [T, E, n] of the T steps since the last call, see `Step.priority_errors`."""

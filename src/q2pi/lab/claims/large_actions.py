@@ -9,12 +9,10 @@ pass for one observation of 17 numbers, as HalfCheetah has.
 
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from q2pi.errors import UserError
 from q2pi.lab.claim import Claim, Data, Rule, Settings
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def experiment(seed: int, settings: Settings) -> Data:
 
     steps = settings["agent_steps"]
     ends = [steps * (part + 1) // PARTS for part in range(PARTS)]
-    cheetah = half_cheetah(seed, settings)  # first: it may lack a package
+    cheetah = half_cheetah(seed, settings)
     curves = {}
     for bins in BINS:
         training = train(
@@ -94,15 +92,9 @@ def experiment(seed: int, settings: Settings) -> Data:
 
 
 def half_cheetah(seed: int, settings: Settings) -> Data:
-    """Return training curves on HalfCheetah: agent steps of each part, and by agent the mean return in it.
-
-    Raises:
-        UserError: MuJoCo is not installed.
-    """
+    """Return training curves on HalfCheetah: agent steps of each part, and by agent the mean return in it."""
     from q2pi.lab.training import train
 
-    if find_spec("mujoco") is None:
-        raise UserError("the claim large_actions needs MuJoCo: pip install 'q2pi[mujoco]'")
     steps, limit = settings["cheetah_steps"], f"max_episode_steps={min(EPISODE, settings['cheetah_steps'] // 4)}"
     ends = [steps * (part + 1) // PARTS for part in range(PARTS)]
     bins = train(
@@ -205,4 +197,5 @@ CLAIM = Claim(
     figure=figure,
     quick={"agent_steps": 400, "cheetah_steps": 200, "train_frequency": 4, "dimensions": 3, "repetitions": 3},
     full={"agent_steps": 15_000, "cheetah_steps": 20_000, "train_frequency": 1, "dimensions": 5, "repetitions": 30},
+    package="mujoco",
 )
