@@ -47,6 +47,14 @@ def test_variants_with_the_same_configuration_share_their_runs(tmp_path: Path) -
     assert made.variants == {"all": "all", "no double": "no double", "only double": "all", "none": "no double"}
 
 
+def test_runs_of_single_switches_can_be_left_out(tmp_path: Path) -> None:
+    config, _ = configure("rainbow", "CartPole-v1", "rainbow")
+    made = plan(config, 1, 1, tmp_path, with_alone=False)
+    assert list(made.variants) == ["all", *(f"no {name}" for name in made.switches), "none"]
+    assert len(made.sweep.runs) == 8
+    assert {effects["alone"]["verdict"] for effects in report(made, config)["switches"].values()} == {"no runs"}
+
+
 def test_algorithms_without_switches_are_refused(tmp_path: Path) -> None:
     for name in ("dqn", "ppo"):
         with pytest.raises(UserError, match=f"{name} has no switches"):

@@ -37,6 +37,8 @@ class Options:
     """Atari game or Gymnasium id."""
     seeds: int = 5
     """Number of seeds per variant; a verdict needs at least 4."""
+    alone: bool = True
+    """Runs of each switch alone; --no-alone leaves them out, which is nearly half of all runs."""
     total_timesteps: int | None = None
     """Budget of each run in agent steps; by default the preset's."""
     option: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> int:
         changes["total_timesteps"] = options.total_timesteps
     config = override(config, changes)
     name = f"ablation-{config.env.env_id}-{Path(used or options.algorithm).stem}".replace("/", "-")
-    ablation = plan(config, options.seeds, options.workers, Path(options.runs or Path("runs") / name))
+    ablation = plan(config, options.seeds, options.workers, Path(options.runs or Path("runs") / name), options.alone)
     memory = check(ablation.sweep, is_elsewhere(options.ray))
     if options.explain:
         sweep_command.explain(ablation.sweep, ablation.root)

@@ -37,7 +37,7 @@ class Ablation:
         return [name.removeprefix("no ") for name in self.variants if name.startswith("no ")]
 
 
-def plan(config: RunConfig[Any], seeds: int, workers: int, root: Path) -> Ablation:
+def plan(config: RunConfig[Any], seeds: int, workers: int, root: Path, with_alone: bool = True) -> Ablation:
     """Return the ablation of a configuration; nothing is written.
 
     Args:
@@ -45,6 +45,7 @@ def plan(config: RunConfig[Any], seeds: int, workers: int, root: Path) -> Ablati
         seeds: number of seeds, 1 to `seeds`.
         workers: number of runs at a time.
         root: folder of the runs.
+        with_alone: whether each switch alone is a variant, too.
 
     Raises:
         UserError: the algorithm has no switches, none is on, or a configuration is not valid.
@@ -54,6 +55,8 @@ def plan(config: RunConfig[Any], seeds: int, workers: int, root: Path) -> Ablati
         raise UserError(f"{config.algorithm} has no switches: an ablation needs an algorithm that has, such as rainbow")
     if set(found) == {ALL, NONE}:
         raise UserError("every switch is off: there is nothing to leave out")
+    if not with_alone:
+        found = {name: hyper for name, hyper in found.items() if not name.startswith("only ")}
     owners: dict[Any, str] = {}
     variants = {name: owners.setdefault(hyper, name) for name, hyper in found.items()}
     runs = []
@@ -92,7 +95,7 @@ def report(ablation: Ablation, config: RunConfig[Any]) -> dict[str, Any]:
     effects = {
         switch: {
             "left_out": effect(found[ALL], found[f"no {switch}"]),
-            "alone": effect(found[f"only {switch}"], found[NONE]),
+            "alone": effect(found.get(f"only {switch}", {}), found[NONE]),
         }
         for switch in ablation.switches
     }
