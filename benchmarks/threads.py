@@ -63,7 +63,7 @@ def table(report: dict[str, Any]) -> str:
     """Return the medians of a report as a Markdown table."""
     lines = [
         f"DQN on Space Invaders, 8 environments, fp32, {report['steps']:,} agent steps after learning has started, "
-        f"{report['rounds']} alternating rounds, medians.",
+        f"{report['rounds']} alternating rounds, medians; `python benchmarks/threads.py`.",
         "",
         "| load | `--threads` | threads used | agent steps/s | ms of learning per agent step |",
         "|---|---|---|---|---|",

@@ -65,6 +65,35 @@ def test_saliency_of_images_has_their_shape_and_leaves_the_observation_as_it_is(
     assert thought.saliency.max() > 0
 
 
+@pytest.mark.parametrize("with_saliency", [True, False])
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [("dqn", CARTPOLE), ("dqn", INVADERS | {"buffer_size": 200}), ("rainbow", CARTPOLE | {"noisy": True})],
+)
+def test_the_shown_q_values_are_those_that_choose_the_action(
+    algorithm: str, options: dict[str, Any], with_saliency: bool
+) -> None:
+    agent, observation = new_agent(algorithm, options | {"num_envs": 1})
+    agent.act(observation[None], step=1)  # draws the noise of noisy layers, which are shown without
+    q = think(agent, observation, with_saliency).q
+    assert q is not None
+    np.testing.assert_array_equal(q, agent.q_values(observation[None])[0])  # type: ignore[attr-defined]
+    assert len(np.unique(q)) > 1
+
+
+def test_masked_actions_have_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, observation = new_agent("dqn", CARTPOLE | {"num_envs": 1})
+    lowest = np.finfo(np.float32).min
+    monkeypatch.setattr(
+        agent, "q_of", lambda inputs: torch.stack([inputs[:, 0], torch.full_like(inputs[:, 0], lowest)], 1)
+    )
+    thought = think(agent, observation)
+    assert thought.q is not None
+    assert thought.q.tolist() == [observation[0], lowest]
+    assert np.isnan(thought.numbers).tolist() == [False, True]
+    assert thought.value == observation[0]
+
+
 def test_an_agent_without_value_network_has_no_saliency() -> None:
     agent, observation = new_agent("reinforce", SMALL | {"num_envs": 1, "baseline": "none"})
     thought = think(agent, observation)

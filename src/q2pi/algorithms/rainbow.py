@@ -89,9 +89,9 @@ class Agent(dqn.Agent):
         clear_noise(self.online)
         return super().q_values(observation)
 
-    def state_value(self, inputs: Tensor) -> Tensor | None:
+    def q_of(self, inputs: Tensor) -> Tensor:
         clear_noise(self.online)
-        return super().state_value(inputs)
+        return super().q_of(inputs)
 
     def return_distribution(self, observation: Array) -> tuple[Array, Array]:
         """Return (values, their probabilities) [N, A, M] of the discounted return at observations [N, ...]."""

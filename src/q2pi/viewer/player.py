@@ -128,7 +128,10 @@ class Player:
         action = None
         if not has_ended:
             noise = stream(self.seed, "watch-noise", len(self.actions))
-            chosen = self.agent.evaluation_act(observation[None], noise)[0]
+            if thought.q is None:
+                chosen = self.agent.evaluation_act(observation[None], noise)[0]
+            else:
+                chosen = self.agent.evaluation_act(observation[None], noise, thought.q[None])[0]  # type: ignore[call-arg]
             action = chosen if np.ndim(chosen) else chosen.item()
         self.moment = Moment(
             step=len(self.actions),

@@ -36,7 +36,7 @@ class ServerOptions:
     """Address to listen on; an address other than loopback needs --token."""
     token: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """Secret in the URL of the page; by default a random one."""
-    nice: int = 10
+    nice: int = 19
     """Increment of the process's nice value, so that training on the same machine has priority; 0 adds nothing."""
     no_browser: bool = False
     """No start of a browser; the URL is printed in any case."""

@@ -1,5 +1,6 @@
 """What an agent computes for one observation: Q-values or action probabilities, value, and saliency."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -7,9 +8,21 @@ import numpy as np
 import torch
 
 from q2pi.algorithms.base import Agent
+from q2pi.networks.value import LOWEST
 from q2pi.reports.network_picture import Kind
 from q2pi.reports.network_view import action_values
 from q2pi.types import Array
+
+
+@runtime_checkable
+class HasQNetwork(Protocol):
+    """An agent with differentiable Q-values."""
+
+    def tensor(self, observation: Array) -> torch.Tensor:
+        """Return raw observations [B, ...] as network input."""
+
+    def q_of(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return Q [B, A] of network inputs [B, ...]."""
 
 
 @runtime_checkable
@@ -20,7 +33,7 @@ class HasStateValue(Protocol):
         """Return raw observations [B, ...] as network input."""
 
     def state_value(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """Return max_a Q(s, a) or V(s) [B] of network inputs [B, ...]; None without a value network."""
+        """Return V(s) [B] of network inputs [B, ...]; None without a value network."""
 
 
 @runtime_checkable
@@ -59,6 +72,8 @@ class Thought:
     """[*observation_shape] float32: absolute gradient of the value with respect to each input; None without value."""
     distribution: Histogram | None = None
     """Of the return of each action; None if the agent learns its expectation only."""
+    q: Array | None = None
+    """[A] Q-values as the agent chooses its action by them; None if it has no Q-network."""
 
 
 def think(agent: Agent, observation: Array, with_saliency: bool = True) -> Thought:
@@ -67,11 +82,19 @@ def think(agent: Agent, observation: Array, with_saliency: bool = True) -> Thoug
     Raises:
         UserError: the agent has neither Q-values nor a policy.
     """
+    if isinstance(agent, HasQNetwork):
+        q, saliency = _with_gradient(agent.q_of, agent.tensor(observation[None]), with_saliency)
+        assert q is not None
+        shown = np.where(q == LOWEST, np.nan, q)
+        return Thought("Q(s, a)", shown, float(q.max()), saliency, _distribution(agent, observation), q)
     _, numbers, kind = action_values(agent, observation)
-    value, saliency = _value(agent, observation, with_saliency)
+    value, saliency = None, None
+    if isinstance(agent, HasStateValue):
+        value, saliency = _with_gradient(agent.state_value, agent.tensor(observation[None]), with_saliency)
     if value is None and kind == "Q(s, a)":
-        value = float(np.nanmax(numbers))
-    return Thought(kind, np.asarray(numbers, np.float32), value, saliency, _distribution(agent, observation))
+        value = np.nanmax(numbers)
+    number = None if value is None else float(value)
+    return Thought(kind, np.asarray(numbers, np.float32), number, saliency)
 
 
 def _distribution(agent: Agent, observation: Array) -> Histogram | None:
@@ -98,18 +121,18 @@ def histogram(values: Array, probabilities: Array) -> Histogram:
     return Histogram(low, high, np.stack(rows))
 
 
-def _value(agent: Agent, observation: Array, with_saliency: bool) -> tuple[float | None, Array | None]:
-    """Return (value, absolute gradient of the value with respect to the network's input, normalised observations)."""
-    if not isinstance(agent, HasStateValue):
-        return None, None
+def _with_gradient(
+    function: Callable[[torch.Tensor], torch.Tensor | None], inputs: torch.Tensor, with_saliency: bool
+) -> tuple[Array | None, Array | None]:
+    """Return (output of one row of inputs, absolute gradient of its maximum with respect to the inputs)."""
     with torch.set_grad_enabled(with_saliency):
         # The networks scale images in place, which torch forbids for a leaf: the product is a new tensor.
-        leaf = agent.tensor(observation[None]).to(torch.float32).requires_grad_(with_saliency)
-        value = agent.state_value(leaf * 1)
-        if value is None:
+        leaf = inputs.to(torch.float32).requires_grad_(with_saliency)
+        output = function(leaf * 1)
+        if output is None:
             return None, None
-        number = float(value[0].detach())
+        numbers: Array = output[0].detach().float().cpu().numpy()
         if not with_saliency:
-            return number, None
-        (gradient,) = torch.autograd.grad(value[0], leaf)
-    return number, gradient[0].abs().float().cpu().numpy()
+            return numbers, None
+        (gradient,) = torch.autograd.grad(output[0].amax(), leaf)
+    return numbers, gradient[0].abs().float().cpu().numpy()

@@ -51,8 +51,8 @@ class EpsilonGreedyAgent(Predictor):
     def act(self, observation: Array, step: int) -> Array:
         return self.epsilon_greedy(observation, self.epsilon(step), self.explore_stream.at(step))
 
-    def evaluation_act(self, observation: Array, noise: np.random.Generator) -> Array:
-        return self.epsilon_greedy(observation, self.config.eval_epsilon, noise)
+    def evaluation_act(self, observation: Array, noise: np.random.Generator, q: Array | None = None) -> Array:
+        return self.epsilon_greedy(observation, self.config.eval_epsilon, noise, q)
 
     def predicted_actions(self, observation: Array, deterministic: bool) -> Array:
         """Return greedy actions [B]; with `deterministic=False`, epsilon-greedy ones at `eval_epsilon`."""
@@ -64,10 +64,10 @@ class EpsilonGreedyAgent(Predictor):
         """Return observations [B, ...] as network input, on the device."""
         return torch.from_numpy(observation).to(self.spec.device)
 
-    def state_value(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """Return max_a Q(s, a) [B] of network inputs [B, ...], differentiable."""
+    def q_of(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return Q [B, A] of network inputs [B, ...], differentiable."""
         with self.spec.autocast():
-            return self.acting_network.q_values(inputs).amax(dim=1)
+            return self.acting_network.q_values(inputs)
 
     def q_values(self, observation: Array) -> Array:
         """Return Q [N, A] of observations [N, ...]."""
