@@ -1,4 +1,4 @@
-# make train    train Double DQN on Space Invaders, sized for this machine
+# make train    train PQN on Space Invaders with a laptop's budget; ALGORITHM=dqn trains Double DQN
 # make test     everything that a change must pass
 # make faults   plants one-line faults, each of which a test must notice
 # make install  the environment that both stand on; costs nothing when it is up to date
@@ -7,12 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TASK ?= dqn
+ALGORITHM ?= pqn_laptop
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: train test faults install lint bench clean
 
 train: install
-	$(BIN)/q2pi train
+	$(BIN)/q2pi train $(ALGORITHM)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal
