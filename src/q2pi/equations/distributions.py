@@ -35,12 +35,14 @@ class Categorical:
 
     logits: Tensor
     """[B, A]"""
+    may_mask: bool = True
+    """False if no logit is -inf: log-probabilities need no bound then."""
 
     @cached_property
     def log_probs(self) -> Tensor:
         """[B, A] log pi(a); a masked action has the smallest finite number instead of -inf, so that 0 * log 0 is 0."""
         normalized = self.logits.log_softmax(dim=1)
-        return normalized.clamp(min=torch.finfo(normalized.dtype).min)
+        return normalized.clamp(min=torch.finfo(normalized.dtype).min) if self.may_mask else normalized
 
     def sample(self, uniform: Tensor) -> Tensor:
         """Return actions, int64 [B]: the first whose cumulative probability exceeds `uniform`.

@@ -49,7 +49,7 @@ class CategoricalHead(nn.Module):
         self.logits = _logits(features, actions)
 
     def forward(self, features: Tensor) -> Categorical:
-        return Categorical(self.logits(features))
+        return Categorical(self.logits(features), may_mask=False)
 
     def masked(self, policy: Categorical, allowed: Tensor) -> Categorical:
         """Return the policy with probability 0 for actions that `allowed`, bool [B, A], does not allow."""
