@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TASK ?= dqn
 ALGORITHM ?= pqn_laptop
+ROUNDS ?= 3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: train test faults install lint bench clean
@@ -41,7 +42,7 @@ $(VENV)/.test: $(VENV)/.installed
 
 # The peer lives in an environment of its own, made for the benchmark alone.
 bench: $(VENV)/.installed $(VENV)-peers/.installed
-	$(BIN)/python benchmarks/training_speed.py --task $(TASK) --peer-python $(VENV)-peers/bin/python
+	$(BIN)/python benchmarks/training_speed.py --task $(TASK) --rounds $(ROUNDS) --peer-python $(VENV)-peers/bin/python
 
 $(VENV)-peers/.installed: benchmarks/peers.txt
 	$(PYTHON) -m venv $(VENV)-peers

@@ -25,6 +25,7 @@ from candidates import ATARI
 from classic_candidates import CLASSIC
 
 CANDIDATES = ATARI | {"classic": CLASSIC}
+BARE_LOOP = "bare torch loop of"
 PEERS = ("Stable-Baselines3", "CleanRL", "bare torch loop")
 """What the names of candidates begin with that are not ours; they run in the peers' environment."""
 RESULTS = Path(__file__).parent.parent / "results" / "benchmarks"
@@ -68,6 +69,12 @@ def draw(report: dict, path: Path) -> None:
     figure.savefig(path, dpi=140)
 
 
+def spread(speeds: list[float], base: list[float]) -> dict[str, float]:
+    """Return median and range of the ratios of paired rounds."""
+    ratios = [a / b for a, b in zip(speeds, base, strict=True)]
+    return {"median": float(np.median(ratios)), "min": min(ratios), "max": max(ratios)}
+
+
 def main() -> None:
     """Measure every candidate in turn, several rounds, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,28 +95,31 @@ def main() -> None:
         for name in candidates:
             speeds[name].append(measure(options.task, name, options.peer_python, steps, threads))
             print(f"round {number + 1}  {name:<32} {speeds[name][-1]:6.1f} agent steps/s", flush=True)
-    ratios = {}
+    to_peer, to_bare_loop = {}, {}
     for name in candidates:
         if name.startswith("Stable-Baselines3"):
             peer = name
         else:
-            ratios[name] = [a / b for a, b in zip(speeds[name], speeds[peer], strict=True)]
+            to_peer[name] = spread(speeds[name], speeds[peer])
+        if (bare := name.replace("q2pi", BARE_LOOP)) != name and bare in speeds:
+            to_bare_loop[name] = spread(speeds[name], speeds[bare])
+    changed = ("" if options.task == "dqn" else f" TASK={options.task}", f" ROUNDS={options.rounds}")
     report = {
-        "command": "make bench" + ("" if options.task == "dqn" else f" TASK={options.task}"),
+        "command": "make bench" + "".join(changed),
         "title": title,
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "threads": threads,
         "timed_steps": steps,
         "steps_per_second": speeds,
-        "ratio_to_peer": {
-            name: {"median": float(np.median(r)), "min": min(r), "max": max(r)} for name, r in ratios.items()
-        },
+        "ratio_to_peer": to_peer,
+        "ratio_to_bare_loop": to_bare_loop,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{file}.json").write_text(json.dumps(report, indent=1) + "\n")
     draw(report, RESULTS / f"{file}.png")
-    for name, ratio in report["ratio_to_peer"].items():
-        print(f"{name:<32} {ratio['median']:.2f}x  [{ratio['min']:.2f}, {ratio['max']:.2f}]")
+    for base, ratios in (("the peer", to_peer), ("the bare loop", to_bare_loop)):
+        for name, ratio in ratios.items():
+            print(f"{name:<32} {ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}] times {base}")
 
 
 if __name__ == "__main__":
