@@ -19,6 +19,7 @@ from q2pi.networks.torsos import (
     ImageTorso,
     JointTorso,
     MLPTorso,
+    scaled_pixels,
     torso_for,
 )
 from q2pi.networks.value import QNetwork, ValueNetwork
@@ -106,6 +107,16 @@ def packed(seed: int) -> tuple[Any, Any]:
     }
     frames = np.concatenate([part.reshape(2, -1) for part in parts.values()], axis=1)
     return parts, torch.from_numpy(frames.reshape(1, -1).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pixels_are_channels_last_whatever_the_layout_of_the_batch(channels: int, dtype: torch.dtype) -> None:
+    batch = torch.randint(0, 256, (2, channels + 1, 5, 6)).to(dtype)
+    for images in (batch, batch[:, 1:], batch[:1], batch.contiguous(memory_format=torch.channels_last)):
+        pixels = scaled_pixels(images)
+        assert pixels.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(pixels, images.float() * (1 / 255))
 
 
 def test_a_joint_torso_reads_each_part_by_hand() -> None:
