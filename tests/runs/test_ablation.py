@@ -1,6 +1,7 @@
 """Ablations: the plan, effects and verdicts, and the command from end to end."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def test_runs_of_single_switches_can_be_left_out(tmp_path: Path) -> None:
     made = plan(config, 1, 1, tmp_path, with_alone=False)
     assert list(made.variants) == ["all", *(f"no {name}" for name in made.switches), "none"]
     assert len(made.sweep.runs) == 8
-    assert {effects["alone"]["verdict"] for effects in report(made, config)["switches"].values()} == {"no runs"}
+    assert {effects["alone"]["verdict"] for effects in report(made, config, "q2pi ablate")["switches"].values()} == {
+        "no runs"
+    }
 
 
 def test_algorithms_without_switches_are_refused(tmp_path: Path) -> None:
@@ -82,12 +85,13 @@ def test_effects_compare_the_right_variants(tmp_path: Path, monkeypatch: pytest.
     made = planned(tmp_path)
     numbers = {name: {1: float(2**place)} for place, name in enumerate(made.variants)}
     monkeypatch.setattr(ablation, "scores", lambda _: numbers)
-    found = report(made, configure("rainbow", "CartPole-v1")[0])
+    found = report(made, configure("rainbow", "CartPole-v1")[0], "q2pi ablate --seeds 1")
     for switch, effects in found["switches"].items():
         assert effects["left_out"]["effect"] == numbers["all"][1] - numbers[f"no {switch}"][1]
         assert effects["alone"]["effect"] == numbers[f"only {switch}"][1] - numbers["none"][1]
     json.dumps(found, allow_nan=False)
     text = as_markdown(found)
+    assert "\n    q2pi ablate --seeds 1\n" in text
     assert "too few seeds for an interval" in text
     assert draw(found, tmp_path / "figure.png").stat().st_size > 1_000
 
@@ -102,6 +106,7 @@ def test_the_command_trains_reports_and_skips_finished_runs(tmp_path: Path, capf
     numbers = json.loads(said.out)
     assert "done 2 of 2" in said.err
     assert (numbers["env_id"], numbers["agent_steps"]) == ("CartPole-v1", 200)
+    assert numbers["command"] == shlex.join(["q2pi", *command, "--option", *SMALL, "--json"])
     assert numbers["variants"]["all"]["scores"] == numbers["variants"]["only double"]["scores"] != []
     assert numbers["switches"]["double"]["left_out"]["verdict"] == "undecided"
     for name in ("ablation.json", "ablation.md", "ablation.png"):

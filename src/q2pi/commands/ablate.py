@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 import tomllib
 from dataclasses import dataclass, replace
@@ -79,7 +80,8 @@ def main(arguments: list[str]) -> int:
     if status == 130:
         return status
     # The environment's rules are resolved in the runs, not in `config`.
-    _show(ablation, replace(ablation.sweep.runs[0].config, hyper=config.hyper), options.json)
+    resolved = replace(ablation.sweep.runs[0].config, hyper=config.hyper)
+    _show(ablation, report(ablation, resolved, shlex.join(["q2pi", "ablate", *arguments])), options.json)
     return status
 
 
@@ -94,11 +96,10 @@ def _parsed(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _show(ablation: Ablation, config: Any, as_json: bool) -> None:
+def _show(ablation: Ablation, numbers: dict[str, Any], as_json: bool) -> None:
     """Write ablation.json, ablation.md and ablation.png, and print the tables or the numbers."""
     from q2pi.reports.ablation import COLUMNS, VARIANT_COLUMNS, as_markdown, draw, switch_rows, variant_rows
 
-    numbers = report(ablation, config)
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     write_atomically(ablation.root / "ablation.json", text)
     write_atomically(ablation.root / "ablation.md", as_markdown(numbers))

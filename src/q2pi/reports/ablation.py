@@ -37,6 +37,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         f"{report['agent_steps']:,} agent steps per run; {report['score']}. Intervals, {report['interval']}.",
         "",
+        f"    {report['command']}",
+        "",
     ]
     for columns, rows in ((COLUMNS, switch_rows(report)), (VARIANT_COLUMNS, variant_rows(report))):
         lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]

@@ -86,8 +86,8 @@ def scores(ablation: Ablation) -> dict[str, dict[int, float]]:
     return found
 
 
-def report(ablation: Ablation, config: RunConfig[Any]) -> dict[str, Any]:
-    """Return the scores of the variants and the effects of the switches as a JSON-able dict.
+def report(ablation: Ablation, config: RunConfig[Any], command: str) -> dict[str, Any]:
+    """Return the scores of the variants and the effects of the switches as a JSON-able dict, with the command.
 
     An effect is a difference of mean scores: of all and all without the switch, and of the switch alone and none.
     """
@@ -100,6 +100,7 @@ def report(ablation: Ablation, config: RunConfig[Any]) -> dict[str, Any]:
         for switch in ablation.switches
     }
     return {
+        "command": command,
         "env_id": config.env.env_id,
         "algorithm": config.algorithm,
         "agent_steps": config.total_timesteps,
