@@ -11,7 +11,7 @@ from q2pi import cli
 from q2pi.algorithms.registry import default_config
 from q2pi.config import override
 from q2pi.errors import UserError
-from q2pi.reports.ablation import as_markdown, draw
+from q2pi.reports.ablation import as_markdown, draw, switch_columns, switch_rows
 from q2pi.runs import ablation
 from q2pi.runs.ablation import effect, plan, report
 from q2pi.training.presets import configure
@@ -48,14 +48,17 @@ def test_variants_with_the_same_configuration_share_their_runs(tmp_path: Path) -
     assert made.variants == {"all": "all", "no double": "no double", "only double": "all", "none": "no double"}
 
 
-def test_runs_of_single_switches_can_be_left_out(tmp_path: Path) -> None:
+def test_runs_of_single_switches_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = configure("rainbow", "CartPole-v1", "rainbow")
     made = plan(config, 1, 1, tmp_path, with_alone=False)
     assert list(made.variants) == ["all", *(f"no {name}" for name in made.switches), "none"]
     assert len(made.sweep.runs) == 8
-    assert {effects["alone"]["verdict"] for effects in report(made, config, "q2pi ablate")["switches"].values()} == {
-        "no runs"
-    }
+    monkeypatch.setattr(ablation, "scores", lambda _: {name: {1: 1.0} for name in made.variants})
+    found = report(made, config, "q2pi ablate --no-alone")
+    assert {effects["alone"]["verdict"] for effects in found["switches"].values()} == {"no runs"}
+    assert switch_columns(found) == ["switch", "effect when left out", "verdict"]
+    assert {len(row) for row in switch_rows(found)} == {3}
+    assert draw(found, tmp_path / "figure.png").stat().st_size > 1_000
 
 
 def test_algorithms_without_switches_are_refused(tmp_path: Path) -> None:
@@ -92,6 +95,7 @@ def test_effects_compare_the_right_variants(tmp_path: Path, monkeypatch: pytest.
     json.dumps(found, allow_nan=False)
     text = as_markdown(found)
     assert "\n    q2pi ablate --seeds 1\n" in text
+    assert "| switch | effect when left out | verdict | effect alone | verdict |" in text
     assert "too few seeds for an interval" in text
     assert draw(found, tmp_path / "figure.png").stat().st_size > 1_000
 

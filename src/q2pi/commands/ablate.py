@@ -98,7 +98,7 @@ def _parsed(text: str) -> tuple[str, Any]:
 
 def _show(ablation: Ablation, numbers: dict[str, Any], as_json: bool) -> None:
     """Write ablation.json, ablation.md and ablation.png, and print the tables or the numbers."""
-    from q2pi.reports.ablation import COLUMNS, VARIANT_COLUMNS, as_markdown, draw, switch_rows, variant_rows
+    from q2pi.reports.ablation import VARIANT_COLUMNS, as_markdown, draw, switch_columns, switch_rows, variant_rows
 
     text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
     write_atomically(ablation.root / "ablation.json", text)
@@ -107,7 +107,7 @@ def _show(ablation: Ablation, numbers: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(text, end="")
         return
-    for columns, rows in ((VARIANT_COLUMNS, variant_rows(numbers)), (COLUMNS, switch_rows(numbers))):
+    for columns, rows in ((VARIANT_COLUMNS, variant_rows(numbers)), (switch_columns(numbers), switch_rows(numbers))):
         table = Table(*columns, title_justify="left")
         for row in rows:
             table.add_row(*row)
