@@ -221,10 +221,11 @@ def test_workers_that_together_need_more_memory_than_there_is(tmp_path: Path) ->
         check(Sweep(sweep.runs[:1] * 1_000, sweep.workers))
 
 
-def test_runs_have_one_thread_unless_the_file_says_otherwise(tmp_path: Path) -> None:
-    """The preset has none of its own: by itself it would take every core."""
-    text = BASE + 'preset = "classic"\n'
-    base, _ = configure("ppo", "CartPole-v1", "classic")
-    assert base.threads == 0
+def test_runs_have_one_thread_unless_the_file_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset has none of its own: a run alone would take every core for a network of images."""
+    monkeypatch.setattr("q2pi.config.one_per_core", lambda: 8)
+    text = BASE.replace('["dqn", "ppo"]', '["ppo"]').replace("CartPole-v1", "ALE/Pong-v5") + 'preset = "quick"\n'
+    alone, _ = configure("ppo", "ALE/Pong-v5", "quick")
+    assert resolve(alone).threads == 8
     assert {run.config.threads for run in sweep_of(tmp_path, text).runs} == {1}
     assert {run.config.threads for run in sweep_of(tmp_path, text + "threads = 2\n").runs} == {2}
