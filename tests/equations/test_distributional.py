@@ -252,18 +252,41 @@ def test_the_quantile_loss_by_hand() -> None:
     close(quantile_loss(quantiles, fractions, target, kappa=0.0), plain)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
-def test_the_quantile_loss_agrees_with_a_slow_oracle(kappa: float) -> None:
-    rng = np.random.default_rng(2)
-    quantiles, target, fractions = rng.normal(size=(6, 4)), rng.normal(size=(6, 3)), rng.random((6, 4))
-    result = quantile_loss(*(torch.as_tensor(each) for each in (quantiles, fractions, target)), kappa)
-    for b in range(6):
-        total = 0.0
-        for i, j in product(range(4), range(3)):
-            u = target[b, j] - quantiles[b, i]
-            size = abs(u) if kappa == 0 else (u * u / 2 if abs(u) <= kappa else kappa * (abs(u) - kappa / 2)) / kappa
-            total += abs(fractions[b, i] - (u < 0)) * size / 3
-        assert result[b].item() == pytest.approx(total)
+def pairwise_quantile_loss(quantiles: Tensor, fractions: Tensor, target: Tensor, kappa: float) -> Tensor:
+    """The equation as it stands, over all pairs."""
+    error = target.unsqueeze(1) - quantiles.unsqueeze(2)  # [B, N, M]
+    size = torch.where(error.abs() <= kappa, error.square() / 2, kappa * (error.abs() - kappa / 2)) / max(kappa, 1e-9)
+    weight = torch.where(error < 0, 1 - fractions.unsqueeze(-1), fractions.unsqueeze(-1))
+    return (weight * (error.abs() if kappa == 0 else size)).mean(dim=2).sum(dim=1)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, 50.0])
+def test_the_quantile_loss_and_its_gradient_agree_with_a_slow_oracle(kappa: float) -> None:
+    draws = torch.Generator().manual_seed(2)
+    fractions, target = torch.rand(6, 4, generator=draws), 10 + 3 * torch.randn(6, 5, generator=draws)
+    quantiles = (10 + 3 * torch.randn(6, 4, generator=draws)).requires_grad_()
+    fast = quantile_loss(quantiles, fractions, target, kappa)
+    slow = pairwise_quantile_loss(quantiles.double(), fractions.double(), target.double(), kappa)
+    assert fast.dtype == torch.float32
+    np.testing.assert_allclose(fast.detach(), slow.detach(), rtol=1e-6)
+    gradients = [torch.autograd.grad(loss.sum(), quantiles)[0] for loss in (fast, slow)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_small_losses_of_large_values() -> None:
+    """One quantile of 1e8, target values 16 below and 32 above: 1/2 (3/4 * 15.5 + 1/4 * 31.5) = 9.75.
+
+    The square of 1e8 has 16 digits before the point: a difference of such squares would be lost."""
+    target = 1e8 + tensor([-16.0, 32.0])
+    close(quantile_loss(tensor([1e8]), torch.tensor([0.25]), target), 9.75)
+
+
+def test_equal_values_and_quantiles_cost_nothing_and_nan_is_seen() -> None:
+    same = torch.full((2, 3), 5.0, requires_grad=True)
+    loss = quantile_loss(same, midpoints(3), same.detach())
+    close(loss.detach(), 0.0, 0.0)
+    close(torch.autograd.grad(loss.sum(), same)[0], [0.0] * 3, [0.0] * 3)
+    assert quantile_loss(torch.zeros(1, 2), midpoints(2), tensor([0.0, float("nan")])).isnan().all()
 
 
 def test_minimising_the_quantile_loss_gives_the_quantiles() -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from q2pi.equations.losses import huber
 from q2pi.equations.shapes import require_shape
 
 
@@ -169,7 +168,39 @@ def quantile_loss(quantiles: Tensor, fractions: Tensor, target: Tensor, kappa: f
     batch, count = quantiles.shape
     require_shape((batch, target.shape[1]), target=target)
     require_shape((batch, count) if fractions.dim() == 2 else (count,), fractions=fractions)
-    error = target.unsqueeze(1) - quantiles.unsqueeze(2)  # [B, N, M]
-    size = error.abs() if kappa == 0 else huber(error, kappa) / kappa
-    weight = (fractions.unsqueeze(-1) - (error.detach() < 0).to(error.dtype)).abs()
-    return (weight * size).mean(dim=2).sum(dim=1)
+    below, above = _huber_sums(quantiles, target.detach(), kappa)
+    loss = fractions * above + (1 - fractions) * below
+    return (loss.sum(dim=1) / target.shape[1]).to(quantiles.dtype)
+
+
+def _huber_sums(x: Tensor, values: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """Return the sums of L_kappa(values_j - x_i) / kappa over the values below x_i and over those above, [B, N] float64.
+
+    With (u)+ the positive part of u, L_kappa(u) = (u)+^2 / 2 - (u - kappa)+^2 / 2 for u >= 0. A sum of (values_j - x)+^2
+    is a quadratic function of x whose coefficients are sums of the sorted values beyond x and of their squares. So
+    running sums give in O((N + M) log M) what all N * M pairs would give.
+
+    Args:
+        x: [B, N].
+        values: [B, M], free of gradient.
+    """
+    centre = values.double().mean(dim=1, keepdim=True)  # squares of distances lose fewer digits than squares of values
+    x, ordered = x.double() - centre, (values.double() - centre).sort(dim=1).values
+    powers = torch.stack([torch.ones_like(ordered), ordered, ordered.square()])
+    running = functional.pad(powers.cumsum(dim=2), (1, 0))  # [3, B, 1 + M]: sums of the c smallest values
+
+    def moments(at: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (number, sum, sum of squares) [3, B, N] of the values up to `at` [B, N], and of those beyond."""
+        index = torch.searchsorted(ordered, at.detach().contiguous(), right=True)
+        lower = running.gather(2, index.expand(3, *index.shape))
+        return lower, running[:, :, -1:] - lower
+
+    def half_squares(at: Tensor, sums: Tensor) -> Tensor:
+        return 0.5 * (sums[0] * at.square() - 2 * at * sums[1] + sums[2])
+
+    lower, upper = moments(x)
+    if kappa == 0:
+        return lower[0] * x - lower[1], upper[1] - upper[0] * x
+    below = half_squares(x, lower) - half_squares(x - kappa, moments(x - kappa)[0])
+    above = half_squares(x, upper) - half_squares(x + kappa, moments(x + kappa)[1])
+    return below / kappa, above / kappa
