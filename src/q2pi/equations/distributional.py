@@ -174,11 +174,11 @@ def quantile_loss(quantiles: Tensor, fractions: Tensor, target: Tensor, kappa: f
 
 
 def _huber_sums(x: Tensor, values: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
-    """Return the sums of L_kappa(values_j - x_i) / kappa over the values below x_i and over those above, [B, N] float64.
+    """Return float64 [B, N], twice: the sums of L_kappa(values_j - x_i) / kappa over values below x_i, and over others.
 
-    With (u)+ the positive part of u, L_kappa(u) = (u)+^2 / 2 - (u - kappa)+^2 / 2 for u >= 0. A sum of (values_j - x)+^2
-    is a quadratic function of x whose coefficients are sums of the sorted values beyond x and of their squares. So
-    running sums give in O((N + M) log M) what all N * M pairs would give.
+    With (u)+ the positive part of u, L_kappa(u) = (u)+^2 / 2 - (u - kappa)+^2 / 2 for u >= 0. The sum of the squares of
+    (values_j - x)+ is a quadratic function of x whose coefficients are sums of the values beyond x and of their squares.
+    So running sums of the sorted values give in O((N + M) log M) what all N * M pairs would give.
 
     Args:
         x: [B, N].
