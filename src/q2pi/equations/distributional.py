@@ -177,7 +177,7 @@ def _huber_sums(x: Tensor, values: Tensor, kappa: float) -> tuple[Tensor, Tensor
     """Return float64 [B, N], twice: the sums of L_kappa(values_j - x_i) / kappa over values below x_i, and over others.
 
     With (u)+ the positive part of u, L_kappa(u) = (u)+^2 / 2 - (u - kappa)+^2 / 2 for u >= 0. The sum of the squares of
-    (values_j - x)+ is a quadratic function of x whose coefficients are sums of the values beyond x and of their squares.
+    (values_j - x)+ is a quadratic function of x, with sums of the values beyond x and of their squares as coefficients.
     So running sums of the sorted values give in O((N + M) log M) what all N * M pairs would give.
 
     Args:
