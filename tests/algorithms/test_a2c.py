@@ -153,6 +153,17 @@ def test_loss_and_gradient_by_hand() -> None:
     assert network.value.grad.item() == pytest.approx(-0.25 * (4 + 8) / 2)
 
 
+def test_the_gradient_of_the_entropy_bonus_by_hand() -> None:
+    """dH / d logit_i = -p_i (log p_i + H)."""
+    network = Bandit()
+    zeros = torch.zeros(2)
+    batch = Batch(torch.zeros(2, 1), torch.tensor([0, 1]), zeros, zeros, zeros, torch.ones(2))
+    loss(network, batch, a2c.Config(entropy_coefficient=0.5))[0].backward()
+    p = torch.tensor([0.25, 0.75])
+    entropy = -(p * p.log()).sum()
+    torch.testing.assert_close(network.logits.grad, 0.5 * p * (p.log() + entropy))
+
+
 def test_advantages_are_normalised_only_if_asked_for() -> None:
     columns = [torch.zeros(2, 1), torch.tensor([1, 1]), torch.zeros(2), torch.zeros(2)]
     batch = Batch(*columns, torch.tensor([1.0, 3.0]), torch.zeros(2))

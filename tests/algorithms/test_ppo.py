@@ -148,6 +148,18 @@ def test_entropy_and_value_loss_have_their_coefficients() -> None:
     assert total.item() == pytest.approx(-1.5 + 0.5 - 0.01 * math.log(3))
 
 
+def test_the_gradient_of_the_entropy_bonus_by_hand() -> None:
+    """dH / d logit_i = -p_i (log p_i + H)."""
+    network = Bandit()
+    p = torch.tensor([0.25, 0.25, 0.5])
+    network.logits.data = p.log()
+    batch = Batch(torch.zeros(1, 1), torch.tensor([0]), p.log()[:1], torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    config = ppo.Config(entropy_coefficient=0.5, value_coefficient=0.0, normalize_advantages=False)
+    loss(network, batch, config, 0.2)[0].backward()
+    entropy = -(p * p.log()).sum()
+    torch.testing.assert_close(network.logits.grad, 0.5 * p * (p.log() + entropy))
+
+
 def test_advantages_are_normalised_in_each_minibatch() -> None:
     """Advantages 1 and 2 become -+1/sqrt(2), so that their mean loss at ratio 1 is 0; raw it would be -1.5."""
     columns = [torch.zeros(2, 1), torch.tensor([0, 1]), torch.full((2,), math.log(1 / 3)), torch.zeros(2)]

@@ -176,6 +176,13 @@ def test_policy_and_value_share_a_torso_only_if_there_are_images() -> None:
     assert not ActorCritic(LAYOUT, spaces.Discrete(3), (6,), **options).separate
 
 
+@pytest.mark.parametrize("shape", [(5,), (1, 36, 36)])
+def test_the_value_alone_is_that_beside_the_policy(shape: tuple[int, ...]) -> None:
+    network = seeded(lambda: ActorCritic(shape, spaces.Discrete(3), (8,), log_std=0.0, squash=False), 1, "network")
+    observation = torch.rand((4, *shape), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(network.value(observation), network(observation)[1], rtol=0, atol=0)
+
+
 def test_for_four_actions() -> None:
     assert parameters(QNetwork((4, 84, 84), 4, (1,))) == 1_686_180
 

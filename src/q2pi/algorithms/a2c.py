@@ -118,7 +118,8 @@ class Agent(PolicyAgent):
         advantage = normalized(batch.advantage) if config.normalize_advantages else batch.advantage  # [B]
         policy_loss = losses.policy_gradient_loss(policy.log_prob(batch.action), advantage).mean()
         value_loss = losses.value_loss(value, batch.target).mean()
-        entropy = policy.entropy().mean()
+        with torch.set_grad_enabled(config.entropy_coefficient != 0):
+            entropy = policy.entropy().mean()
         loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
@@ -173,13 +174,13 @@ class Agent(PolicyAgent):
 
     def state_value(self, inputs: Tensor) -> Tensor | None:
         with self.spec.autocast():
-            value: Tensor = self.network(inputs)[1]
+            value: Tensor = self.network.value(inputs)
         return value
 
     def values(self, observation: Array) -> Array:
         """Return V [B] of raw observations [B, ...]."""
-        with torch.inference_mode():
-            values: Array = self.forward(observation)[1].cpu().numpy()
+        with torch.inference_mode(), self.spec.autocast():
+            values: Array = self.network.value(self.tensor(observation)).cpu().numpy()
         return values
 
     def networks(self) -> Mapping[str, nn.Module]:

@@ -83,7 +83,8 @@ class Agent(a2c.Agent):
         policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, advantage, clip).mean()
         anchor = (batch.value, clip) if config.clip_value_loss else (None, None)
         value_loss = losses.value_loss(value, batch.target, *anchor).mean()
-        entropy = policy.entropy().mean()
+        with torch.set_grad_enabled(config.entropy_coefficient != 0):
+            entropy = policy.entropy().mean()
         loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
         with torch.no_grad():
             log_ratio = log_prob - batch.log_prob

@@ -55,7 +55,7 @@ class Categorical:
             FloatingPointError: every action of a row is masked, or a logit is NaN.
         """
         require_shape((len(self.logits),), uniform=uniform)
-        cumulative = self.logits.detach().float().softmax(dim=1).cumsum(dim=1)
+        cumulative = self.log_probs.detach().float().exp().cumsum(dim=1)
         total = cumulative[:, -1:]
         if total.isnan().any():
             raise FloatingPointError("cannot sample: a policy has every action masked, or a logit that is NaN")

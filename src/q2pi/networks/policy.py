@@ -287,3 +287,9 @@ class ActorCritic(nn.Module):
             return self.policy(observation), self.critic(observation)
         features = self.policy.torso(observation)
         return self.policy.policy(features, observation), self.critic(features).squeeze(1)
+
+    def value(self, observation: Tensor) -> Tensor:
+        """Return V [B] at observations [B, ...], without the policy."""
+        critic = self.critic
+        value: Tensor = critic(observation) if self.separate else critic(self.policy.torso(observation)).squeeze(1)
+        return value
