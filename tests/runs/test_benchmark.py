@@ -47,6 +47,9 @@ def test_compressed_frames_take_far_less_memory() -> None:
     assert 100 < compressed["bytes_per_transition"] < 1_500
     assert raw["sample_ms"] > 0
     assert raw["checkpoint_megabytes"] < raw["megabytes"] / 10, "a checkpoint is compressed"
+    assert raw["prioritized_choose_ms"] > 0
+    assert raw["prioritized_update_ms"] > 0
+    assert raw["prioritized_megabytes"] == pytest.approx(0.032, rel=0.1), "8 bytes per row"
     assert 0 < raw["checkpoint_seconds"] < 60
 
 

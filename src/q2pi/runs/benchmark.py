@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from q2pi.buffers.frames import Codec, make_store
+from q2pi.buffers.prioritized import PrioritizedSampler
 from q2pi.buffers.replay import Replay
 from q2pi.buffers.samplers import UniformSampler
 from q2pi.config import ResolvedConfig, resolve
@@ -177,10 +178,26 @@ def replay(
         "megabytes": ring.nbytes / 1e6,
         "process_grew_megabytes": grown / 1e6,
         "sample_ms": sample_ms,
+        **_prioritized(ring, batches),
         "extend_us": 1e6 * fill_seconds / transitions,
         "checkpoint_seconds": checkpoint_seconds,
         "checkpoint_megabytes": on_disk / 1e6,
         "batch_size": BATCH,
+    }
+
+
+def _prioritized(ring: Replay, batches: int) -> Measures:
+    """Return the time of choosing a batch by priority, that of setting its priorities, and the memory of both."""
+    sampler = PrioritizedSampler(ring, alpha=0.5, beta=0.4)
+    rng = np.random.default_rng(0)
+    masses = rng.random(sampler.slots) * ring.can_sample(np.arange(sampler.slots))
+    sampler.load({"masses": masses, "greatest": sampler.greatest})
+    chosen = [sampler.sample(BATCH, rng)[0] for _ in range(batches + 10)]
+    errors, batch = torch.rand(BATCH), iter(chosen)
+    return {
+        "prioritized_choose_ms": _median_ms(lambda: sampler.sample(BATCH, rng), batches),
+        "prioritized_update_ms": _median_ms(lambda: sampler.update_priorities(next(batch), errors), batches),
+        "prioritized_megabytes": sampler.nbytes / 1e6,
     }
 
 
