@@ -1,4 +1,4 @@
-"""Adam without denormal moments: the same weights as torch's Adam, without the slowdown."""
+"""Adam and RMSprop without denormal moments: the same weights as torch's, without the slowdown."""
 
 import copy
 from typing import Any
@@ -15,6 +15,7 @@ from q2pi.networks.optimizer import (
     load_optimizer,
     optimizer_state,
     polyak_update,
+    rmsprop,
 )
 
 UPDATES, ALIVE = 1_100, 4
@@ -52,6 +53,16 @@ def test_weights_equal_torchs_and_no_moment_is_denormal() -> None:
     assert torch.equal(ours.bias, theirs.bias)
     assert denormal(other) == 3 * (16 - ALIVE), "negative control: a denormal moment for each weight without a gradient"
     assert denormal(own) == 0
+
+
+def test_rmsprop_gives_torchs_weights_bit_for_bit() -> None:
+    (ours, own), (theirs, _) = (
+        trained(rmsprop),
+        trained(lambda rows, lr: torch.optim.RMSprop(rows, lr=lr, foreach=True)),
+    )
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+    assert {slot["step"].item() for slot in own.state_dict()["state"].values()} == {UPDATES}
 
 
 def test_a_restored_optimizer_flushes_at_the_same_updates() -> None:
@@ -139,7 +150,8 @@ def test_clipping_agrees_with_torch(bound: float) -> None:
             torch.testing.assert_close(own.grad, other.grad, rtol=1e-6, atol=0)
 
 
-def test_adam_follows_a_loaded_state_and_a_change_of_the_trained_parameters() -> None:
+@pytest.mark.parametrize(("make", "torchs"), [(adam, torch.optim.Adam), (rmsprop, torch.optim.RMSprop)])
+def test_a_loaded_state_and_a_change_of_the_trained_parameters_are_followed(make: Any, torchs: Any) -> None:
     """The moments are found once for a set of parameters; another set or a loaded state must be seen."""
 
     def step(optimizer: torch.optim.Optimizer, network: nn.Module, bias: bool) -> None:
@@ -149,7 +161,7 @@ def test_adam_follows_a_loaded_state_and_a_change_of_the_trained_parameters() ->
 
     mine, theirs = nn.Linear(2, 2), nn.Linear(2, 2)
     theirs.load_state_dict(mine.state_dict())
-    fast, slow = adam(mine.parameters(), lr=0.1), torch.optim.Adam(theirs.parameters(), lr=0.1)
+    fast, slow = make(mine.parameters(), lr=0.1), torchs(theirs.parameters(), lr=0.1)
     for bias in (True, True, False, True):
         step(fast, mine, bias)
         step(slow, theirs, bias)

@@ -42,6 +42,8 @@ class Agent(PolicyAgent):
     """A policy that acts in N environments, trained once on each rollout."""
 
     overlap = False
+    stores_log_prob = False
+    """Whether a rollout contains log pi(a|s) of when the action was sampled."""
     config: Config
 
     def __init__(self, config: Config, spec: AgentSpec) -> None:
@@ -56,6 +58,7 @@ class Agent(PolicyAgent):
             spec.frame_dtype,
             self.head.action_shape,
             self.head.action_dtype,
+            log_prob=self.stores_log_prob,
         )
         self.rewards = RewardScaler(spec.num_envs, config.gamma) if config.normalize_rewards else None
         self.act_stream = spec.stream("act")
@@ -73,7 +76,7 @@ class Agent(PolicyAgent):
         parameters, rate, eps = self.network.parameters(), self.config.learning_rate, self.config.optimizer_eps
         if self.config.optimizer == "adam":
             return optimizer.adam(parameters, lr=rate, eps=eps)
-        return torch.optim.RMSprop(parameters, lr=rate, eps=eps, alpha=0.99, foreach=True)
+        return optimizer.rmsprop(parameters, lr=rate, eps=eps, alpha=0.99)
 
     def cut_episodes(self, observation: Array) -> None:
         # The last next observation is unknown, so the steps since the last update cannot be learned from.
@@ -83,8 +86,9 @@ class Agent(PolicyAgent):
         with torch.inference_mode():
             policy, value = self.forward(observation)
             action = self.head.sample(policy, self.act_stream.at(step))
-            log_prob = policy.log_prob(action)
-        columns = {"action": action, "log_prob": log_prob, "value": value}
+            columns = {"action": action, "value": value}
+            if self.stores_log_prob:
+                columns["log_prob"] = policy.log_prob(action)
         self._acted = {"observation": observation} | {name: column.cpu().numpy() for name, column in columns.items()}
         return self.to_env_action(action)
 

@@ -41,6 +41,7 @@ from q2pi.types import Metrics
 class Agent(a2c.Agent):
     """The actor-critic agent with PPO's training phase."""
 
+    stores_log_prob = True
     config: Config
 
     def __init__(self, config: Config, spec: AgentSpec) -> None:

@@ -19,7 +19,7 @@ class Batch:
     action: Tensor
     """[B, *action_shape] as sampled from the policy, before `to_env_action`."""
     log_prob: Tensor
-    """[B] log pi(a|s) when the action was sampled."""
+    """[B] log pi(a|s) when the action was sampled; [0] if the rollout does not store it."""
     value: Tensor
     """[B] V(s) when the action was sampled."""
     advantage: Tensor

@@ -1,7 +1,7 @@
 """Optimizers: Adam without denormal moments, gradient steps, Polyak averaging, and saving and loading of states."""
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,23 +28,24 @@ def load_weights(networks: Mapping[str, torch.nn.Module], state: State) -> None:
 
 FLUSH_FREQUENCY = 256
 """Number of updates between flushes of near-denormal Adam moments to zero."""
-NEGLIGIBLE = {"exp_avg": 1e-26, "exp_avg_sq": 1e-36}
-"""Adam moments below these bounds do not change a weight. Larger ones do not become denormal within FLUSH_FREQUENCY
+NEGLIGIBLE = {"exp_avg": 1e-26, "exp_avg_sq": 1e-36, "square_avg": 1e-36}
+"""Moments below these bounds do not change a weight. Larger ones do not become denormal within FLUSH_FREQUENCY
 updates."""
 
 
-class CpuAdam(torch.optim.Adam):
-    """torch's fused Adam on the CPU without the bookkeeping of `torch.optim.Optimizer.step`, with equal results.
+class CpuStep(torch.optim.Optimizer):
+    """Optimizer on the CPU without the bookkeeping of `torch.optim.Optimizer.step`, with equal results.
 
     For an MLP of 256 x 256 units that bookkeeping (profiler records, hooks, grouping by device) takes longer than the
     arithmetic, and a tenth of an update of DQN. Hooks on `step` are not called.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], **options: Any) -> None:
-        super().__init__(parameters, **options)
-        self.trained: list[torch.nn.Parameter] = []
-        """The parameters of the last step; `columns` are their moments and counters."""
-        self.columns: dict[str, list[torch.Tensor]] = {}
+    MOMENTS: tuple[str, ...]
+    """Names of the moments of a parameter in the optimizer's state, beside "step"."""
+    trained: Sequence[torch.nn.Parameter] = ()
+    """The parameters of the last step."""
+    columns: Mapping[str, list[torch.Tensor]] = {}
+    """Name -> the counters or moments of `trained`."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -53,15 +54,45 @@ class CpuAdam(torch.optim.Adam):
         trained = [parameter for parameter in group["params"] if parameter.grad is not None]
         if len(trained) != len(self.trained) or not all(map(operator.is_, trained, self.trained)):
             self.trained, self.columns = trained, self._columns_of(trained)
-        steps, moments, squares = self.columns["step"], self.columns["exp_avg"], self.columns["exp_avg_sq"]
+        steps = self.columns["step"]
         torch._foreach_add_(steps, 1)
+        self.move(trained, [parameter.grad for parameter in trained], group)
+        if steps and steps[0] % FLUSH_FREQUENCY == 0:
+            _flush(self.state[parameter] for parameter in trained)
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch then does not wrap it
+
+    def move(self, trained: list[Any], gradients: list[Any], group: Mapping[str, Any]) -> None:
+        """Change the parameters and their moments."""
+        raise NotImplementedError
+
+    def _columns_of(self, parameters: list[torch.nn.Parameter]) -> dict[str, list[torch.Tensor]]:
+        """Return the state of parameters by name, with zeros for those that have none."""
+        names = ("step", *self.MOMENTS)
+        for parameter in parameters:
+            if parameter not in self.state:
+                zeros = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in names}
+                self.state[parameter] = zeros | {"step": torch.zeros(())}
+        return {name: [self.state[parameter][name] for parameter in parameters] for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.trained = ()
+
+
+class CpuAdam(CpuStep, torch.optim.Adam):
+    """torch's fused Adam."""
+
+    MOMENTS = ("exp_avg", "exp_avg_sq")
+
+    def move(self, trained: list[Any], gradients: list[Any], group: Mapping[str, Any]) -> None:
         torch._fused_adam_(
             trained,
-            [parameter.grad for parameter in trained],
-            moments,
-            squares,
+            gradients,
+            self.columns["exp_avg"],
+            self.columns["exp_avg_sq"],
             [],
-            steps,
+            self.columns["step"],
             lr=group["lr"],
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -70,25 +101,20 @@ class CpuAdam(torch.optim.Adam):
             amsgrad=False,
             maximize=False,
         )
-        if steps and steps[0] % FLUSH_FREQUENCY == 0:
-            _flush(self.state[parameter] for parameter in trained)
 
-    step.hooked = True  # type: ignore[attr-defined]  # torch then does not wrap it
 
-    def _columns_of(self, parameters: list[torch.nn.Parameter]) -> dict[str, list[torch.Tensor]]:
-        """Return the state of parameters by name, with zeros for those that have none."""
-        for parameter in parameters:
-            if parameter not in self.state:
-                zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                self.state[parameter] = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
-        return {
-            name: [self.state[parameter][name] for parameter in parameters]
-            for name in ("step", "exp_avg", "exp_avg_sq")
-        }
+class CpuRMSprop(CpuStep, torch.optim.RMSprop):
+    """torch's RMSprop, neither centred nor with momentum."""
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.trained = []
+    MOMENTS = ("square_avg",)
+
+    def move(self, trained: list[Any], gradients: list[Any], group: Mapping[str, Any]) -> None:
+        squares = self.columns["square_avg"]
+        torch._foreach_mul_(squares, group["alpha"])
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["alpha"])
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_addcdiv_(trained, gradients, roots, value=-group["lr"])
 
 
 def adam(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.optim.Adam:
@@ -106,10 +132,22 @@ def adam(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.opti
     return kind(parameters, fused=True, **options)
 
 
+def rmsprop(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.optim.RMSprop:
+    """Return torch's RMSprop; on the CPU, it regularly flushes near-denormal moments to zero, as `adam` does.
+
+    Args:
+        parameters: all on one device.
+        options: lr, eps, alpha.
+    """
+    parameters = list(parameters)
+    kind = CpuRMSprop if parameters[0].device.type == "cpu" else torch.optim.RMSprop
+    return kind(parameters, foreach=True, **options)
+
+
 def _flush(slots: Iterable[dict[str, torch.Tensor]]) -> None:
     for slot in slots:
-        for name, bound in NEGLIGIBLE.items():
-            slot[name].masked_fill_(slot[name].abs() < bound, 0.0)
+        for name in slot.keys() & NEGLIGIBLE:
+            slot[name].masked_fill_(slot[name].abs() < NEGLIGIBLE[name], 0.0)
 
 
 def gradient_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_grad_norm: float = 0.0) -> None:

@@ -23,7 +23,7 @@ from q2pi.errors import UserError
 from q2pi.networks.action_spaces import kind_of
 from q2pi.networks.initialisation import orthogonal
 from q2pi.networks.output import OutputLayer
-from q2pi.networks.torsos import Observation, allowed_actions, layout_of, torso_for
+from q2pi.networks.torsos import Observation, allowed_actions, chain_of, layout_of, torso_for
 from q2pi.networks.value import ValueNetwork
 
 
@@ -37,7 +37,23 @@ class Policy(Protocol):
     def mode(self) -> Tensor: ...
 
 
-class CategoricalHead(nn.Module):
+class PolicyHead(nn.Module):
+    """Features -> a policy: an output layer, and a distribution made of what it returns."""
+
+    @property
+    def layer(self) -> OutputLayer:
+        """The output layer."""
+        raise NotImplementedError
+
+    def policy(self, output: Tensor) -> Any:
+        """Return the policy at outputs [B, size] of the layer."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Any:
+        return self.policy(self.layer(features))
+
+
+class CategoricalHead(PolicyHead):
     """Features -> a policy over the actions 0 .. A - 1 of a `Discrete` space."""
 
     action_shape: tuple[int, ...] = ()
@@ -48,8 +64,12 @@ class CategoricalHead(nn.Module):
         self.start = start
         self.logits = _logits(features, actions)
 
-    def forward(self, features: Tensor) -> Categorical:
-        return Categorical(self.logits(features), may_mask=False)
+    @property
+    def layer(self) -> OutputLayer:
+        return self.logits
+
+    def policy(self, output: Tensor) -> Categorical:
+        return Categorical(output, may_mask=False)
 
     def masked(self, policy: Categorical, allowed: Tensor) -> Categorical:
         """Return the policy with probability 0 for actions that `allowed`, bool [B, A], does not allow."""
@@ -64,7 +84,7 @@ class CategoricalHead(nn.Module):
         return action.cpu().numpy() + self.start
 
 
-class MultiCategoricalHead(nn.Module):
+class MultiCategoricalHead(PolicyHead):
     """Features -> a policy over the vectors of a `MultiDiscrete` space, one categorical per component."""
 
     action_dtype = np.dtype(np.int64)
@@ -79,8 +99,12 @@ class MultiCategoricalHead(nn.Module):
         self.register_buffer("slots", torch.tensor(slots), persistent=False)
         self.logits = _logits(features, len(slots))
 
-    def forward(self, features: Tensor) -> MultiCategorical:
-        return MultiCategorical(self._padded(self.logits(features), -torch.inf))
+    @property
+    def layer(self) -> OutputLayer:
+        return self.logits
+
+    def policy(self, output: Tensor) -> MultiCategorical:
+        return MultiCategorical(self._padded(output, -torch.inf))
 
     def masked(self, policy: MultiCategorical, allowed: Tensor) -> MultiCategorical:
         """Return the policy with probability 0 for actions that `allowed`, bool [B, sum(nvec)], does not allow."""
@@ -102,7 +126,7 @@ class MultiCategoricalHead(nn.Module):
         return env_action
 
 
-class MultiBernoulliHead(nn.Module):
+class MultiBernoulliHead(PolicyHead):
     """Features -> a policy over the vectors of a `MultiBinary` space."""
 
     action_dtype = np.dtype(np.int64)
@@ -113,8 +137,12 @@ class MultiBernoulliHead(nn.Module):
         self.action_shape = (math.prod(space.shape),)
         self.logits = _logits(features, self.action_shape[0])
 
-    def forward(self, features: Tensor) -> MultiBernoulli:
-        return MultiBernoulli(self.logits(features))
+    @property
+    def layer(self) -> OutputLayer:
+        return self.logits
+
+    def policy(self, output: Tensor) -> MultiBernoulli:
+        return MultiBernoulli(output)
 
     def sample(self, policy: MultiBernoulli, generator: np.random.Generator) -> Tensor:
         """Return sampled actions, int64 [B, D]."""
@@ -154,7 +182,7 @@ class PreTanhGaussian(DiagonalGaussian):
         return SquashedGaussian(self.mean, self.log_std, self.low, self.high).entropy()
 
 
-class GaussianHead(nn.Module):
+class GaussianHead(PolicyHead):
     """Features -> a policy over the vectors of a `Box` space, with a state-independent standard deviation.
 
     Without `squash`, actions are unbounded; `to_env_action` clips them to the bounds. With `squash`, actions are the x
@@ -185,10 +213,15 @@ class GaussianHead(nn.Module):
         self.log_std = nn.Parameter(torch.full(self.action_shape, log_std))
         orthogonal(self.mean, 0.01)
 
-    def forward(self, features: Tensor) -> DiagonalGaussian:
-        mean = self.mean(features)
-        log_std = self.log_std.expand_as(mean)
-        return PreTanhGaussian(mean, log_std, self.low, self.high) if self.squash else DiagonalGaussian(mean, log_std)
+    @property
+    def layer(self) -> OutputLayer:
+        return self.mean
+
+    def policy(self, output: Tensor) -> DiagonalGaussian:
+        log_std = self.log_std.expand_as(output)
+        if self.squash:
+            return PreTanhGaussian(output, log_std, self.low, self.high)
+        return DiagonalGaussian(output, log_std)
 
     def sample(self, policy: DiagonalGaussian, generator: np.random.Generator) -> Tensor:
         """Return sampled actions [B, D], unbounded."""
@@ -252,17 +285,19 @@ class PolicyNetwork(nn.Module):
         self.torso = torso_for(observation, hidden, nn.Tanh)
         orthogonal(self.torso, math.sqrt(2))
         self.head = policy_head(self.torso.features, space, log_std=log_std, squash=squash)
+        self.chain = chain_of(self.torso, self.head.layer)
+        self.has_masks = layout_of(observation).mask_size > 0
 
     def forward(self, observation: Tensor) -> Policy:
-        return self.policy(self.torso(observation), observation)
+        return self.masked(self.head.policy(self.chain(observation)), observation)
 
-    def policy(self, features: Tensor, observation: Tensor) -> Policy:
-        """Return the policy at features [B, ...]; probability 0 for the actions that a mask does not allow."""
-        policy: Policy = self.head(features)
+    def masked(self, policy: Policy, observation: Tensor) -> Policy:
+        """Return the policy with probability 0 for the actions that a mask in observations [B, ...] does not allow."""
+        if not self.has_masks:
+            return policy
         allowed = allowed_actions(observation, self.observation)
-        if allowed is not None:
-            policy = self.head.masked(policy, allowed)  # only Discrete and MultiDiscrete actions have masks
-        return policy
+        masked: Policy = self.head.masked(policy, allowed)  # only Discrete and MultiDiscrete actions have masks
+        return masked
 
 
 class ActorCritic(nn.Module):
@@ -286,7 +321,7 @@ class ActorCritic(nn.Module):
         if self.separate:
             return self.policy(observation), self.critic(observation)
         features = self.policy.torso(observation)
-        return self.policy.policy(features, observation), self.critic(features).squeeze(1)
+        return self.policy.masked(self.policy.head(features), observation), self.critic(features).squeeze(1)
 
     def value(self, observation: Tensor) -> Tensor:
         """Return V [B] at observations [B, ...], without the policy."""
