@@ -115,8 +115,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = WAIT / 1000) -> N
 
 
 def run_page(page: Any, name: str) -> None:
-    """Go from the table to the page of a run."""
-    page.get_by_role("link", name=name).click()
+    """Go from the table to the page of a run.
+
+    A click is repeated if it has no effect: the table may build its rows anew between the press and the release.
+    """
+    table = page.url
+
+    for tenth in range(int(WAIT / 100)):
+        if page.url != table:
+            break
+        if tenth % 50 == 0:
+            page.get_by_role("link", name=name).click()
+        page.wait_for_timeout(100)
     page.wait_for_selector(".q-stage")
 
 
