@@ -1,5 +1,7 @@
 """PQN for a laptop: recent rollouts, averaged weights, exploration per environment, resuming, mistakes."""
 
+import copy
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,8 @@ from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, override, resolve
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
+from q2pi.training.events import Progress
+from q2pi.training.loop import run
 
 PLAIN = {"recent_rollouts": 1, "ema_decay": 0.0, "apex_alpha": 0.0}
 """Options with which nothing differs from PQN."""
@@ -81,6 +85,67 @@ def test_the_weight_average_follows_the_trained_weights_and_acts() -> None:
     assert without.acting_network is without.online
 
 
+CONCURRENT: dict[str, Any] = {"num_steps": 3, "update_epochs": 8, "learning_rate": 0.1, "concurrent_updates": True}
+
+
+def test_a_rollout_is_collected_during_the_last_updates() -> None:
+    """The values of rollout k + 1 are those of the average before the updates of rollout k; without, those after."""
+    for is_concurrent in (True, False):
+        agent = make_agent(**CONCURRENT | {"concurrent_updates": is_concurrent})
+        averages = [copy.deepcopy(agent.acting_network)]
+        for rollout in range(4):
+            filled(agent, rollout)
+            collector = averages[max(rollout - 1, 0) if is_concurrent else rollout]
+            with torch.no_grad():
+                expected = collector(torch.from_numpy(agent.rollout.observation[:, 0])).amax(dim=1)
+            np.testing.assert_allclose(agent.rollout.value[:, 0], expected, rtol=1e-6)
+            agent.learn(3 * (rollout + 1))
+            averages.append(copy.deepcopy(agent.acting_network))
+        parameters = [next(network.parameters()) for network in averages]
+        assert not any(map(torch.equal, parameters, parameters[1:])), "else no value could tell the networks apart"
+
+
+def test_concurrent_updates_are_those_of_a_learner_that_waits() -> None:
+    """From equal rollouts the first updates are equal bit for bit; the scalars come with the next rollout."""
+    waiting, agent = make_agent(**CONCURRENT | {"concurrent_updates": False}), make_agent(**CONCURRENT)
+    expected = filled(waiting, 0).learn(3)
+    assert filled(agent, 0).learn(3) == []
+    assert all(map(torch.equal, agent.acting_network.parameters(), waiting.acting_network.parameters()))
+    assert filled(agent, 1).learn(6) == expected
+    assert len(expected) == 8
+
+
+def test_the_last_step_returns_the_scalars_of_all_updates() -> None:
+    agent = make_agent(**CONCURRENT)
+    filled(agent, 0).learn(3)
+    assert len(agent.learn(agent.spec.total_timesteps)) == 8
+    agent = make_agent(**CONCURRENT)
+    filled(agent, 0).learn(3)
+    assert len(filled(agent, 1).learn(agent.spec.total_timesteps)) == 16
+
+
+def test_the_speed_of_the_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(concurrent_updates=True, ema_decay=0.9)
+    expected = digests(config)[120]
+    assert digests(small(ema_decay=0.9))[120] != expected
+    update = pqn_laptop.Agent.update
+
+    def slow(agent: pqn_laptop.Agent, batch: pqn.Minibatch) -> dict[str, torch.Tensor]:
+        time.sleep(0.01)
+        return update(agent, batch)
+
+    monkeypatch.setattr(pqn_laptop.Agent, "update", slow)
+    assert digests(config)[120] == expected
+
+
+def test_a_failure_of_the_second_thread_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent(**CONCURRENT)
+    monkeypatch.setattr(agent, "loss", lambda _: (torch.tensor(1.0), {"loss": torch.tensor(1.0)}))
+    filled(agent, 0).learn(3)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        filled(agent, 1).learn(6)
+
+
 def test_each_environment_has_its_own_exploration_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ape-X's epsilon^(1 + alpha * i / (N - 1)): of 0.5, with alpha 2 and 3 environments, 1/2, 1/4 and 1/8."""
     options = {"num_envs": 3, "start_e": 0.5, "end_e": 0.5}
@@ -142,6 +207,25 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
         else:
             damaged["agent"]["rollouts"] += 3
         assert digests(config, damaged)[120] != expected, lost
+
+
+def test_a_run_with_concurrent_updates_resumes_bit_for_bit(tmp_path: Path) -> None:
+    config = small(concurrent_updates=True, ema_decay=0.9, total_timesteps=150)
+    expected, rows = digests(config, keep=(51, tmp_path))[150], metrics(config)
+    _, saved, _, _ = checkpoint.load_newest(tmp_path)
+    assert saved["agent"]["unread"]["updates"] == 6
+    assert digests(config, saved)[150] == expected
+    assert metrics(config, saved) == rows[-2:], "the rows of 100 and 150 agent steps"
+    _, damaged, _, _ = checkpoint.load_newest(tmp_path)
+    damaged["agent"]["sampling"] = damaged["agent"]["average"]
+    assert digests(config, damaged)[150] != expected
+    damaged["agent"]["unread"]["loss"][:] = 7
+    assert metrics(config, damaged)[0] != rows[-2]
+
+
+def metrics(config: RunConfig[pqn_laptop.Config], state: Any = None) -> list[dict[str, float]]:
+    """Return the scalars of each row of metrics, from the start or from a checkpoint."""
+    return [event.metrics for event in run(resolve(config), state) if isinstance(event, Progress)]
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:

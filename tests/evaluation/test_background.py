@@ -47,7 +47,7 @@ GAME = {
 }
 SMALL: dict[str, dict[str, Any]] = {
     "dqn": {"batch_size": 8, "buffer_size": 500, "learning_starts": 20},
-    "pqn_laptop": {"num_steps": 10, "num_minibatches": 1, "ema_decay": 0.9},
+    "pqn_laptop": {"num_steps": 10, "num_minibatches": 1, "ema_decay": 0.9, "concurrent_updates": True},
 }
 
 

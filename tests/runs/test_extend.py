@@ -25,7 +25,9 @@ CONSTANT: dict[str, dict[str, Any]] = {
     "dqn": CARTPOLE | {"exploration_steps": 100},
     "ppo": ROLLOUTS | {"anneal_learning_rate": False, "num_minibatches": 2, "normalize_observations": True},
     "pqn": ROLLOUTS | {"anneal_learning_rate": False, "exploration_steps": 100, "num_minibatches": 2},
-    "pqn_laptop": ROLLOUTS | {"anneal_learning_rate": False, "exploration_steps": 100, "num_minibatches": 2},
+    "pqn_laptop": ROLLOUTS
+    | {"anneal_learning_rate": False, "exploration_steps": 100, "num_minibatches": 2}
+    | {"concurrent_updates": True},
     "q_learning": QUIET | {"env_id": "FrozenLake-v1", "num_envs": 4, "exploration_fraction": 0.0},
     "rainbow": CARTPOLE | {"beta_start": 1.0},
     "reinforce": QUIET | {"env_id": "CartPole-v1", "num_envs": 4, "episodes_per_update": 4, "hidden": (8,)},

@@ -28,7 +28,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rainbow": CARTPOLE,
     "pqn": QUIET | {"env_id": "CartPole-v1", "num_envs": 2, "num_steps": 10, "num_minibatches": 2, "hidden": (8,)},
     "pqn_laptop": QUIET
-    | {"env_id": "CartPole-v1", "num_envs": 2, "num_steps": 10, "num_minibatches": 2, "hidden": (8,), "ema_decay": 0.9},
+    | {"env_id": "CartPole-v1", "num_envs": 2, "num_steps": 10, "num_minibatches": 2, "hidden": (8,), "ema_decay": 0.9}
+    | {"concurrent_updates": True},
     "ppo": POLICY | {"num_steps": 20, "num_minibatches": 2, "normalize_observations": True, "normalize_rewards": True},
     "reinforce": POLICY | {"episodes_per_update": 2, "normalize_observations": True},
     "q_learning": QUIET | {"env_id": "Taxi-v3", "num_envs": 2},
@@ -88,7 +89,9 @@ def test_weights_and_statistics_are_those_of_the_source_and_the_rest_is_new(algo
     for name in taken:
         assert equal(state[name], saved[name]), name
         assert not equal(state[name], fresh[name]), f"training changed {name}"
-    for name in fresh.keys() - taken - {"rewards"}:
+    if "sampling" in saved:
+        assert equal(state["sampling"], saved["average"])
+    for name in fresh.keys() - taken - {"rewards", "sampling"}:
         assert equal(state[name], fresh[name]), f"{name} is not taken over"
     if algorithm in COUNTERS:
         assert saved[COUNTERS[algorithm]] > 0

@@ -97,10 +97,14 @@ class Agent(EpsilonGreedyAgent):
         self.rollout.clear()
 
     def act(self, observation: Array, step: int) -> Array:
-        q = self.q_values(observation)
+        q = self.sampling_q(observation)
         action = self.epsilon_greedy(observation, self.exploration(step), self.spec.rng("explore", step), q)
         self._acted = {"observation": observation, "action": action - self.first_action, "value": q.max(axis=1)}
         return action
+
+    def sampling_q(self, observation: Array) -> Array:
+        """Return Q [B, A] of observations [B, ...], for the actions and targets of the sampling phase."""
+        return self.q_values(observation)
 
     def exploration(self, step: int) -> float | Array:
         """Return the exploration rate at agent step `step`, one for all environments or one for each [N]."""
@@ -108,7 +112,7 @@ class Agent(EpsilonGreedyAgent):
 
     def max_q(self, observation: Array) -> Array:
         """Return max_a Q [B] of observations [B, ...]."""
-        values: Array = self.q_values(observation).max(axis=1)
+        values: Array = self.sampling_q(observation).max(axis=1)
         return values
 
     def observe(self, action: Array, step: Step) -> None:
@@ -123,15 +127,19 @@ class Agent(EpsilonGreedyAgent):
     def learn(self, step: int) -> list[Metrics]:
         if not self.rollout.full:
             return []
-        start = step - self.rollout.rows
-        scalars: list[dict[str, Tensor]] = []
-        for batch in self.minibatches():
-            update = self.rollouts * self.config.update_epochs * self.config.num_minibatches + len(scalars) + 1
-            optimizer.set_learning_rate(self.optimizer, self.learning_rate(start, update))
-            scalars.append(self.update(batch))
+        metrics = self.train(self.minibatches(), step - self.rollout.rows, self.rollouts)
         self.rollout.clear()
         self.rollouts += 1
-        rate = self.learning_rate(start, update)
+        return metrics
+
+    def train(self, minibatches: Iterator[Minibatch], start: int, rollout: int) -> list[Metrics]:
+        """Make one update per minibatch of rollout `rollout`, which started at agent step `start`; return scalars."""
+        scalars: list[dict[str, Tensor]] = []
+        first = rollout * self.config.update_epochs * self.config.num_minibatches + 1
+        for update, batch in enumerate(minibatches, first):
+            rate = self.learning_rate(start, update)
+            optimizer.set_learning_rate(self.optimizer, rate)
+            scalars.append(self.update(batch))
         return [row | {"learning_rate": rate} for row in self.to_metrics(scalars, self.epsilon(start))]
 
     def targets(self) -> Tensor:

@@ -1,6 +1,6 @@
-"""PQN for a laptop: few environments, replayed rollouts and averaged weights.
+"""PQN for a laptop: few environments, replayed rollouts, averaged weights and updates beside the sampling phase.
 
-Built on `pqn`, whose many parallel environments a laptop does not have. Three things differ:
+Built on `pqn`, whose many parallel environments a laptop does not have. Four things differ:
 
 - Minibatches are drawn from the newest `recent_rollouts` rollouts, with the targets computed when each rollout was
   collected: a short replay. 1 is on-policy, as in the paper.
@@ -8,12 +8,17 @@ Built on `pqn`, whose many parallel environments a laptop does not have. Three t
   the newest weights more than the policy should move.
 - Each environment has its own exploration rate, as in Ape-X (Paper: Horgan et al. 2018, "Distributed Prioritized
   Experience Replay", section 4): environment i of N explores with epsilon^(1 + alpha * i / (N - 1)).
+- With `concurrent_updates`, a second thread makes the updates of a rollout while the next one is collected, as in
+  Cleanba (Paper: Huang et al. 2024, "Cleanba: A Reproducible and Efficient Distributed Reinforcement Learning
+  Platform"). The weights that collect rollout k + 1 are those before the updates of rollout k, however fast the
+  threads are, so a run stays reproducible.
 
-Differences from PQN's paper: these three, which make it neither on-policy nor free of replay; see `pqn` for the others.
+Differences from PQN's paper: these four, which make it neither on-policy nor free of replay; see `pqn` for the others.
 """
 
 import copy
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -25,11 +30,11 @@ from q2pi.algorithms.configs.pqn_laptop import Config
 from q2pi.buffers.recent_rollouts import RecentRollouts
 from q2pi.networks import optimizer
 from q2pi.networks.value import QNetwork
-from q2pi.types import Array, State
+from q2pi.types import Array, Metrics, State
 
 
 class Agent(pqn.Agent):
-    """PQN's agent with recent rollouts, averaged weights and an exploration rate per environment."""
+    """PQN's agent with recent rollouts, averaged weights, an exploration rate per environment, concurrent updates."""
 
     config: Config
 
@@ -41,17 +46,60 @@ class Agent(pqn.Agent):
         )
         self.exponents = 1 + config.apex_alpha * np.linspace(0, 1, spec.num_envs)
         """[N] exponent of epsilon of each environment."""
+        is_concurrent = config.concurrent_updates and spec.device.type == "cpu"
+        self.sampling = copy.deepcopy(self.online).requires_grad_(False) if is_concurrent else None
+        """The network that collects a rollout during the updates of the last one."""
+        self.thread = ThreadPoolExecutor(1)
+        self.updates: Future[list[Metrics]] | None = None
+        """Updates in progress."""
+        self.unread: list[Metrics] = []
+        """Scalars of finished updates that `learn` has not returned."""
 
     @property
     def acting_network(self) -> QNetwork:
+        self.wait()
         return self.online if self.average is None else self.average
+
+    def sampling_q(self, observation: Array) -> Array:
+        if self.sampling is None:
+            return super().sampling_q(observation)
+        with torch.inference_mode(), self.spec.autocast():
+            q: Array = self.sampling.q_values(self.tensor(observation)).numpy()
+        return q
 
     def exploration(self, step: int) -> Array:
         rates: Array = self.epsilon(step) ** self.exponents
         return rates
 
+    def learn(self, step: int) -> list[Metrics]:
+        if self.sampling is None:
+            return super().learn(step)
+        metrics: list[Metrics] = []
+        if self.rollout.full:
+            metrics += self.read()
+            self.sampling.load_state_dict(self.acting_network.state_dict())
+            arguments = (self.minibatches(), step - self.rollout.rows, self.rollouts)
+            self.updates = self.thread.submit(self.train, *arguments)
+            self.rollout.clear()
+            self.rollouts += 1
+        if step >= self.spec.total_timesteps:
+            metrics += self.read()
+        return metrics
+
+    def wait(self) -> None:
+        """Wait for the updates in progress."""
+        if self.updates is not None:
+            self.unread += self.updates.result()
+            self.updates = None
+
+    def read(self) -> list[Metrics]:
+        """Wait for the updates in progress; return the scalars of all that were not returned yet."""
+        self.wait()
+        metrics, self.unread = self.unread, []
+        return metrics
+
     def minibatches(self) -> Iterator[pqn.Minibatch]:
-        """Yield minibatches of the recent rollouts: permutations of all rows, one after another, cut into parts."""
+        """Store the full rollout; return minibatches of the recent ones: permutations of all rows, cut into parts."""
         config, rollout = self.config, self.rollout
         columns = (torch.from_numpy(rollout.observation), torch.from_numpy(rollout.action), self.targets())
         self.recent.add(self.rollouts, *(column.flatten(0, 1) for column in columns))
@@ -60,8 +108,8 @@ class Agent(pqn.Agent):
             self.spec.rng("minibatches", self.rollouts, pass_index).permutation(rows)
             for pass_index in range(-(-total // rows))
         ]
-        for part in np.split(np.concatenate(orders)[:total], config.update_epochs * config.num_minibatches):
-            yield pqn.Minibatch(*self.recent.take(torch.from_numpy(part).to(self.spec.device)))
+        parts = np.split(np.concatenate(orders)[:total], config.update_epochs * config.num_minibatches)
+        return (pqn.Minibatch(*self.recent.take(torch.from_numpy(part).to(self.spec.device))) for part in parts)
 
     def update(self, batch: pqn.Minibatch) -> dict[str, Tensor]:
         """Make one gradient step and move the weight average; return scalars []."""
@@ -73,11 +121,27 @@ class Agent(pqn.Agent):
         return scalars
 
     def networks(self) -> Mapping[str, nn.Module]:
+        self.wait()
         return {"online": self.online} if self.average is None else {"online": self.online, "average": self.average}
 
     def state(self) -> State:
-        return super().state() | {"recent": self.recent.state(self.rollouts)}
+        state = super().state() | {"recent": self.recent.state(self.rollouts)}
+        if self.sampling is not None:
+            names = self.unread[0] if self.unread else ()
+            unread = {name: np.array([row[name] for row in self.unread]) for name in names}
+            state |= {"sampling": self.sampling.state_dict(), "unread": {"updates": len(self.unread), **unread}}
+        return state
+
+    def load_weights(self, state: State) -> None:
+        super().load_weights(state)
+        if self.sampling is not None:
+            self.sampling.load_state_dict(self.acting_network.state_dict())
 
     def load(self, state: State) -> None:
         super().load(state)
         self.recent.load(self.rollouts, state["recent"])
+        if self.sampling is not None:
+            optimizer.load_weights({"sampling": self.sampling}, state)
+            unread = dict(state["unread"])
+            updates = int(unread.pop("updates"))
+            self.unread = [{name: float(column[row]) for name, column in unread.items()} for row in range(updates)]

@@ -25,6 +25,10 @@ class Config(pqn.Config):
     """Exponent alpha of Ape-X: environment i of N explores with epsilon^(1 + alpha * i / (N - 1)). 0 gives all the same
     rate."""
 
+    concurrent_updates: bool = False
+    """Make the updates of a rollout in a second thread while the next rollout is collected. On a GPU it has no
+    effect."""
+
     AT_LEAST: ClassVar[Mapping[str, float]] = {"recent_rollouts": 1, "apex_alpha": 0}
     WITHIN: ClassVar[Mapping[str, tuple[float, float]]] = {"ema_decay": (0, 1)}
     STORAGE_OPTIONS: ClassVar[tuple[str, ...]] = ("num_envs", "recent_rollouts")
