@@ -139,7 +139,11 @@ class Agent(EpsilonGreedyAgent):
         for update, batch in enumerate(minibatches, first):
             rate = self.learning_rate(start, update)
             optimizer.set_learning_rate(self.optimizer, rate)
-            scalars.append(self.update(batch))
+            with self.spec.autocast():
+                loss, row = self.loss(batch)
+            optimizer.gradient_step(self.optimizer, loss, self.config.max_grad_norm)
+            self.after_update()
+            scalars.append(row)
         return [row | {"learning_rate": rate} for row in self.to_metrics(scalars, self.epsilon(start))]
 
     def targets(self) -> Tensor:
@@ -160,18 +164,14 @@ class Agent(EpsilonGreedyAgent):
                 rows = torch.from_numpy(part).to(device)
                 yield Minibatch(observation[rows], action[rows], target[rows])
 
-    def update(self, batch: Minibatch) -> dict[str, Tensor]:
-        """Make one gradient step; return scalars []."""
-        with self.spec.autocast():
-            loss, scalars = self.loss(batch)
-        optimizer.gradient_step(self.optimizer, loss, self.config.max_grad_norm)
-        return scalars
-
     def loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (half the mean squared TD error [], scalars [])."""
         q = self.online(batch.observation)  # [B, A]
         loss = 0.5 * losses.squared(losses.td_errors(q, batch.action, batch.target)).mean()
         return loss, {"loss": loss.detach(), "q": q.detach().amax(dim=1).mean()}
+
+    def after_update(self) -> None:
+        """Called after each gradient step."""
 
     def learning_rate(self, step: int, update: int) -> float:
         """Return the learning rate of update `update`, counted from 1; its rollout started at agent step `step`."""

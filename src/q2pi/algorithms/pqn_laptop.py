@@ -19,10 +19,11 @@ Differences from PQN's paper: these four, which make it neither on-policy nor fr
 import copy
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from q2pi.algorithms import pqn
 from q2pi.algorithms.base import AgentSpec
@@ -72,14 +73,15 @@ class Agent(pqn.Agent):
         return rates
 
     def learn(self, step: int) -> list[Metrics]:
-        if self.sampling is None:
-            return super().learn(step)
         metrics: list[Metrics] = []
         if self.rollout.full:
-            metrics += self.read()
-            self.sampling.load_state_dict(self.acting_network.state_dict())
-            arguments = (self.minibatches(), step - self.rollout.rows, self.rollouts)
-            self.updates = self.thread.submit(self.train, *arguments)
+            metrics = self.read()
+            train = partial(self.train, self.minibatches(), step - self.rollout.rows, self.rollouts)
+            if self.sampling is None:
+                metrics = train()
+            else:
+                self.sampling.load_state_dict(self.acting_network.state_dict())
+                self.updates = self.thread.submit(train)
             self.rollout.clear()
             self.rollouts += 1
         if step >= self.spec.total_timesteps:
@@ -111,14 +113,10 @@ class Agent(pqn.Agent):
         parts = np.split(np.concatenate(orders)[:total], config.update_epochs * config.num_minibatches)
         return (pqn.Minibatch(*self.recent.take(torch.from_numpy(part).to(self.spec.device))) for part in parts)
 
-    def update(self, batch: pqn.Minibatch) -> dict[str, Tensor]:
-        """Make one gradient step and move the weight average; return scalars []."""
-        with self.spec.autocast():
-            loss, scalars = self.loss(batch)
-        optimizer.gradient_step(self.optimizer, loss, self.config.max_grad_norm)
+    def after_update(self) -> None:
+        """Move the weight average."""
         if self.average is not None:
             optimizer.polyak_update(self.average, self.online, 1.0 - self.config.ema_decay)
-        return scalars
 
     def networks(self) -> Mapping[str, nn.Module]:
         self.wait()
