@@ -6,8 +6,10 @@ Runs of ours come one after another, each with two cores; runs of the peer two a
 the minutes of ours. Evaluated on 30 whole games with raw scores, up to 30 no-ops, no sticky actions and epsilon 0.01,
 for all. The peer has the RL Zoo's settings for Atari but for a warm-up of 5,000 steps: the Zoo's 100,000 are more than
 it plays in its time; its schedule falls over the steps that it is expected to play. The seeds of ours were used for
-nothing else before. Written into results/laptop: what each run gave (runs/, and a run that is there is not made again: delete its file
-to make it anew), scores.json and table.md, where games that are not asked for keep their rows, a picture of each game.
+nothing else before.
+
+Written into results/laptop: what each run gave (runs/, and a run that is there is not made again: delete its file to
+make it anew), scores.json and table.md, where games that are not asked for keep their rows, a picture of each game.
 """
 
 import argparse
@@ -130,8 +132,8 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
     """Return the scores as a Markdown table."""
     rows = [
         "Made by `python benchmarks/laptop.py`. 30 whole games per seed, raw scores, no sticky actions, epsilon",
-        "0.01; 95 % interval over seeds. Minutes are training time without evaluation: ours on two cores; the peer's on "
-        "one of them, with another run on the other.",
+        "0.01; 95 % interval over seeds. Minutes are training time without evaluation: ours on two cores, the peer's "
+        "on one of them, with another run on the other.",
         "",
         "| game | agent | minutes | agent steps | mean [interval] | each seed | mean - std | mean - std of each seed |",
         "|---|---|---|---|---|---|---|---|",
