@@ -102,7 +102,7 @@ def test_a_rollout_is_collected_during_the_last_updates() -> None:
             agent.learn(3 * (rollout + 1))
             averages.append(copy.deepcopy(agent.acting_network))
         parameters = [next(network.parameters()) for network in averages]
-        assert not any(map(torch.equal, parameters, parameters[1:])), "else no value could tell the networks apart"
+        assert not any(map(torch.equal, parameters, parameters[1:])), "else values could not distinguish the networks"
 
 
 def test_concurrent_updates_are_those_of_a_learner_that_waits() -> None:
