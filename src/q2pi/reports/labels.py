@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from q2pi.algorithms import registry
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.runs.history import History
@@ -29,17 +30,30 @@ NO_PROPERTIES = (
 """Options that are no property of a method: they do not change what is learned, or the label names them otherwise."""
 
 
+def without_effect(history: History) -> frozenset[str]:
+    """Return the dotted names of the hyperparameters of a run that change nothing beside the others."""
+    if history.algorithm not in registry.names():
+        return frozenset()
+    config = registry.find_config(history.algorithm)
+    return frozenset(f"hyper.{name}" for name in config.options_without_effect(history.config.get("hyper", {})))
+
+
 def options_of(history: History) -> Options:
     """Return the options of a run that are properties of its method."""
-    options = {name: value for name, value in leaves(history.config) if name not in NO_PROPERTIES}
+    left_out = {*NO_PROPERTIES, *without_effect(history)}
+    options = {name: value for name, value in leaves(history.config) if name not in left_out}
     # The seeds of a method may each start from a run of their own.
     return options | ({"from_run": "another run"} if history.config.get("from_run") else {})
 
 
 def differing(tables: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the names whose values differ between tables."""
-    names = {name for table in tables for name in table}
-    return {name for name in names if any(table.get(name) != tables[0].get(name) for table in tables)}
+    """Return the names whose values differ between tables; a hyperparameter that a table lacks has no effect there."""
+    found = set()
+    for name in {name for table in tables for name in table}:
+        values = [table.get(name) for table in tables if name in table or not name.startswith("hyper.")]
+        if any(value != values[0] for value in values):
+            found.add(name)
+    return found
 
 
 def short(name: str) -> str:
@@ -59,7 +73,7 @@ def curve_labels(histories: Sequence[History]) -> list[str]:
     for history in histories:
         family = history.algorithm, history.env_id
         own = options_of(history)
-        names = sorted(differing(families[family]))
+        names = sorted(differing(families[family]) - without_effect(history))
         words = [f"{short(name)} {own.get(name, 'default')}" for name in names[:KEYS_IN_LABEL]]
         if len(names) > KEYS_IN_LABEL:
             words.append("...")

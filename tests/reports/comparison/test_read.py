@@ -152,6 +152,22 @@ def test_runs_from_other_runs_are_a_method_whatever_each_started_from(tmp_path: 
     assert cells_of(*runs) == {"CartPole-v1": {"dqn, from_run another run": [1.0, 1.0], "dqn, from_run default": [2.0]}}
 
 
+def test_options_without_effect_are_not_named(tmp_path: Path) -> None:
+    """Fractions and atoms follow from the distribution; without noise, runs that differ in its scale are one method."""
+    common = {"algorithm": "rainbow", "noisy": False}
+    runs = [
+        finished_run(tmp_path / "a", 1.0, **common, noisy_sigma=0.5),
+        finished_run(tmp_path / "b", 2.0, **common, noisy_sigma=0.1, seed=2),
+        finished_run(tmp_path / "c", 3.0, **common, distribution="implicit", tau_samples=8),
+    ]
+    assert list(cells_of(*runs)["CartPole-v1"].items()) == [
+        ("rainbow, distribution categorical", [1.0, 2.0]),
+        ("rainbow, distribution implicit", [3.0]),
+    ]
+    runs = [finished_run(tmp_path / str(sigma), 1.0, algorithm="rainbow", noisy_sigma=sigma) for sigma in (0.5, 0.1)]
+    assert len(cells_of(*runs)["CartPole-v1"]) == 2, "with noise its scale has an effect"
+
+
 def test_runs_that_are_left_out_have_a_reason(tmp_path: Path) -> None:
     done = finished_run(tmp_path / "done", 1.0)
     half = finished_run(tmp_path / "half", 1.0, seed=2, reached=600, curve=[(500, 1.0)])

@@ -1,6 +1,6 @@
 """Switches of Rainbow: their off values, combinations for an ablation, and checks of combinations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -56,6 +56,21 @@ def without_foreign_options(config: Config) -> Config:
     """Return the configuration with options of another distribution at their defaults."""
     defaults = {entry.name: entry.default for entry in fields(config)}  # type: ignore[arg-type]
     return replace(config, **{name: defaults[name] for name in foreign_options(config)})  # type: ignore[type-var]
+
+
+NEEDS: dict[str, str] = {
+    "noisy_sigma": "noisy",
+    "noisy_epsilon": "noisy",
+    **dict.fromkeys(("alpha", "beta_start", "beta_end"), "prioritized"),
+    **dict.fromkeys(("munchausen_alpha", "munchausen_temperature", "munchausen_floor"), "munchausen"),
+}
+"""Option -> the switch without which it has no effect."""
+
+
+def options_without_effect(hyper: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the options that change nothing beside these values of the switches."""
+    foreign = {name for name, kinds in FOREIGN.items() if hyper.get("distribution", "none") not in kinds}
+    return frozenset(foreign | {name for name, switch in NEEDS.items() if not hyper.get(switch)})
 
 
 def check_switches(config: Any) -> None:

@@ -129,6 +129,11 @@ class AlgorithmConfig:
         return type(self).__module__.rpartition(".")[2]
 
     @classmethod
+    def options_without_effect(cls, hyper: Mapping[str, Any]) -> frozenset[str]:
+        """Return the names of the hyperparameters that change nothing beside these values; labels leave them out."""
+        return frozenset()
+
+    @classmethod
     def _bounds(cls, name: str) -> dict[str, Any]:
         """Return a table of bounds merged with the tables of the base classes."""
         bounds: dict[str, Any] = {}

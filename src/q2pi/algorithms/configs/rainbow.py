@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from q2pi.algorithms.common import search_space as space
-from q2pi.algorithms.common.switches import check_switches, combinations, without_foreign_options
+from q2pi.algorithms.common.switches import (
+    check_switches,
+    combinations,
+    options_without_effect,
+    without_foreign_options,
+)
 from q2pi.algorithms.configs import dqn
 from q2pi.buffers.prioritized import tree_bytes
 from q2pi.buffers.replay import rows_per_stream
@@ -139,6 +144,10 @@ class Config(dqn.Config):
         if self.prioritized and self.beta_start != self.beta_end:
             found["beta"] = linear(self.beta_start, self.beta_end, 1.0, total_timesteps, step)
         return found
+
+    @classmethod
+    def options_without_effect(cls, hyper: Mapping[str, Any]) -> frozenset[str]:
+        return options_without_effect(hyper)
 
     def ablations(self) -> "dict[str, Config]":
         return combinations(self)

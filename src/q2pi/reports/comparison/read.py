@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q2pi.errors import UserError
-from q2pi.reports.labels import Options, differing, options_of, refuse_same_seeds, short
+from q2pi.reports.labels import Options, differing, options_of, refuse_same_seeds, short, without_effect
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, evaluation_policy, read_history
 
@@ -97,7 +97,8 @@ def method_names(histories: Sequence[History]) -> list[str]:
     compared = {algorithm for (algorithm, _), found in presets.items() if len(found) > 1}
     names = []
     for history, table in zip(histories, options, strict=True):
-        words = [f"{short(name)} {_text(table.get(name))}" for name in sorted(distinguishing[history.algorithm])]
+        wanted = sorted(distinguishing[history.algorithm] - without_effect(history))
+        words = [f"{short(name)} {_text(table.get(name))}" for name in wanted]
         if history.algorithm in compared:
             words.insert(0, f"preset {history.preset or 'none'}")
         names.append(", ".join([history.algorithm, *words]))
