@@ -1,8 +1,9 @@
 """Speed of PQN's presets for a laptop with and without concurrent updates, on two cores, in alternating rounds.
 
-    python benchmarks/concurrent_updates.py [--rounds 3] [--rollouts 20]
+    python benchmarks/concurrent_updates.py [--rounds 3] [--rollouts 40]
 
-Each measurement trains for some rollouts in bf16; the first two are not timed. Written: agent steps per second of each
+Each measurement trains in bf16. The first two rollouts are not timed, nor is what follows the last: a run waits for its
+last updates at its end. Written: agent steps per second of each
 round and the ratio of each round, to results/benchmarks/concurrent_updates.json. Quit other programs first.
 """
 
@@ -25,11 +26,11 @@ def steps_per_second(game: str, is_concurrent: bool, rollouts: int) -> float:
     """Return agent steps per second of training with a game's preset."""
     config, _ = configure("pqn_laptop", game)
     rows = config.num_envs * config.hyper.num_steps
-    options = {"total_timesteps": (WARM_UP + rollouts) * rows, "log_frequency": rows, "checkpoint_frequency": 0}
+    options = {"total_timesteps": (WARM_UP + rollouts + 1) * rows, "log_frequency": rows, "checkpoint_frequency": 0}
     quiet = {"evaluation_episodes": 0, "precision": "bf16", "device": "cpu", "concurrent_updates": is_concurrent}
     seconds = 0.0
     for event in run(resolve(override(config, options | quiet))):
-        if isinstance(event, Progress) and event.step > WARM_UP * rows:
+        if isinstance(event, Progress) and WARM_UP * rows < event.step <= (WARM_UP + rollouts) * rows:
             seconds += sum(event.seconds.values())
     return rollouts * rows / seconds
 
@@ -38,7 +39,7 @@ def main() -> None:
     """Measure both in turn, and write the rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rollouts", type=int, default=20)
+    parser.add_argument("--rollouts", type=int, default=40)
     options = parser.parse_args()
     report = {}
     for game in GAMES:
