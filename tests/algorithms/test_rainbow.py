@@ -270,6 +270,29 @@ def test_importance_weights_scale_the_gradient_of_every_loss(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("munchausen", [False, True])
+def test_bf16_rounds_the_network_alone(kind: str, munchausen: bool) -> None:
+    """Q, targets and losses are computed in fp32 from the network's output, also under autocast."""
+    agent = small(distribution=kind, dueling=True, hidden=(8, 8), munchausen=munchausen, precision="bf16")
+    agent.prepare_update()
+    (batch,) = agent.sample(1)
+    with torch.no_grad(), agent.spec.autocast():
+        output = agent.online(batch.observation, *agent.fractions[:1])
+        q, q_of_network = agent.distribution.q(output), agent.online.q_values(batch.observation)
+        values, probabilities = agent.targets(batch)
+        error = agent.distribution.loss(output, batch.action, values, probabilities, *(agent.fractions[:1] or (None,)))
+    assert {t.dtype for t in (output, q, q_of_network, values, *error)} == {torch.float32}
+    with torch.no_grad():
+        assert torch.equal(q, agent.distribution.q(output))
+        plain = agent.distribution.loss(output, batch.action, values, probabilities, *(agent.fractions[:1] or (None,)))
+    assert torch.equal(error[0], plain[0])
+    agent.update(batch)
+    observation = batch.observation.numpy()[:1]
+    assert agent.q_values(observation).dtype == np.float32
+    assert agent.act(observation, 99).shape == (1,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_targets_in_bf16_are_those_of_autocast(kind: str) -> None:
     """The target network's bf16 copy has its noise, its fractions and its singular vectors."""
     options = {"distribution": kind, "noisy": True, "dueling": True, "spectral_norm": True, "hidden": (8, 8)}

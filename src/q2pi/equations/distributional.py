@@ -123,7 +123,7 @@ def categorical_projection(values: Tensor, probabilities: Tensor, support: Tenso
     clipped = values.clamp(support[0], support[-1])
     # Dense instead of a scatter: deterministic on every device, and a shape that a captured graph can keep.
     share = (1 - (clipped.unsqueeze(1) - support[:, None]).abs() / spacing).clamp(min=0)  # [B, Z, M]
-    return torch.bmm(share, probabilities.unsqueeze(2)).squeeze(2)
+    return (share * probabilities.unsqueeze(1)).sum(dim=2)  # autocast would round the factors of a bmm to bf16
 
 
 def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:

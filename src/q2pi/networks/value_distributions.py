@@ -73,7 +73,7 @@ class Categorical(nn.Module):
         return self.support.expand_as(output), output.softmax(dim=2)
 
     def q(self, output: Tensor) -> Tensor:
-        return output.softmax(dim=2) @ self.support
+        return (output.softmax(dim=2) * self.support).sum(dim=2)  # autocast would round the factors of a matmul to bf16
 
     def loss(
         self, output: Tensor, action: Tensor, target: Tensor, probabilities: Tensor | None, fractions: Tensor | None
