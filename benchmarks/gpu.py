@@ -22,7 +22,7 @@ import torch
 from publish import curve, write_rows
 
 from q2pi.config import override, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.reports.learning_curves import learning_curves
 from q2pi.runs import benchmark as bench
 from q2pi.runs.execute import execute

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from q2pi.algorithms.build import build_agent
 from q2pi.config import resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder

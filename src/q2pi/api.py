@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from q2pi import envs
 from q2pi.config import from_table, override, resolve
+from q2pi.envs import make
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation
@@ -116,4 +116,4 @@ def evaluate(
 
 def make_envs(env_id: str = "SpaceInvaders", num_envs: int = 1, *, seed: int = 1, **options: Any) -> VectorEnv:
     """Return seeded environments, preprocessed as for training; options are the fields of `EnvSpec`."""
-    return envs.make_envs(from_table(EnvSpec(), {"env_id": env_id, **options}, "make_envs"), num_envs, seed)
+    return make.make_envs(from_table(EnvSpec(), {"env_id": env_id, **options}, "make_envs"), num_envs, seed)

@@ -16,8 +16,8 @@ from q2pi.algorithms.common.epsilon_greedy import random_allowed
 from q2pi.algorithms.registry import default_config
 from q2pi.buffers.samplers import Batch
 from q2pi.config import ResolvedConfig, override, resolve
-from q2pi.envs import make_envs
 from q2pi.envs.layout import Layout, Part
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import evaluate

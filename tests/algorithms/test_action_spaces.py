@@ -8,7 +8,7 @@ from gymnasium import spaces
 from own_envs import Small, registered
 
 import q2pi
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import evaluate
 

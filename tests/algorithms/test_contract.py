@@ -23,7 +23,7 @@ from q2pi.algorithms.common.search_space import Choice, Int, PowerOfTwo, Range, 
 from q2pi.algorithms.configs.base import AlgorithmConfig
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, override, resolve, to_table
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import evaluate
 from q2pi.runs import checkpoint, estimate

@@ -13,8 +13,9 @@ from q2pi import api
 from q2pi.algorithms.build import agent_spec, build_agent
 from q2pi.algorithms.q_learning import Agent, Config
 from q2pi.config import RunConfig, resolve
-from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 from q2pi.equations.exact import optimal_values, policy_value
 from q2pi.equations.tabular import Target, epsilon_greedy

@@ -13,7 +13,7 @@ from small_runs import QUIET, digests
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, override, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import evaluate
 from q2pi.training.events import Checkpoint, Started

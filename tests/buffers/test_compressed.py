@@ -14,7 +14,8 @@ from small_runs import invaders
 from q2pi.buffers.frames import CHUNK, ZSTD_RATIO, CompressedFrames, FrameStore, RawFrames, make_store, store_bytes
 from q2pi.buffers.replay import Replay, bytes_needed
 from q2pi.config import resolve
-from q2pi.envs import EnvSpec, make_envs
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint
 from q2pi.training.events import Checkpoint

@@ -16,7 +16,7 @@ from q2pi.algorithms.build import agent_spec
 from q2pi.buffers.replay import Replay, Slots
 from q2pi.buffers.samplers import Batch, UniformSampler, batches
 from q2pi.config import resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.rng import Stream, stream
 from q2pi.types import State

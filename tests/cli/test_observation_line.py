@@ -12,7 +12,7 @@ from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.commands.observations import observation_line
 from q2pi.config import override, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 
 
 def line_of(env_id: str, algorithm: str = "ppo", **options: Any) -> str:

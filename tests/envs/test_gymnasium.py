@@ -7,8 +7,8 @@ import pytest
 from gymnasium import spaces
 
 from q2pi.envs import gymnasium as gym
-from q2pi.envs import make_envs
 from q2pi.envs.gymnasium import GymnasiumEngine, make
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from ale_py.vector_env import AtariVectorEnv
 
 from q2pi import rng
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Episode, Step, VectorEnv
 from q2pi.errors import UserError

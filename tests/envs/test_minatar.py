@@ -9,7 +9,8 @@ import pytest
 from small_runs import QUIET, digests
 
 from q2pi.config import override, resolve
-from q2pi.envs import EnvSpec, make_envs
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec
 from q2pi.envs.spec import resolve as resolve_env
 from q2pi.errors import UserError
 from q2pi.runs import checkpoint

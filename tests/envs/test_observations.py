@@ -7,9 +7,9 @@ import pytest
 from gymnasium import spaces
 from small_envs import ENV_ID, Sampled, nested, registered
 
-from q2pi.envs import make_envs
 from q2pi.envs.encoding import BadObservation
 from q2pi.envs.layout import Layout, Part, plain_part
+from q2pi.envs.make import make_envs
 from q2pi.envs.masks import action_mask
 from q2pi.envs.observations import ObservationReader
 from q2pi.envs.spec import EnvSpec, resolve

@@ -15,8 +15,9 @@ import pytest
 
 from q2pi.algorithms import registry
 from q2pi.config import override, resolve
-from q2pi.envs import EnvSpec, make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.names import atari_roms
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.training.events import Checkpoint
 from q2pi.training.loop import run

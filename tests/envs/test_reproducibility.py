@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from own_envs import Small, registered
 
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from q2pi.envs import make_envs
 from q2pi.envs.interface import Frames
 from q2pi.envs.layout import plain_part
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import VectorEnv
 from q2pi.errors import UserError

@@ -15,7 +15,7 @@ from small_runs import cartpole
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, override, resolve, to_table
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.evaluation import background
 from q2pi.evaluation.background import (
     BackgroundEvaluator,

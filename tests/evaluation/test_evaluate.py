@@ -10,7 +10,7 @@ from small_runs import cartpole, invaders, length_after
 
 from q2pi.algorithms.build import build_agent
 from q2pi.config import resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec
 from q2pi.envs.spec import resolve as resolve_env
 from q2pi.envs.vector import Episode

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from q2pi import rng
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.resize import AreaResize
 from q2pi.envs.spec import SPACE_INVADERS_CROP, EnvSpec
 from q2pi.errors import UserError

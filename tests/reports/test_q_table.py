@@ -8,8 +8,9 @@ import pytest
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.q_learning import Config
 from q2pi.config import RunConfig, resolve
-from q2pi.envs import EnvSpec, make_envs
 from q2pi.envs.aliased_vacuum import AliasedVacuum
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports import q_table as tables
 from q2pi.reports.q_table import Grid, grid_of, table_picture

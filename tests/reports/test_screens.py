@@ -10,7 +10,7 @@ import pytest
 from test_video import entry_of, random_episode, read, run_of
 
 from q2pi import cli
-from q2pi.envs import EnvSpec
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports.screens import fitted, frame_rate, to_rgb
 from q2pi.reports.video import record_video

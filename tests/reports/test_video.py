@@ -12,7 +12,8 @@ from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
 from q2pi.algorithms.registry import default_config
-from q2pi.envs import EnvSpec, make_envs, resolve
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.envs.vector import Episode
 from q2pi.errors import UserError
 from q2pi.reports.video import choose, make_renderer, record_video, replay, stored_episodes

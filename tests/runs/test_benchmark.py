@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from q2pi.cli import main
-from q2pi.envs import EnvSpec
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.runs import benchmark as bench
 from q2pi.runs import benchmark_switches

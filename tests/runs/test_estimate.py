@@ -18,7 +18,7 @@ from q2pi.algorithms.build import agent_spec, build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.commands.terminal import explain
 from q2pi.config import RunConfig, override, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.runs import estimate
 from q2pi.runs.cpu_usage import CpuMeter, CpuUsage

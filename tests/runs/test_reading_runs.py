@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from reported_runs import finished_run
 
-HEAVY = ("torch", "matplotlib", "gymnasium", "ale_py", "scipy", "optuna")
+HEAVY = ("torch", "numpy", "matplotlib", "gymnasium", "ale_py", "scipy", "optuna")
 SHOW_HEAVY = f"print(*sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
 SECONDS = 0.4
 

@@ -9,7 +9,7 @@ from q2pi.algorithms.base import Agent
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.config import override, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.types import Array
 from q2pi.viewer.message import unpack

@@ -31,8 +31,8 @@ def test_only_new_rows_are_read(live: LiveHistory, monkeypatch: pytest.MonkeyPat
     append(live.run.path, episode(30, 2.0))
     assert live.update()
     assert offsets == [size]
-    assert live.history.steps.tolist() == [10, 30]
-    assert live.history.returns.tolist() == [1.0, 2.0]
+    assert live.history.steps == [10, 30]
+    assert live.history.returns == [1.0, 2.0]
 
 
 def test_nothing_new_is_no_change(live: LiveHistory) -> None:
@@ -47,7 +47,7 @@ def test_an_incomplete_line_waits_for_its_end(live: LiveHistory) -> None:
     with live.run.metrics_file.open("a") as file:
         file.write('urn": 5.0}\n')
     assert live.update()
-    assert live.history.returns.tolist() == [1.0, 5.0]
+    assert live.history.returns == [1.0, 5.0]
 
 
 def test_a_resumed_run_forgets_the_rows_after_its_checkpoint(live: LiveHistory) -> None:
@@ -57,7 +57,7 @@ def test_a_resumed_run_forgets_the_rows_after_its_checkpoint(live: LiveHistory) 
     write_atomically(live.run.metrics_file, "".join(kept))
     append(live.run.path, episode(35, 7.0), episode(38, 8.0), episode(39, 9.0))
     assert live.update()
-    assert live.history.returns.tolist() == [1.0, 7.0, 8.0, 9.0]
+    assert live.history.returns == [1.0, 7.0, 8.0, 9.0]
 
 
 def test_rows_are_not_mixed_even_if_the_file_grew_past_the_old_end(live: LiveHistory) -> None:
@@ -66,7 +66,7 @@ def test_rows_are_not_mixed_even_if_the_file_grew_past_the_old_end(live: LiveHis
     write_atomically(live.run.metrics_file, same_length)
     append(live.run.path, episode(30, 2.0))
     assert live.update()
-    assert live.history.returns.tolist() == [6.0, 2.0]
+    assert live.history.returns == [6.0, 2.0]
 
 
 def test_a_deleted_run_is_a_problem_and_a_new_run_in_its_place_is_read_from_the_start(live: LiveHistory) -> None:
@@ -76,7 +76,7 @@ def test_a_deleted_run_is_a_problem_and_a_new_run_in_its_place_is_read_from_the_
     assert live.problem == f"{path} was deleted"
     write_run(path, episode(5, 50.0), seed=9)
     assert live.update()
-    assert (live.problem, live.history.returns.tolist(), live.history.seed) == ("", [50.0], 9)
+    assert (live.problem, live.history.returns, live.history.seed) == ("", [50.0], 9)
 
 
 @pytest.mark.parametrize("line", ["garbage\n", "[1]\n", "3\n", '{"step": 1}\n'])

@@ -8,7 +8,7 @@ from PIL import Image
 from small_runs import CARTPOLE, INVADERS
 from stage import new_agent
 
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import resolve
 from q2pi.errors import UserError
 from q2pi.viewer.player import Player

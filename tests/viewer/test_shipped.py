@@ -10,7 +10,7 @@ from small_runs import CARTPOLE
 
 from q2pi import api
 from q2pi.config import resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import EVALUATION_SEED, evaluate
 from q2pi.runs.folder import RunFolder

@@ -60,8 +60,9 @@ def _row(run: RunFolder) -> dict[str, str]:
 def _progress(history: History) -> dict[str, str]:
     total = history.total_timesteps
     row = {"agent steps": f"{history.newest_step:,} of {total:,}", "state": run_state(history.run, total)}
-    if len(history.returns):
-        row["return"] = f"{history.returns[-RECENT_EPISODES:].mean():.1f}"
+    recent = history.returns[-RECENT_EPISODES:]
+    if recent:
+        row["return"] = f"{sum(recent) / len(recent):.1f}"
     if history.train:
         row["minutes"] = f"{history.train[-1]['wall_seconds'] / 60:.1f}"
     if history.evaluations:

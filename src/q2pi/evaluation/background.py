@@ -27,7 +27,7 @@ from q2pi.algorithms.base import Agent
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import is_atari
 from q2pi.envs.vector import Episode
 from q2pi.evaluation.evaluate import EVALUATION_SEED, Evaluation, evaluate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from q2pi.config import to_table
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec, is_atari
 from q2pi.envs.vector import Episode
 from q2pi.rng import stream

@@ -28,7 +28,7 @@ class Rally:
 
 def rally(seed: int, steps: int) -> Rally:
     """Return `steps` screens of Pong under random actions, four emulator frames apart."""
-    from q2pi.envs import make_envs
+    from q2pi.envs.make import make_envs
     from q2pi.envs.spec import EnvSpec, resolve
     from q2pi.rng import stream
 

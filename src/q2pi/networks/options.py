@@ -1,9 +1,10 @@
-"""What hyperparameters say of a network, and the sizes that follow; no torch, so that configurations are read fast."""
+"""What hyperparameters say of a network, and the sizes that follow; no torch or numpy, to read configurations fast."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from q2pi.envs.layout import Layout
+if TYPE_CHECKING:
+    from q2pi.envs.layout import Layout
 
 LARGEST_ONE_HOT = 100_000
 """Most values that the indices of an observation may have together: each is one input of the network."""
@@ -54,7 +55,7 @@ def torso_of(network: Network, height: int, width: int) -> Network:
     return "nature" if min(height, width) >= smallest_side("nature") else "minatar"
 
 
-def misfit(layout: Layout, network: Network) -> str | None:
+def misfit(layout: "Layout", network: Network) -> str | None:
     """Return why no torso can read a layout, in words that follow the name of the environment, or None."""
     for part in layout.images:
         _, height, width = part.shape

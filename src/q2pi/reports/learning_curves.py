@@ -14,11 +14,10 @@ from matplotlib.axes import Axes
 
 from q2pi.reports.labels import curve_labels, leaves, refuse_same_seeds, rules_of
 from q2pi.reports.style import COLOURS, INK, error_bars, finish_axes, new_figure, point_style, save_figure
-from q2pi.reports.windows import default_width, window_means, window_means_of_all
+from q2pi.reports.windows import Numbers, default_width, window_means, window_means_of_all
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.history import History, evaluation_policy, read_history
 from q2pi.statistics.scores import bootstrap_interval, mean
-from q2pi.types import Array
 
 PANEL_NAMES = {"loss": "loss per update", "q": "mean Q-value"}
 NOT_PANELS = ("updates", "epsilon", "seconds", "wall_seconds", "train_seconds", "kind", "step")
@@ -89,7 +88,8 @@ def published_comparison(
     if not len(windows):
         return None
     ends = (windows + 1) * width
-    intervals = [bootstrap_interval(history.returns[(history.steps - 1) // width == k], mean) for k in windows]
+    returns, window = np.array(history.returns), (np.array(history.steps) - 1) // width
+    intervals = [bootstrap_interval(returns[window == k], mean) for k in windows]
     figure = new_figure(9.6, 5.8)
     axes = figure.subplots()
     styles = zip(published.items(), cycle(COLOURS[1:]), cycle("s^vDPX"), strict=False)
@@ -158,7 +158,7 @@ def _draw_metric(axes: Axes, group: Sequence[History], name: str, width: int, co
 
 
 def _draw_curve(
-    axes: Axes, curves: Sequence[tuple[Array, Array]], width: int, colour: str, label: str | None = None
+    axes: Axes, curves: Sequence[tuple[Numbers, Numbers]], width: int, colour: str, label: str | None = None
 ) -> None:
     """Draw the mean of several runs with its interval, in the windows in which every run has a value."""
     centres, means = window_means_of_all(curves, width)

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from q2pi.algorithms.base import Agent
-from q2pi.envs import is_atari, make_envs
-from q2pi.envs.spec import EnvSpec, resolve
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.equations.distributions import Categorical
 from q2pi.errors import UserError
 from q2pi.networks.value import LOWEST

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec, is_atari, resolve
 from q2pi.errors import UserError
 from q2pi.reports.style import INK, QUIET, RED, new_figure, save_figure

@@ -15,6 +15,8 @@ import numpy as np
 from q2pi.runs.history import History
 from q2pi.types import Array
 
+Numbers = Array | Sequence[int] | Sequence[float]
+"""An array or a list of numbers."""
 WINDOWS = 50
 """Number of windows over the longest run, if episodes are frequent."""
 EPISODES_PER_WINDOW = 10
@@ -22,7 +24,7 @@ DIGITS = (1, 2, 3, 4, 5, 6, 8, 10)
 """Round widths are these numbers times a power of ten."""
 
 
-def window_means(steps: Array, values: Array, width: int, count: int) -> Array:
+def window_means(steps: Numbers, values: Numbers, width: int, count: int) -> Array:
     """Return the mean of the values in each window, NaN for an empty window.
 
     Args:
@@ -41,7 +43,7 @@ def window_means(steps: Array, values: Array, width: int, count: int) -> Array:
     return means
 
 
-def window_means_of_all(curves: Sequence[tuple[Array, Array]], width: int) -> tuple[Array, Array]:
+def window_means_of_all(curves: Sequence[tuple[Numbers, Numbers]], width: int) -> tuple[Array, Array]:
     """Return the window means of several runs, in the windows in which every run has a value.
 
     Args:

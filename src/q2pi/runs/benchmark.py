@@ -20,7 +20,8 @@ from q2pi.buffers.prioritized import PrioritizedSampler
 from q2pi.buffers.replay import Replay
 from q2pi.buffers.samplers import UniformSampler
 from q2pi.config import ResolvedConfig, resolve
-from q2pi.envs import EnvSpec, make_envs
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.parallel.portable import psutil
 from q2pi.runs import checkpoint

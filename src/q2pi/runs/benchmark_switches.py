@@ -14,7 +14,7 @@ import torch
 
 from q2pi.algorithms.build import build_agent
 from q2pi.config import ResolvedConfig, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.vector import VectorEnv
 from q2pi.training.presets import configure
 

@@ -12,7 +12,8 @@ from typing import Any
 from q2pi.algorithms.build import agent_spec
 from q2pi.algorithms.configs.base import AlgorithmConfig
 from q2pi.config import ResolvedConfig, RunConfig, flag, to_table
-from q2pi.envs import is_atari, make_envs
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import is_atari
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import NUM_ENVS
 from q2pi.parallel.portable import peak_memory, psutil

@@ -17,8 +17,8 @@ import torch
 from q2pi.acceleration.threads import one_per_core
 from q2pi.algorithms.base import Agent
 from q2pi.config import from_table, to_table
-from q2pi.envs import EnvSpec, make_envs
-from q2pi.envs.spec import resolve
+from q2pi.envs.make import make_envs
+from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError
 from q2pi.evaluation.evaluate import Evaluation, evaluate
 from q2pi.runs.files import write_atomically

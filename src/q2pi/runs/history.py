@@ -1,14 +1,11 @@
-"""The history of a run: configuration, episodes, metrics and evaluations, read without importing torch."""
+"""The history of a run: configuration, episodes, metrics and evaluations, read without importing torch or numpy."""
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from q2pi.errors import UserError
 from q2pi.runs.folder import Row, RunFolder
-from q2pi.types import Array
 
 
 @dataclass(frozen=True)
@@ -18,10 +15,10 @@ class History:
     run: RunFolder
     config: dict[str, Any]
     """config.toml as a table."""
-    steps: Array
-    """[E] int64: agent steps at which training episodes ended."""
-    returns: Array
-    """[E] float64: raw returns of the training episodes."""
+    steps: list[int]
+    """[E]: agent steps at which training episodes ended."""
+    returns: list[float]
+    """[E]: raw returns of the training episodes."""
     train: list[Row]
     """Rows of training metrics."""
     evaluations: dict[int, dict[str, Any]]
@@ -67,8 +64,8 @@ def read_history(run: RunFolder) -> History:
         rows: dict[str, list[Row]] = {"episode": [], "train": [], "evaluation": []}
         for row in run.tail()[0]:
             rows.setdefault(row["kind"], []).append(row)
-        steps = np.array([row["step"] for row in rows["episode"]], np.int64)
-        returns = np.array([row["return"] for row in rows["episode"]], np.float64)
+        steps = [int(row["step"]) for row in rows["episode"]]
+        returns = [float(row["return"]) for row in rows["episode"]]
         evaluations = {row["step"]: row["statistics"] for row in rows["evaluation"]}
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{run.metrics_file} is damaged: {problem!r}") from problem

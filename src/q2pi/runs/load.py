@@ -6,7 +6,7 @@ from typing import Any
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.build import build_agent, restore
 from q2pi.config import ResolvedConfig, override, resolve
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.stored_config import read_config

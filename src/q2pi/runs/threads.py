@@ -13,7 +13,7 @@ from q2pi.acceleration.threads import MIN_SPEEDUP, counts, fastest, one_per_core
 from q2pi.algorithms.base import AgentSpec
 from q2pi.algorithms.build import agent_spec
 from q2pi.config import RunConfig, draft
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.networks.initialisation import seeded
 from q2pi.networks.value import QNetwork
 from q2pi.runs.cpu_usage import CpuMeter, CpuUsage

@@ -32,7 +32,7 @@ from q2pi.algorithms.base import ActorAgent, Agent
 from q2pi.algorithms.build import agent_spec, build_agent, restore, start_from
 from q2pi.algorithms.registry import default_config, find
 from q2pi.config import ResolvedConfig, from_table, resolve, to_table
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.vector import Episode, Step
 from q2pi.errors import UserError
 from q2pi.types import Array, State

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.build import build_agent, restore, start_from
 from q2pi.config import ResolvedConfig
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.vector import Step
 from q2pi.errors import UserError
 from q2pi.types import Array, State

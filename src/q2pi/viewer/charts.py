@@ -43,10 +43,10 @@ def return_curve(histories: Sequence[History], width: int) -> list[tuple[float, 
         centres, means = window_means_of_all([(history.steps, history.returns) for history in histories], width)
         columns = [tuple(column) for column in means.T.tolist()]
     else:
-        window = (histories[0].steps - 1) // width
+        returns, window = np.array(histories[0].returns), (np.array(histories[0].steps) - 1) // width
         filled = np.unique(window)
         centres = (filled + 0.5) * width
-        columns = [tuple(histories[0].returns[window == index].tolist()) for index in filled]
+        columns = [tuple(returns[window == index].tolist()) for index in filled]
     return [
         (float(centre), float(np.mean(column)), *_interval(column))
         for centre, column in zip(centres, columns, strict=True)

@@ -3,8 +3,6 @@
 import os
 from typing import Any
 
-import numpy as np
-
 from q2pi.errors import UserError
 from q2pi.runs.find import run_state
 from q2pi.runs.folder import Row, RunFolder
@@ -82,8 +80,8 @@ class LiveHistory:
         return History(
             self.run,
             self.config,
-            steps=np.array([row["step"] for row in episodes], np.int64),
-            returns=np.array([row["return"] for row in episodes], np.float64),
+            steps=[int(row["step"]) for row in episodes],
+            returns=[float(row["return"]) for row in episodes],
             train=self._rows["train"],
             evaluations={row["step"]: row["statistics"] for row in self._rows["evaluation"]},
         )

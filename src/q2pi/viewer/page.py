@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, WebSocket
@@ -259,7 +260,7 @@ def _facts(live: LiveHistory) -> str:
         "steps per second": _number(charts.steps_per_second(history), ",.0f"),
         "epsilon": _number(newest.get("epsilon", math.nan), ".3g"),
         f"return, last {RECENT_EPISODES}": _number(
-            float(history.returns[-RECENT_EPISODES:].mean()) if len(history.returns) else math.nan, ",.1f"
+            fmean(history.returns[-RECENT_EPISODES:]) if history.returns else math.nan, ",.1f"
         ),
         "episodes": f"{len(history.returns):,}",
         "seed": str(history.seed),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from q2pi.algorithms.base import Agent
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports.video import make_renderer

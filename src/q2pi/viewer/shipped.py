@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from q2pi.algorithms.base import Agent
 from q2pi.algorithms.build import build_agent
 from q2pi.config import ResolvedConfig, resolve, to_table
-from q2pi.envs import make_envs
+from q2pi.envs.make import make_envs
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import flatten, nest
 from q2pi.runs.folder import RunFolder

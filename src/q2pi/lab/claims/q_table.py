@@ -29,7 +29,7 @@ PARTS = 20
 
 def visit(spec: Any, seed: int, steps: int) -> dict[str, Any]:
     """Return what random actions meet: share of known states in each part of the steps, distinct states, bytes."""
-    from q2pi.envs import make_envs
+    from q2pi.envs.make import make_envs
     from q2pi.envs.spec import resolve
     from q2pi.rng import stream
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from q2pi.reports.comparison.read import RULES, Cells, Sample
 from q2pi.reports.labels import differing, options_of, rules_of, short
-from q2pi.reports.windows import default_width, window_means_of_all, window_width
+from q2pi.reports.windows import Numbers, default_width, window_means_of_all, window_width
 from q2pi.statistics.atari_scores import REFERENCE_SCORES
 from q2pi.statistics.comparisons import (
     aggregate_iqm,
@@ -105,7 +105,7 @@ def _human_normalized(env_id: str, scores: Array) -> Report | None:
     return {"mean": mean(normalised), "mean_interval": interval}
 
 
-def _curve(curves: Sequence[tuple[Array, Array]], width: int, unit: float = 1.0) -> Report | None:
+def _curve(curves: Sequence[tuple[Numbers, Numbers]], width: int, unit: float = 1.0) -> Report | None:
     """Return the mean over runs at the centres of the windows in which every run has a value."""
     if not all(len(places) for places, _ in curves):
         return None
