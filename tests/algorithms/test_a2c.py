@@ -116,6 +116,32 @@ def test_statistics_of_observations_are_updated_after_the_update() -> None:
     np.testing.assert_allclose(moments.mean, [3, 0])
 
 
+def test_a_critic_apart_from_the_policy_is_called_once_for_a_whole_rollout() -> None:
+    agent, sizes = make_agent(num_steps=3), []
+    critic = agent.network.critic
+    critic.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    for seen in (10, 20, 30):
+        observe(agent, seen, 1, seen + 10)
+    assert sizes == [1], "the last row's next observation"
+    assert agent.batch().value.tolist() == [10, 20, 30]
+    assert sizes == [1, 3]
+
+
+def test_a_critic_on_the_policys_torso_is_called_with_it() -> None:
+    spec = dataclasses.replace(make_agent(2).spec, frame_space=spaces.Box(0, 255, (4, 36, 36), np.uint8))
+    agent = a2c.Agent(a2c.Config(num_steps=1), spec)
+    observation = np.random.default_rng(1).integers(256, size=(2, 4, 36, 36), dtype=np.uint8)
+    calls: list[int] = []
+    agent.network.policy.torso.register_forward_hook(lambda *call: calls.append(1))
+    agent.act(observation, 0)
+    assert len(calls) == 1
+    agent.observe(np.zeros(2), Step(observation, observation, np.zeros(2, np.float32), *np.zeros((3, 2), bool), ()))
+    expected = agent.values(observation)
+    calls.clear()
+    np.testing.assert_array_equal(agent.batch().value, expected)
+    assert not calls
+
+
 class Bandit(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +267,7 @@ def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path
         _, damaged, _, _ = checkpoint.load_newest(tmp_path)
         initial = make_agent(3, spaces.Box(-2, 2, (1,)), normalize_observations=True, normalize_rewards=True).state()
         if lost == "rollout":
-            damaged["agent"]["rollout"]["value"][:] = 7
+            damaged["agent"]["rollout"]["reward"][:] = 7
         elif lost == "optimizer":
             del damaged["agent"]["optimizer"]
         elif lost == "rewards":

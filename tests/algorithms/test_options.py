@@ -411,7 +411,7 @@ def test_networks_are_given_normalised_observations(name: str) -> None:
     agent.observations.update(np.array([[1.0] * 3, [5.0] * 3]))
     seen = []
     first = next(iter(agent.networks().values()))
-    first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    getattr(first, "policy", first).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
     agent.act(observation_of(agent, 7.0), 0)
     agent.predict(observation_of(agent, 7.0))
     assert len(seen) == 2

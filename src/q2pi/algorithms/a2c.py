@@ -65,6 +65,7 @@ class Agent(PolicyAgent):
         self.rollouts = 0
         """Number of rollouts that were learned from."""
         self._acted: dict[str, Array] = {}
+        self._no_value = torch.zeros(spec.num_envs)
 
     def build_network(self) -> ActorCritic:
         """Return a policy and value network with fresh weights."""
@@ -83,8 +84,12 @@ class Agent(PolicyAgent):
         self.rollout.clear()
 
     def act(self, observation: Array, step: int) -> Array:
-        with torch.inference_mode():
-            policy, value = self.forward(observation)
+        with torch.inference_mode(), self.spec.autocast():
+            inputs = self.tensor(observation)
+            # A critic apart from the policy is called once for a whole rollout, in `batch`.
+            policy, value = (
+                (self.network.policy(inputs), self._no_value) if self.network.separate else self.network(inputs)
+            )
             action = self.head.sample(policy, self.act_stream.at(step))
             columns = {"action": action, "value": value}
             if self.stores_log_prob:
@@ -130,6 +135,9 @@ class Agent(PolicyAgent):
     def batch(self) -> Batch:
         """Return the full rollout as one batch [T * N, ...], with advantages and value targets."""
         rollout, device = self.rollout, self.spec.device
+        observation = _flat(rollout.observation)
+        if self.network.separate:
+            rollout.value[:] = self.values(observation).reshape(rollout.value.shape)
         reward = rollout.reward
         if self.rewards is not None:
             self.rewards.update(reward, rollout.ended)
@@ -144,7 +152,7 @@ class Agent(PolicyAgent):
             self.config.gae_lambda,
         )
         return Batch(
-            observation=self.tensor(_flat(rollout.observation)),
+            observation=self.tensor(observation),
             action=torch.from_numpy(_flat(rollout.action)).to(device),
             log_prob=torch.from_numpy(_flat(rollout.log_prob)).to(device),
             value=value.flatten().to(device),
@@ -167,14 +175,9 @@ class Agent(PolicyAgent):
             rate = self.spec.linear(self.config.learning_rate, 0.0, 1.0, step)
             optimizer.set_learning_rate(self.optimizer, rate)
 
-    def forward(self, observation: Array) -> tuple[Any, Tensor]:
-        """Return (policy, V [B]) at raw observations [B, ...]."""
-        with self.spec.autocast():
-            policy, value = self.network(self.tensor(observation))
-        return policy, value
-
     def policy_at(self, observation: Array) -> Any:
-        return self.forward(observation)[0]
+        with self.spec.autocast():
+            return self.network.policy(self.tensor(observation))
 
     def state_value(self, inputs: Tensor) -> Tensor | None:
         with self.spec.autocast():

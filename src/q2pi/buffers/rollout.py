@@ -21,7 +21,7 @@ class Batch:
     log_prob: Tensor
     """[B] log pi(a|s) when the action was sampled; [0] if the rollout does not store it."""
     value: Tensor
-    """[B] V(s) when the action was sampled."""
+    """[B] V(s) before the update."""
     advantage: Tensor
     """[B]"""
     target: Tensor

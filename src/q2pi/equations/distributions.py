@@ -57,7 +57,7 @@ class Categorical:
         require_shape((len(self.logits),), uniform=uniform)
         cumulative = self.log_probs.detach().float().exp().cumsum(dim=1)
         total = cumulative[:, -1:]
-        if total.isnan().any():
+        if math.isnan(total.sum()):
             raise FloatingPointError("cannot sample: a policy has every action masked, or a logit that is NaN")
         # The product of a float32 and a number below 1 is smaller than it.
         threshold = uniform.float().clamp(max=BELOW_ONE).unsqueeze(1) * total
