@@ -325,7 +325,7 @@ def moves(optimizer: str, gradients: list[float], **changes: Any) -> list[float]
     found = []
     for gradient in gradients:
         before = weight.detach().clone()
-        weight.grad = torch.full_like(weight, gradient)
+        weight.grad.fill_(gradient)  # type: ignore[union-attr]
         agent.optimizer.step()
         found.append((before - weight.detach())[0].item() / 0.01)
     return found

@@ -315,7 +315,7 @@ def test_adams_epsilon_is_small() -> None:
     before = weight.detach().clone()
     agent.optimizer.zero_grad()
     for parameter in agent.online.parameters():
-        parameter.grad = torch.full_like(parameter, 1e-7)
+        parameter.grad.fill_(1e-7)  # type: ignore[union-attr]
     agent.optimizer.step()
     torch.testing.assert_close(before - weight.detach(), torch.full_like(before, 0.1 / 1.1), rtol=1e-3, atol=0)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from q2pi.networks.optimizer import (
     FLUSH_FREQUENCY,
+    JOINED_SIZE,
     adam,
     clip_gradient,
     gradient_step,
@@ -47,15 +48,24 @@ def denormal(optimizer: torch.optim.Optimizer) -> int:
     return sum(int(((moment != 0) & (moment.abs() < TINY)).sum()) for moment in moments)
 
 
-def test_weights_equal_torchs_and_no_moment_is_denormal() -> None:
+@pytest.fixture(params=[False, True], ids=["one by one", "joined"])
+def is_joined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether parameters are trained as one vector."""
+    if not request.param:
+        monkeypatch.setattr("q2pi.networks.optimizer.JOINED_SIZE", 0)
+    return bool(request.param)
+
+
+def test_weights_equal_torchs_and_no_moment_is_denormal(is_joined: bool) -> None:
     (ours, own), (theirs, other) = trained(adam), trained(lambda rows, lr: torch.optim.Adam(rows, lr=lr, fused=True))
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
     assert denormal(other) == 3 * (16 - ALIVE), "negative control: a denormal moment for each weight without a gradient"
     assert denormal(own) == 0
+    assert len(own.param_groups[0]["params"]) == (1 if is_joined else 2)
 
 
-def test_rmsprop_gives_torchs_weights_bit_for_bit() -> None:
+def test_rmsprop_gives_torchs_weights_bit_for_bit(is_joined: bool) -> None:
     (ours, own), (theirs, _) = (
         trained(rmsprop),
         trained(lambda rows, lr: torch.optim.RMSprop(rows, lr=lr, foreach=True)),
@@ -65,17 +75,59 @@ def test_rmsprop_gives_torchs_weights_bit_for_bit() -> None:
     assert {slot["step"].item() for slot in own.state_dict()["state"].values()} == {UPDATES}
 
 
+@pytest.mark.usefixtures("is_joined")
 def test_a_restored_optimizer_flushes_at_the_same_updates() -> None:
     """Most moments fall below the bounds after update 512 and are flushed at update 768 = 3 x 256."""
 
     def moments(updates: int, saved_after: int = 0) -> Tensor:
         moment: Tensor = trained(adam, updates, saved_after=saved_after)[1].state_dict()["state"][0]["exp_avg"]
-        return moment
+        return moment.flatten()[: 3 * 16].view(3, 16)
 
     assert FLUSH_FREQUENCY == 256
     assert moments(767)[:, ALIVE:].any()
     assert not moments(768)[:, ALIVE:].any()
     assert torch.equal(moments(768, saved_after=700), moments(768))
+
+
+@pytest.mark.parametrize("make", [adam, rmsprop])
+def test_joined_parameters_are_trained_and_saved_as_they_are_one_by_one(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a clipped gradient, whose norm is over the same numbers."""
+
+    def weights() -> dict[str, Tensor]:
+        torch.manual_seed(3)
+        network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        optimizer = make(network.parameters(), lr=1e-2)
+        inputs = torch.randn(50, 16, 4)
+        for batch in inputs:
+            gradient_step(optimizer, (network(batch) - 3).square().mean(), max_grad_norm=0.5)
+        return network.state_dict()
+
+    together = weights()
+    monkeypatch.setattr("q2pi.networks.optimizer.JOINED_SIZE", 0)
+    alone = weights()
+    for name, weight in together.items():
+        torch.testing.assert_close(weight, alone[name], rtol=1e-4, atol=1e-6)
+
+
+def test_only_small_networks_are_joined() -> None:
+    assert JOINED_SIZE == 32_768
+    small, large = nn.Linear(127, 256), nn.Linear(128, 256)  # 32,768 and 33,024 parameters
+    assert len(adam(small.parameters(), lr=1.0).param_groups[0]["params"]) == 1
+    assert len(adam(large.parameters(), lr=1.0).param_groups[0]["params"]) == 2
+    images = nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert len(adam(images.parameters(), lr=1.0).param_groups[0]["params"]) == 2, "a vector has no layout"
+
+
+def test_a_replaced_gradient_of_a_joined_parameter_is_an_error() -> None:
+    """Its weights would not change any more."""
+    layer = nn.Linear(2, 1)
+    optimizer = adam(layer.parameters(), lr=0.1)
+    layer.zero_grad()
+    layer(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(RuntimeError, match="a joined parameter's gradient was replaced"):
+        optimizer.step()
 
 
 # ---- one step by hand ------------------------------------------------------------------------------------------------
@@ -151,8 +203,11 @@ def test_clipping_agrees_with_torch(bound: float) -> None:
 
 
 @pytest.mark.parametrize(("make", "torchs"), [(adam, torch.optim.Adam), (rmsprop, torch.optim.RMSprop)])
-def test_a_loaded_state_and_a_change_of_the_trained_parameters_are_followed(make: Any, torchs: Any) -> None:
+def test_a_loaded_state_and_a_change_of_the_trained_parameters_are_followed(
+    make: Any, torchs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The moments are found once for a set of parameters; another set or a loaded state must be seen."""
+    monkeypatch.setattr("q2pi.networks.optimizer.JOINED_SIZE", 0)
 
     def step(optimizer: torch.optim.Optimizer, network: nn.Module, bias: bool) -> None:
         network.weight.grad = torch.full_like(network.weight, 0.5)  # type: ignore[arg-type]

@@ -177,7 +177,7 @@ class Agent(PolicyAgent):
         action = torch.from_numpy(np.concatenate([episode.action for episode in trajectories])).to(rows.device)
         weight = weights(credit, self.config).T[credit.valid.T].to(rows.device)
         total, entropies = 0.0, 0.0
-        self.optimizers["policy"].zero_grad(set_to_none=True)
+        self.optimizers["policy"].zero_grad()
         for part in _parts(len(rows)):
             with self.spec.autocast():
                 policy = self.policy(rows[part])
@@ -208,7 +208,7 @@ class Agent(PolicyAgent):
         assert value is not None
         for update in range(self.config.value_updates):
             total = 0.0
-            self.optimizers["value"].zero_grad(set_to_none=True)
+            self.optimizers["value"].zero_grad()
             for part in _parts(len(rows)):
                 with self.spec.autocast():
                     predicted = value(rows[part])

@@ -99,9 +99,7 @@ def generalized_advantages(
     require_shape(tuple(reward.shape), discount=discount, value=value, next_value=next_value, ended=ended)
     delta = reward + discount * next_value - value
     decay = torch.where(ended, 0.0, discount * lambda_)
-    advantages = torch.empty_like(delta)
-    following = torch.zeros_like(delta[0])
-    for t in reversed(range(len(reward))):
-        following = delta[t] + decay[t] * following
-        advantages[t] = following
-    return advantages
+    advantages = [torch.zeros_like(reward[0])]
+    for delta_t, decay_t in zip(reversed(delta.unbind()), reversed(decay.unbind()), strict=True):
+        advantages.append(delta_t + decay_t * advantages[-1])
+    return torch.stack(advantages[:0:-1])

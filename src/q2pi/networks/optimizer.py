@@ -33,6 +33,42 @@ NEGLIGIBLE = {"exp_avg": 1e-26, "exp_avg_sq": 1e-36, "square_avg": 1e-36}
 updates."""
 
 
+JOINED_SIZE = 2**15
+"""Most parameters of a network that is trained as one vector."""
+
+
+class Joined(torch.nn.Parameter):
+    """The parameters of a small network on the CPU, one after another; see `joined`."""
+
+    members: list[torch.nn.Parameter]
+    gradients: list[torch.Tensor]
+    """Of the members: views of the gradient."""
+
+    def require_shared_gradient(self) -> None:
+        """Raise RuntimeError if a member's gradient is no longer a view of this one's."""
+        if not all(member.grad is gradient for member, gradient in zip(self.members, self.gradients, strict=True)):
+            raise RuntimeError("a joined parameter's gradient was replaced: zero it with the optimizer's zero_grad")
+
+
+def joined(parameters: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Return one vector in place of the parameters of a small network; others as they are.
+
+    The parameters become views of the vector, and their gradients, to which `backward` adds, views of its gradient.
+    Clipping and stepping are then one operation each instead of one per parameter: a seventh of an update of A2C.
+    """
+    sizes = [parameter.numel() for parameter in parameters]
+    if sum(sizes) > JOINED_SIZE or not all(parameter.is_contiguous() for parameter in parameters):
+        return parameters
+    vector = Joined(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    vector.grad = torch.zeros_like(vector)
+    vector.members, vector.gradients = parameters, []
+    parts = zip(parameters, vector.detach().split(sizes), vector.grad.split(sizes), strict=True)
+    for parameter, values, gradient in parts:
+        parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
+        vector.gradients.append(parameter.grad)
+    return [vector]
+
+
 class CpuStep(torch.optim.Optimizer):
     """Optimizer on the CPU without the bookkeeping of `torch.optim.Optimizer.step`, with equal results.
 
@@ -52,6 +88,9 @@ class CpuStep(torch.optim.Optimizer):
         """Update the parameters that have a gradient."""
         group = self.param_groups[0]
         trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in trained:
+            if isinstance(parameter, Joined):
+                parameter.require_shared_gradient()
         if len(trained) != len(self.trained) or not all(map(operator.is_, trained, self.trained)):
             self.trained, self.columns = trained, self._columns_of(trained)
         steps = self.columns["step"]
@@ -61,6 +100,14 @@ class CpuStep(torch.optim.Optimizer):
             _flush(self.state[parameter] for parameter in trained)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch then does not wrap it
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients; those of joined parameters become 0, since they share memory."""
+        for parameter in self.param_groups[0]["params"]:
+            if isinstance(parameter, Joined):
+                parameter.grad.zero_()  # type: ignore[union-attr]
+            else:
+                parameter.grad = None
 
     def move(self, trained: list[Any], gradients: list[Any], group: Mapping[str, Any]) -> None:
         """Change the parameters and their moments."""
@@ -128,8 +175,9 @@ def adam(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.opti
         options: lr, eps, betas; on CUDA also capturable.
     """
     parameters = list(parameters)
-    kind = CpuAdam if parameters[0].device.type == "cpu" else torch.optim.Adam
-    return kind(parameters, fused=True, **options)
+    if parameters[0].device.type == "cpu":
+        return CpuAdam(joined(parameters), fused=True, **options)
+    return torch.optim.Adam(parameters, fused=True, **options)
 
 
 def rmsprop(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.optim.RMSprop:
@@ -140,8 +188,9 @@ def rmsprop(parameters: Iterable[torch.nn.Parameter], **options: Any) -> torch.o
         options: lr, eps, alpha.
     """
     parameters = list(parameters)
-    kind = CpuRMSprop if parameters[0].device.type == "cpu" else torch.optim.RMSprop
-    return kind(parameters, foreach=True, **options)
+    if parameters[0].device.type == "cpu":
+        return CpuRMSprop(joined(parameters), foreach=True, **options)
+    return torch.optim.RMSprop(parameters, foreach=True, **options)
 
 
 def _flush(slots: Iterable[dict[str, torch.Tensor]]) -> None:
@@ -158,9 +207,7 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, max_grad
         loss: [].
         max_grad_norm: bound on the gradient's norm over all parameters; 0 disables it.
     """
-    for group in optimizer.param_groups:  # a tenth of the time of `zero_grad`, which records itself for the profiler
-        for parameter in group["params"]:
-            parameter.grad = None
+    optimizer.zero_grad()
     loss.backward()
     clip_gradient(optimizer, max_grad_norm)
     optimizer.step()
