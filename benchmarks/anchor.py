@@ -37,22 +37,25 @@ def main() -> None:
     parser.add_argument("--published", choices=sorted(POINTS), required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    seeds = [window_means(RunFolder.open(run)) for run in options.runs]
+    runs = [RunFolder.open(run) for run in options.runs]
+    tables = [run.table() for run in runs]
+    seeds = {table["seed"]: window_means(run) for table, run in zip(tables, runs, strict=True)}
     published = dict(POINTS[options.published])
     rows = []
-    for end in seeds[0]:
-        means = np.array([seed[end] for seed in seeds])
+    for end in next(iter(seeds.values())):
+        means = np.array([windows[end] for windows in seeds.values()])
         middle, half = means.mean(), t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
         row = {"agent_steps": end, "published": published.get(end, "")}
-        row |= {f"seed_{number}": value for number, value in enumerate(means, start=1)}
+        row |= {f"seed_{seed}": value for seed, value in zip(seeds, means, strict=True)}
         row |= {"mean": middle, "low": middle - half, "high": middle + half}
         rows.append({name: round(float(value), 1) if value != "" else "" for name, value in row.items()})
         print(rows[-1])
     write_rows(options.out / "returns.csv", rows)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for number, seed in enumerate(seeds, start=1):
-        axes.plot(list(seed), list(seed.values()), "o-", color="#2f6f9f", alpha=0.6, label=f"q2pi DQN, seed {number}")
+    for seed, windows in seeds.items():
+        label = f"q2pi {tables[0]['algorithm']}, seed {seed}"
+        axes.plot(list(windows), list(windows.values()), "o-", color="#2f6f9f", alpha=0.6, label=label)
     axes.plot(list(published), list(published.values()), "s--", color="black", label=options.published)
     axes.set(xlabel="agent steps", ylabel="mean training return of the last 250,000 steps", ylim=(0, None))
     axes.legend()

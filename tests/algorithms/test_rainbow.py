@@ -197,7 +197,7 @@ def slow_losses(agent: rainbow.Agent, batch: Any) -> tuple[list[float], list[flo
                     projected[low] += policy[a] * chances[j] * (low + 1 - place)
                     projected[low + 1] += policy[a] * chances[j] * (place - low)
             logs = torch.log_softmax(online[b, action], dim=0).tolist()
-            loss = sum(m * (math.log(m) - log) for m, log in zip(projected, logs, strict=True) if m > 1e-30)
+            loss = -sum(m * log for m, log in zip(projected, logs, strict=True))
             results.append(loss)
             errors.append(loss)
             continue

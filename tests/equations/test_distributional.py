@@ -230,15 +230,15 @@ def test_a_projection_is_not_rounded_to_bf16() -> None:
     assert torch.equal(result, expected)
 
 
-def test_the_loss_is_the_divergence() -> None:
-    """Target (1/2, 1/2), prediction (1/4, 3/4): 0.5 log 2 + 0.5 log 2/3."""
+def test_the_loss_is_the_cross_entropy() -> None:
+    """Target (1/2, 1/2), prediction (1/4, 3/4): 0.5 log 4 + 0.5 log 4/3; an equal target leaves its entropy."""
     logits = tensor([math.log(1.0), math.log(3.0)])
-    close(categorical_loss(logits, tensor([0.5, 0.5])), 0.5 * math.log(2) + 0.5 * math.log(2 / 3))
-    close(categorical_loss(logits, tensor([0.25, 0.75])), 0.0)
+    close(categorical_loss(logits, tensor([0.5, 0.5])), 0.5 * math.log(4) + 0.5 * math.log(4 / 3))
+    close(categorical_loss(logits, tensor([0.25, 0.75])), 0.25 * math.log(4) + 0.75 * math.log(4 / 3))
     close(categorical_loss(logits, tensor([0.0, 1.0])), math.log(4 / 3))
 
 
-def test_the_gradient_is_that_of_the_cross_entropy() -> None:
+def test_the_gradient_is_that_of_the_divergence() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(4, 5, requires_grad=True), torch.softmax(torch.randn(4, 5), dim=1)
     (gradient,) = torch.autograd.grad(categorical_loss(logits, target).sum(), logits)

@@ -127,10 +127,10 @@ def categorical_projection(values: Tensor, probabilities: Tensor, support: Tenso
 
 
 def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return KL(target || softmax(logits)), [B].
+    """Return the cross-entropy -sum_i target_i log softmax(logits)_i, [B].
 
-    Source: Bellemare, Dabney and Munos 2017, algorithm 1; Hessel et al. 2018, which also prioritizes by it. Its
-    gradient is that of the cross-entropy; it is 0 for equal distributions.
+    Source: Bellemare, Dabney and Munos 2017, algorithm 1. Its gradient is that of KL(target || softmax(logits)); its
+    least value is the target's entropy.
 
     Args:
         logits: [B, Z] of the actions taken.
@@ -140,8 +140,7 @@ def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
         ValueError: the shapes differ.
     """
     require_shape(tuple(logits.shape), target=target)
-    log_target = target.clamp(min=torch.finfo(target.dtype).tiny).log()
-    return (target * (log_target - functional.log_softmax(logits, dim=1))).sum(dim=1)
+    return -(target * functional.log_softmax(logits, dim=1)).sum(dim=1)
 
 
 def midpoints(count: int) -> Tensor:

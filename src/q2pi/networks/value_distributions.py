@@ -2,12 +2,13 @@
 
     kind           output       values                              loss of an action's output
     Expectation    [B, A]       Q                                   squared or Huber TD error, as in DQN
-    Categorical    [B, A, Z]    fixed atoms, softmax of logits      KL divergence of the projected target (C51)
+    Categorical    [B, A, Z]    fixed atoms, softmax of logits      cross-entropy with the projected target (C51)
     Quantile       [B, A, N]    N equally likely quantiles          quantile Huber loss (QR-DQN)
     Implicit       [B, A, N]    quantiles at N given fractions      quantile Huber loss (IQN)
 
 Equations and sources are in `q2pi.equations.distributional`. The second result of a loss is what replay prioritizes by:
-the TD error of an expectation (Schaul et al. 2016), and the loss itself of a distribution (Hessel et al. 2018).
+the TD error of an expectation (Schaul et al. 2016), and the loss itself of a distribution (Hessel et al. 2018, whose
+categorical one is the KL divergence; DQN Zoo and Dopamine take the cross-entropy, with the target's entropy).
 """
 
 from typing import Literal
@@ -80,8 +81,8 @@ class Categorical(nn.Module):
     ) -> Losses:
         assert probabilities is not None
         projected = equations.categorical_projection(target, probabilities, self.support)
-        divergence = equations.categorical_loss(equations.of_action(output, action), projected)
-        return divergence, divergence
+        entropy = equations.categorical_loss(equations.of_action(output, action), projected)
+        return entropy, entropy
 
 
 class Quantile(nn.Module):
