@@ -1,4 +1,4 @@
-"""Training returns of several seeds beside a published curve: a table with intervals over seeds, and a figure.
+"""Training returns of one or several seeds beside a published curve: a table with intervals over seeds, and a figure.
 
     python benchmarks/anchor.py RUN RUN ... --out results/NAME --published "Dopamine DQN (Adam + MSE), 5 seeds"
 
@@ -32,7 +32,7 @@ def window_means(run: RunFolder) -> dict[int, float]:
 def main() -> None:
     """Read the runs and write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="at least two")
+    parser.add_argument("runs", type=Path, nargs="+", help="of different seeds")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--published", choices=sorted(POINTS), required=True)
     options = parser.parse_args()
@@ -42,12 +42,13 @@ def main() -> None:
     seeds = {table["seed"]: window_means(run) for table, run in zip(tables, runs, strict=True)}
     published = dict(POINTS[options.published])
     rows = []
-    for end in next(iter(seeds.values())):
+    for end in sorted(set.intersection(*map(set, seeds.values()))):
         means = np.array([windows[end] for windows in seeds.values()])
-        middle, half = means.mean(), t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
         row = {"agent_steps": end, "published": published.get(end, "")}
         row |= {f"seed_{seed}": value for seed, value in zip(seeds, means, strict=True)}
-        row |= {"mean": middle, "low": middle - half, "high": middle + half}
+        if len(means) > 1:
+            half = t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
+            row |= {"mean": means.mean(), "low": means.mean() - half, "high": means.mean() + half}
         rows.append({name: round(float(value), 1) if value != "" else "" for name, value in row.items()})
         print(rows[-1])
     write_rows(options.out / "returns.csv", rows)
