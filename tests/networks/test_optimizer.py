@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from q2pi.errors import UserError
 from q2pi.networks.optimizer import (
     FLUSH_FREQUENCY,
     JOINED_SIZE,
@@ -128,6 +129,16 @@ def test_a_replaced_gradient_of_a_joined_parameter_is_an_error() -> None:
     layer(torch.ones(1, 2)).sum().backward()
     with pytest.raises(RuntimeError, match="a joined parameter's gradient was replaced"):
         optimizer.step()
+
+
+def test_the_state_of_parameters_one_by_one_does_not_fit_joined_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(2, 1)
+    with monkeypatch.context() as context:
+        context.setattr("q2pi.networks.optimizer.JOINED_SIZE", 0)
+        separate = adam(layer.parameters(), lr=0.1)
+        gradient_step(separate, layer(torch.ones(1, 2)).sum())
+    with pytest.raises(UserError, match="the checkpoint's optimizer has 2 parameters, this version trains 1"):
+        load_optimizer(adam(layer.parameters(), lr=0.1), optimizer_state(separate))
 
 
 # ---- one step by hand ------------------------------------------------------------------------------------------------

@@ -257,9 +257,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
 
     Each moment gets the memory layout of its parameter: the fused kernels treat both as flat arrays, so a channels-last
     parameter with a channels-first moment would silently be updated with the wrong numbers.
+
+    Raises:
+        UserError: the state is of other parameters, as that of a small network which was not joined yet.
     """
     current = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if any(int(index) >= len(parameters) for index in state):
+        raise UserError(
+            f"the checkpoint's optimizer has {len(state)} parameters, this version trains {len(parameters)}: it was "
+            "written by another version; start a new run from its weights with --from RUN"
+        )
     current["state"] = {
         int(index): {name: _in_layout_of(parameters[int(index)], value) for name, value in slots.items()}
         for index, slots in state.items()

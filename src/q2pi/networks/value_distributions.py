@@ -81,8 +81,8 @@ class Categorical(nn.Module):
     ) -> Losses:
         assert probabilities is not None
         projected = equations.categorical_projection(target, probabilities, self.support)
-        entropy = equations.categorical_loss(equations.of_action(output, action), projected)
-        return entropy, entropy
+        cross_entropy = equations.categorical_loss(equations.of_action(output, action), projected)
+        return cross_entropy, cross_entropy
 
 
 class Quantile(nn.Module):
