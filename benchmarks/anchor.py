@@ -1,66 +1,66 @@
-"""Training returns of one or several seeds beside a published curve: a table with intervals over seeds, and a figure.
+"""Training returns of one or several seeds beside published ones: a table with intervals over seeds, and a figure.
 
-    python benchmarks/anchor.py RUN RUN ... --out results/NAME --published "Dopamine DQN (Adam + MSE), 5 seeds"
+    python benchmarks/publish.py RUN results/NAME/seed_1                                  # and so on for each seed
+    python benchmarks/anchor.py results/NAME --published "Dopamine DQN (Adam + MSE), 5 seeds"
 
-A window is what the published curve uses: the 250,000 agent steps that end at the point. Written: returns.csv,
-returns.png. `benchmarks/publish.py` keeps the evidence of each run.
+A window is what the published runs use: the 250,000 agent steps that end at the point. Intervals are 95 % t intervals
+over the seeds. Read: the folders seed_*. Written: returns.csv, returns.png.
 """
 
 import argparse
+import csv
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from publish import PUBLISHED, write_rows
+from publish import write_rows
+from published import SPACE_INVADERS, WIDTH
 from scipy.stats import t
 
-from q2pi.runs.folder import RunFolder
 
-WIDTH = 250_000
-POINTS = {name: points for group in PUBLISHED.values() for name, points in group.items()}
-
-
-def window_means(run: RunFolder) -> dict[int, float]:
+def read_returns(folder: Path) -> dict[int, float]:
     """Return the mean raw return of the episodes that ended in each window, by its last agent step."""
-    episodes = run.rows("episode")
-    ends = range(WIDTH, int(run.rows("train")[-1]["step"]) + 1, WIDTH)
-    return {
-        end: float(np.mean([row["return"] for row in episodes if end - WIDTH < row["step"] <= end])) for end in ends
-    }
+    with (folder / "training_returns.csv").open() as file:
+        return {int(float(row["agent_steps"])): float(row["mean_return"]) for row in csv.DictReader(file)}
+
+
+def statistics(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean over seeds and its 95 % t interval."""
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    middle = float(np.mean(values))
+    return {"mean": middle, "low": middle - half, "high": middle + half}
 
 
 def main() -> None:
-    """Read the runs and write the table and the figure."""
+    """Read the seeds and write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="of different seeds")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--published", choices=sorted(POINTS), required=True)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--published", choices=sorted(SPACE_INVADERS), required=True)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    runs = [RunFolder.open(run) for run in options.runs]
-    tables = [run.table() for run in runs]
-    seeds = {table["seed"]: window_means(run) for table, run in zip(tables, runs, strict=True)}
-    published = dict(POINTS[options.published])
-    rows = []
+    seeds = {folder.name: read_returns(folder) for folder in sorted(options.results.glob("seed_*"))}
+    published = {(k + 1) * WIDTH: statistics(values) for k, values in enumerate(SPACE_INVADERS[options.published])}
+    rows: list[dict[str, float]] = []
     for end in sorted(set.intersection(*map(set, seeds.values()))):
-        means = np.array([windows[end] for windows in seeds.values()])
-        row = {"agent_steps": end, "published": published.get(end, "")}
-        row |= {f"seed_{seed}": value for seed, value in zip(seeds, means, strict=True)}
-        if len(means) > 1:
-            half = t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
-            row |= {"mean": means.mean(), "low": means.mean() - half, "high": means.mean() + half}
-        rows.append({name: round(float(value), 1) if value != "" else "" for name, value in row.items()})
+        row = {name: windows[end] for name, windows in seeds.items()}
+        row |= statistics(list(row.values())) if len(row) > 1 else {}
+        row |= {f"published_{name}": value for name, value in published.get(end, {}).items()}
+        rows.append({"agent_steps": end} | {name: round(value, 1) for name, value in row.items()})
         print(rows[-1])
-    write_rows(options.out / "returns.csv", rows)
+    write_rows(options.results / "returns.csv", rows)
+    algorithm = tomllib.loads((options.results / next(iter(seeds)) / "config.toml").read_text())["algorithm"]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for seed, windows in seeds.items():
-        label = f"q2pi {tables[0]['algorithm']}, seed {seed}"
+    for name, windows in seeds.items():
+        label = f"q2pi {algorithm}, {name.replace('_', ' ')}"
         axes.plot(list(windows), list(windows.values()), "o-", color="#2f6f9f", alpha=0.6, label=label)
-    axes.plot(list(published), list(published.values()), "s--", color="black", label=options.published)
+    middle = [found["mean"] for found in published.values()]
+    half = [found["high"] - found["mean"] for found in published.values()]
+    axes.errorbar(list(published), middle, yerr=half, fmt="s--", color="black", capsize=3, label=options.published)
     axes.set(xlabel="agent steps", ylabel="mean training return of the last 250,000 steps", ylim=(0, None))
     axes.legend()
-    figure.savefig(options.out / "returns.png", dpi=130)
+    figure.savefig(options.results / "returns.png", dpi=130)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from published import SPACE_INVADERS, mean_curve
 from safetensors.torch import save_file
 
 from q2pi.reports.learning_curves import learning_curves, published_comparison
@@ -25,14 +26,8 @@ WINDOW = 10_000
 SCALARS = ("loss", "q", "policy_loss", "value_loss", "entropy")
 TRAINED = ("online", "actor_critic", "policy")
 """Names of the trained network that acts; an algorithm has one of them."""
-PUBLISHED = {
-    "space-invaders-sticky": {
-        "Dopamine DQN (Adam + MSE), 5 seeds": [(250_000, 164), (500_000, 250), (750_000, 340), (1_000_000, 415)],
-        "Dopamine DQN (RMSProp), 5 seeds": [(250_000, 167), (500_000, 190), (750_000, 235), (1_000_000, 271)],
-        "Dopamine Rainbow, 5 seeds": [(250_000, 182), (500_000, 234), (750_000, 328), (1_000_000, 437)],
-    }
-}
-"""Mean training return of the iteration that ends at that many agent steps (Dopamine's published baselines)."""
+PUBLISHED = {"space-invaders-sticky": {name: mean_curve(name) for name in SPACE_INVADERS}}
+"""Group -> name -> (last agent step of a window, mean training return)."""
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:

@@ -95,3 +95,24 @@ def test_the_corridors_policies_are_read_from_finished_runs_alone(
     monkeypatch.setattr("sys.argv", ["vacuum.py", str(tmp_path / "other")])
     with pytest.raises(SystemExit, match="holds no finished run"):
         vacuum.main()
+
+
+def test_seeds_stand_beside_published_ones_with_t_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means 100 and 120 of two seeds: mean 110, half width 12.7062 (t, 1 degree of freedom) * 14.142 / sqrt(2) = 127.1.
+
+    A window that one seed has not reached is left out.
+    """
+    for seed, returns in ((1, "250000.0,100.0\n500000.0,300.0\n"), (2, "250000.0,120.0\n")):
+        folder = tmp_path / f"seed_{seed}"
+        folder.mkdir()
+        (folder / "training_returns.csv").write_text("agent_steps,mean_return\n" + returns)
+        (folder / "config.toml").write_text('algorithm = "rainbow"\n')
+    anchor = script("anchor", monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["anchor.py", str(tmp_path), "--published", "Dopamine Rainbow (JAX), 5 seeds"])
+    anchor.main()
+    header, *rows = (tmp_path / "returns.csv").read_text().splitlines()
+    assert header.startswith("agent_steps,seed_1,seed_2,mean,low,high,published_mean")
+    assert len(rows) == 1
+    assert rows[0].split(",")[:6] == ["250000", "100.0", "120.0", "110.0", "-17.1", "237.1"]
+    assert float(rows[0].split(",")[6]) == 179.8
+    assert (tmp_path / "returns.png").stat().st_size > 0
