@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 LARGEST_ONE_HOT = 100_000
 """Most values that the indices of an observation may have together: each is one input of the network."""
 
-Network = Literal["auto", "nature", "nips", "minatar", "data_efficient", "impala"]
+Network = Literal["auto", "nature", "dopamine", "nips", "minatar", "data_efficient", "impala"]
 """Names of convolutions for images; auto selects by size, see `torso_of`."""
 InitialWeights = Literal["torch", "xavier_uniform", "variance_scaling"]
 """Distributions of initial weights, see `networks.initialisation.initialise`."""
@@ -25,22 +25,26 @@ class Convolutions:
     features: int
     is_residual: bool = False
     """Whether each convolution is a stage of `residual_stage`."""
+    is_padded: bool = False
+    """Whether each convolution is a `PaddedConvolution`."""
 
 
 CONVOLUTIONS = {
     "nature": Convolutions(((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
+    "dopamine": Convolutions(((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512, is_padded=True),
     "nips": Convolutions(((16, 8, 4), (32, 4, 2)), 256),
     "minatar": Convolutions(((16, 3, 1),), 128),
     "data_efficient": Convolutions(((32, 5, 5), (64, 5, 5)), 256),
     "impala": Convolutions(((16, 3, 1), (32, 3, 1), (32, 3, 1)), 256, is_residual=True),
 }
-"""nature: Mnih et al. 2015. nips: Mnih et al. 2013 (NIPS workshop), with a third of the arithmetic. minatar: Young and
-Tian 2019, for images of 10 x 10. data_efficient: van Hasselt et al. 2019. impala: Espeholt et al. 2018."""
+"""nature: Mnih et al. 2015. dopamine: the same with padding, as in Dopamine (Castro et al. 2018). nips: Mnih et al.
+2013 (NIPS workshop), with a third of the arithmetic. minatar: Young and Tian 2019, for images of 10 x 10.
+data_efficient: van Hasselt et al. 2019. impala: Espeholt et al. 2018."""
 
 
 def smallest_side(network: Network) -> int:
     """Return the least height and width, in pixels, of an image that the convolutions of a network fit into."""
-    if CONVOLUTIONS[network].is_residual:  # padded
+    if CONVOLUTIONS[network].is_residual or CONVOLUTIONS[network].is_padded:
         return 1
     side = 1
     for _, kernel, stride in reversed(CONVOLUTIONS[network].layers):

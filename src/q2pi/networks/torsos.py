@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import conv2d, one_hot, pad
 
 from q2pi.envs.layout import BYTE, Layout
 from q2pi.networks.chain import Chain
@@ -26,6 +26,27 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image.movedim(1, -1)).movedim(-1, 1)
+
+
+class PaddedConvolution(nn.Conv2d):
+    """A convolution whose output has ceil(H / stride) rows and ceil(W / stride) columns: SAME of TensorFlow and Flax.
+
+    The image is padded with zeros, by one more at the bottom and on the right if their number is odd.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        (top, bottom), (left, right) = (
+            self._padding(side, kernel, stride)
+            for side, kernel, stride in zip(image.shape[2:], self.kernel_size, self.stride, strict=True)
+        )
+        if top == bottom and left == right:
+            return conv2d(image, self.weight, self.bias, self.stride, (top, left))
+        return conv2d(pad(image, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+
+    @staticmethod
+    def _padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        return total // 2, total - total // 2
 
 
 class Residual(nn.Module):
@@ -63,7 +84,8 @@ def convolution_layers(channels: int, network: Network, layer_norm: bool, width:
             layers += residual_stage(channels, size, kernel, stride, layer_norm)
         else:
             norm = [ChannelNorm(size)] if layer_norm else []
-            layers += [nn.Conv2d(channels, size, kernel, stride=stride), *norm, nn.ReLU()]
+            convolution = PaddedConvolution if sizes.is_padded else nn.Conv2d
+            layers += [convolution(channels, size, kernel, stride=stride), *norm, nn.ReLU()]
         channels = size
     return [*layers, nn.ReLU()] if sizes.is_residual else layers
 
@@ -90,7 +112,7 @@ class ImageTorso(nn.Module):
     """The convolutions and the linear layer of `CONVOLUTIONS[network]`, each followed by ReLU.
 
     Input: [B, C, H, W], uint8 or float32, which is divided by `scale`. Output: float32 [B, features]: 512 for nature,
-    256 for nips, 128 for minatar. For 4 x 84 x 84 nature has 1,684,128 parameters and nips 676,144.
+    256 for nips, 128 for minatar. For 4 x 84 x 84 nature has 1,684,128 parameters, dopamine 4,043,424, nips 676,144.
 
     Args:
         channels, height, width: of an observation.

@@ -64,9 +64,9 @@ class QNetworkConfig(EpsilonGreedyConfig):
     hidden: tuple[int, ...] = (120, 84)
     """Units of the hidden layers for observations that are not one image."""
     network: Network = "auto"
-    """Convolutions for images: nature (Mnih et al. 2015), nips (2013, a third of the arithmetic), minatar (Young and
-    Tian 2019), data_efficient (van Hasselt et al. 2019), impala (Espeholt et al. 2018). auto is nature from 36 x 36
-    pixels on, else minatar."""
+    """Convolutions for images: nature (Mnih et al. 2015), dopamine (nature with padding, as in Castro et al. 2018),
+    nips (2013, a third of the arithmetic), minatar (Young and Tian 2019), data_efficient (van Hasselt et al. 2019),
+    impala (Espeholt et al. 2018). auto is nature from 36 x 36 pixels on, else minatar."""
 
     AT_LEAST: ClassVar[Mapping[str, float]] = {"hidden": 1}
 
