@@ -28,7 +28,7 @@ def read_returns(folder: Path) -> dict[int, float]:
 
 def statistics(values: Sequence[float]) -> dict[str, float]:
     """Return the mean over seeds and its 95 % t interval."""
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
     middle = float(np.mean(values))
     return {"mean": middle, "low": middle - half, "high": middle + half}
 
@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--published", choices=sorted(SPACE_INVADERS), required=True)
     options = parser.parse_args()
     seeds = {folder.name: read_returns(folder) for folder in sorted(options.results.glob("seed_*"))}
+    if not seeds:
+        parser.error(f"{options.results} has no folder seed_*: write one with benchmarks/publish.py")
     published = {(k + 1) * WIDTH: statistics(values) for k, values in enumerate(SPACE_INVADERS[options.published])}
     rows: list[dict[str, float]] = []
     for end in sorted(set.intersection(*map(set, seeds.values()))):
