@@ -57,7 +57,7 @@ def training(path: Path, env_id: str, threads: int) -> Iterator[None]:
     options |= {"learning-starts": LEARNING, "buffer-size": 50_000, "log-frequency": 200, "evaluation-episodes": 0}
     options |= {"threads": threads}
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    process = subprocess.Popen([sys.executable, "-m", "q2pi.cli", "train", "dqn", *flags], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "q2pi", "train", "dqn", *flags], stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
@@ -68,7 +68,7 @@ def training(path: Path, env_id: str, threads: int) -> Iterator[None]:
 @contextmanager
 def served(path: Path, nice: int) -> Iterator[str]:
     """Serve the page of a run; yield its URL."""
-    command = [sys.executable, "-m", "q2pi.cli", "watch", str(path), "--port", "0", "--no-browser"]
+    command = [sys.executable, "-m", "q2pi", "watch", str(path), "--port", "0", "--no-browser"]
     command += ["--nice", str(nice)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None

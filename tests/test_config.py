@@ -13,7 +13,7 @@ import tomli_w
 from small_runs import CARTPOLE, cartpole, flags, invaders
 
 import q2pi
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.acceleration import precision
 from q2pi.algorithms import registry
 from q2pi.algorithms.configs.base import AlgorithmConfig

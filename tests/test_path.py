@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms import q_learning
 from q2pi.equations import losses, returns, targets
 

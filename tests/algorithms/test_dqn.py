@@ -13,7 +13,7 @@ import torch
 from small_dqn import make_agent
 from small_runs import Chain, cartpole, digests, flags, invaders
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms import dqn
 from q2pi.algorithms.common import target_network
 from q2pi.buffers.samplers import UniformSampler

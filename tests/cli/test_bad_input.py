@@ -12,7 +12,7 @@ import pytest
 from small_runs import CARTPOLE, flags
 
 import q2pi
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.runs import checkpoint
 from q2pi.runs.folder import RunFolder
 from q2pi.runs.load import load_checkpoint
@@ -255,7 +255,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_mistake_ends_the_process_with_status_2() -> None:
-    result = python("-m", "q2pi.cli", "trian")
+    result = python("-m", "q2pi", "trian")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "q2pi: unknown command 'trian' (did you mean 'train'?); q2pi --help lists the commands\n"
 
@@ -265,7 +265,7 @@ def test_help_is_light(arguments: list[str]) -> None:
     """It takes less than 0.3 s of CPU time and imports neither torch nor numpy."""
     code = (
         "import sys, time\n"
-        "from q2pi.cli import main\n"
+        "from q2pi.__main__ import main\n"
         f"main({arguments})\n"
         "heavy = {'torch', 'numpy', 'gymnasium', 'ale_py', 'tyro', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'{heavy} {time.process_time():.2f}' if heavy or time.process_time() > 0.3 else 0)"
@@ -276,6 +276,6 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 def test_a_closed_pipe_prints_no_traceback() -> None:
     """q2pi algorithms | head -0"""
-    command = f"{sys.executable} -m q2pi.cli algorithms | true"
+    command = f"{sys.executable} -m q2pi algorithms | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in result.stderr

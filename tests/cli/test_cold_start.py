@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from small_runs import cartpole
 
+from q2pi.__main__ import COMMANDS
 from q2pi.algorithms import registry
-from q2pi.cli import COMMANDS
 from q2pi.runs.execute import execute
 
 HEAVY = ("torch", "gymnasium", "ale_py", "matplotlib", "scipy", "optuna", "ray", "nicegui")
 SHOW = f"print(*[name for name in {HEAVY} if name in sys.modules])"
 RUN = f"""
 import contextlib, io, json, sys
-from q2pi.cli import main
+from q2pi.__main__ import main
 for arguments in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

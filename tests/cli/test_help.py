@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.commands.options import parse
 from q2pi.errors import UserError
 

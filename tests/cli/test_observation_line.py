@@ -7,7 +7,7 @@ from gymnasium import spaces
 from small_envs import Forbidden, Sampled, nested, registered
 from small_runs import QUIET
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms.build import build_agent
 from q2pi.algorithms.registry import default_config
 from q2pi.commands.observations import observation_line

@@ -15,7 +15,7 @@ from small_runs import QUIET, flags
 
 import q2pi
 import q2pi.envs.gymnasium
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms.registry import default_config
 from q2pi.commands.output import prints_to_stderr
 from q2pi.config import override, resolve
@@ -79,7 +79,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     assert q2pi.__file__ is not None
     paths = os.pathsep.join([str(folder), str(Path(q2pi.__file__).parents[1])])
     return subprocess.run(
-        [sys.executable, "-m", "q2pi.cli", *arguments],
+        [sys.executable, "-m", "q2pi", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from own_envs import Small, registered
 
-from q2pi import cli
+from q2pi import __main__ as cli
 
 PPO = ["--total-timesteps", "256", "--num-envs", "1", "--num-steps", "32", "--threads", "1"]
 

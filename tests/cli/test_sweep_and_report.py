@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_runs import CARTPOLE
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.commands.executors import Place
 from q2pi.commands.sweep import run
 from q2pi.parallel.executor import Job, JobStatus, Stop, never
@@ -105,7 +105,7 @@ def test_a_diverged_run_is_named_and_the_status_is_1(tmp_path: Path, capfd: pyte
 def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
     options = {"total_timesteps": 6_000, "checkpoint_frequency": 0}
     file, runs = write(tmp_path / "long.toml", 1, **options), tmp_path / "runs"
-    command = [sys.executable, "-m", "q2pi.cli", "sweep", str(file), "--runs", str(runs)]
+    command = [sys.executable, "-m", "q2pi", "sweep", str(file), "--runs", str(runs)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = RunFolder(runs / "CartPole-v1/dqn/seed-1")
     deadline = time.monotonic() + 60
@@ -126,7 +126,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_where_an_uninterrupted_run_does(
 def test_runs_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
     options = {"total_timesteps": 10_000_000, "learning_starts": 9_000_000, "checkpoint_frequency": 0}
     file, runs = write(tmp_path / "long.toml", 1, **options), tmp_path / "runs"
-    command = [sys.executable, "-m", "q2pi.cli", "sweep", str(file), "--runs", str(runs)]
+    command = [sys.executable, "-m", "q2pi", "sweep", str(file), "--runs", str(runs)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     folder = RunFolder(runs / "CartPole-v1/dqn/seed-1")
     deadline = time.monotonic() + 60

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_runs import CARTPOLE, INVADERS, flags
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.config import override, resolve, to_table
 from q2pi.runs import checkpoint, manifest
 from q2pi.runs.folder import RunFolder

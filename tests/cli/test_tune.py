@@ -17,7 +17,7 @@ import pytest
 from small_runs import flags
 from small_studies import TINY
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.runs.folder import RunFolder
 from q2pi.training.presets import configure
 
@@ -192,7 +192,7 @@ def test_ctrl_c_stops_all_and_the_command_continues(tmp_path: Path) -> None:
     """The signal goes to the whole process group, as from a terminal."""
     long = [*TUNE, "--total-timesteps", "2000", "--evaluation-frequency", "500", "--study", str(tmp_path / "study")]
     long += ["--checkpoint-frequency", "200"]
-    command = [sys.executable, "-m", "q2pi.cli", *long, "--trials", "1", "--top", "0", "--workers", "1"]
+    command = [sys.executable, "-m", "q2pi", *long, "--trials", "1", "--top", "0", "--workers", "1"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: any((tmp_path / "study").glob("trials/*/seed-1/checkpoints/[0-9]*")))
     os.killpg(first.pid, signal.SIGINT)

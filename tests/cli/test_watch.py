@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from small_runs import write_events
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms.registry import default_config
 from q2pi.commands import runs as runs_command
 from q2pi.config import RunConfig, to_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import cartpole, digests
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.config import resolve
 from q2pi.runs import checkpoint, manifest
 from q2pi.runs.execute import execute

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import CARTPOLE, QUIET
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms.registry import default_config
 from q2pi.buffers.replay import Replay
 from q2pi.config import override, resolve

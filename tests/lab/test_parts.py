@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.commands import lab
 from q2pi.equations import exact
 from q2pi.lab import claim, environments, screens

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic_claims import synthetic
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.commands.executors import Place
 from q2pi.lab.claim import Claim, Rule, outcome, verdict
 from q2pi.lab.report import effect_value, lab_markdown, lab_page

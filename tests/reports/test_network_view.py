@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from q2pi.cli import main
+from q2pi.__main__ import main
 from q2pi.errors import UserError
 from q2pi.reports.network_picture import _axis, _lengths, _summary
 from q2pi.reports.network_view import _durations, action_values, record_network_view

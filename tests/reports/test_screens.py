@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_video import entry_of, random_episode, read, run_of
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.reports.screens import fitted, frame_rate, to_rgb

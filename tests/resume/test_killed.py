@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from small_runs import cartpole, invaders
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.commands.terminal import TerminalRun
 from q2pi.config import RunConfig, resolve
 from q2pi.runs import checkpoint, execute, manifest

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from q2pi.cli import main
+from q2pi.__main__ import main
 from q2pi.envs.spec import EnvSpec
 from q2pi.errors import UserError
 from q2pi.runs import benchmark as bench

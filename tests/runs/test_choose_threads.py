@@ -13,7 +13,8 @@ from small_envs import ENV_ID, Sampled, registered
 from small_runs import CARTPOLE, cartpole, flags, invaders
 
 import q2pi
-from q2pi import cli, config
+from q2pi import __main__ as cli
+from q2pi import config
 from q2pi.acceleration import precision
 from q2pi.algorithms import registry
 from q2pi.algorithms.registry import default_config

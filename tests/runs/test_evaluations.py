@@ -10,7 +10,7 @@ import pytest
 from small_runs import CARTPOLE, INVADERS, Steady, flags
 
 import q2pi
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms.common.epsilon_greedy import EpsilonGreedyAgent
 from q2pi.envs.spec import EnvSpec, resolve
 from q2pi.errors import UserError

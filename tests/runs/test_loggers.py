@@ -11,7 +11,7 @@ import pytest
 from small_runs import CARTPOLE, flags
 
 import q2pi
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.errors import UserError
 from q2pi.runs.checkpoint import digest
 from q2pi.runs.folder import RunFolder

@@ -46,7 +46,7 @@ def hidden(tmp_path: Path) -> dict[str, str]:
 
 def q2pi_command(arguments: list[str], environment: dict[str, str], folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "q2pi.cli", *arguments], env=environment, cwd=folder, capture_output=True, text=True
+        [sys.executable, "-m", "q2pi", *arguments], env=environment, cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -59,7 +59,7 @@ def test_the_modules_are_hidden(hidden: dict[str, str]) -> None:
 
 def test_a_run_is_trained_stopped_and_resumed(hidden: dict[str, str], tmp_path: Path) -> None:
     long = ["train", "dqn", *SMALL, "--total-timesteps", "100000", "--log-frequency", "1000"]
-    command = [sys.executable, "-m", "q2pi.cli", *long, "--run-dir", "stopped"]
+    command = [sys.executable, "-m", "q2pi", *long, "--run-dir", "stopped"]
     with subprocess.Popen(command, env=hidden, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list((tmp_path / "stopped").glob("checkpoints/[0-9]*")) and time.monotonic() < deadline:

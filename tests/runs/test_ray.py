@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_runs import cartpole
 
-from q2pi.cli import main
+from q2pi.__main__ import main
 from q2pi.commands.executors import check_actors, executor_for, is_elsewhere
 from q2pi.config import resolve
 from q2pi.errors import UserError

@@ -323,7 +323,7 @@ def test_ctrl_c_ends_a_sweep_and_leaves_nothing(node: Node, tmp_path: Path) -> N
 
 def test_commands_on_a_cluster(node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`tune` with final runs, `train --actors` and its `resume`, with the address of the cluster."""
-    from q2pi.cli import main
+    from q2pi.__main__ import main
 
     budget = ["--env-id", "CartPole-v1", "--total-timesteps", "300", "--evaluation-episodes", "2", "--device", "cpu"]
     study = ["--study", str(tmp_path / "study"), "--trials", "2", "--seeds", "1", "--top", "1"]
@@ -345,7 +345,7 @@ def test_commands_on_a_cluster(node: Node, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_seeds_of_the_lab_on_a_cluster_have_the_data_of_this_machine(node: Node, tmp_path: Path) -> None:
-    from q2pi.cli import main
+    from q2pi.__main__ import main
     from q2pi.lab.results import ClaimFolder
     from q2pi.lab.road import find
 

@@ -76,7 +76,7 @@ def test_runs_is_fast(runs: Path) -> None:
     took = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run_python("import sys; from q2pi.cli import main; main(['runs', sys.argv[1]])", str(runs))
+        run_python("import sys; from q2pi.__main__ import main; main(['runs', sys.argv[1]])", str(runs))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(took) < SECONDS, f"{took} seconds"

@@ -9,7 +9,7 @@ import torch
 from small_runs import CARTPOLE, QUIET, flags
 
 import q2pi
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.algorithms.registry import default_config
 from q2pi.config import override, resolve
 from q2pi.errors import UserError

@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
     """Start a q2pi command."""
-    command = [sys.executable, "-m", "q2pi.cli", *arguments]
+    command = [sys.executable, "-m", "q2pi", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment())
 

@@ -14,7 +14,7 @@ import pytest
 from folders import episode, write_run
 from server_process import Server, serving, start
 
-from q2pi import cli
+from q2pi import __main__ as cli
 from q2pi.errors import UserError
 from q2pi.viewer.server import ServerOptions, is_loopback, listen
 
