@@ -137,16 +137,19 @@ def small(**changes: Any) -> RunConfig[pqn.Config]:
     return override(default_config("pqn"), options | hyper | changes)
 
 
-def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path) -> None:
-    config = small()
+@pytest.mark.parametrize("watkins", [False, True])
+def test_a_run_resumed_within_a_rollout_ends_the_same_bit_for_bit(tmp_path: Path, watkins: bool) -> None:
+    config = small(watkins=watkins)
     expected = digests(config, keep=(51, tmp_path))[120]
     _, saved, _, _ = checkpoint.load_newest(tmp_path)
     assert saved["agent"]["rollout"]["length"] == 2
     assert digests(config, saved)[120] == expected
-    for lost in ("rollout", "optimizer", "rollouts"):
+    for lost in ("rollout", "optimizer", "rollouts", *(["greedy"] if watkins else [])):
         _, damaged, _, _ = checkpoint.load_newest(tmp_path)
         if lost == "rollout":
             damaged["agent"]["rollout"]["value"][:] = 7
+        elif lost == "greedy":
+            damaged["agent"]["rollout"]["greedy"][:] ^= True
         elif lost == "optimizer":
             del damaged["agent"]["optimizer"]
         else:
@@ -201,6 +204,12 @@ def test_one_step_targets_learn_the_optimal_values_from_random_actions() -> None
     assert np.abs(chain_values(pqn.Agent(agent.config, agent.spec)) - expected).max() > 0.3, "they were learned"
     uncut = chain_values(learned("Chain-v0", gamma=0.9, q_lambda=0.95))
     assert (uncut.max(axis=1) < expected.max(axis=1) - 0.05)[:4].all()
+
+
+def test_watkins_learns_the_optimal_values_from_random_actions_with_a_long_lambda() -> None:
+    _, expected = exact.optimal_values(Chain.mdp)
+    agent = learned("Chain-v0", gamma=0.9, q_lambda=0.95, watkins=True)
+    assert np.abs(chain_values(agent) - expected).max() < 0.05
 
 
 def test_the_published_lambda_learns_the_optimal_values_as_exploration_falls() -> None:

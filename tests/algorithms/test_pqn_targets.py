@@ -114,6 +114,31 @@ def test_targets_of_random_steps_equal_those_of_a_slow_oracle(q_lambda: float) -
     np.testing.assert_allclose(agent.targets().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_watkins_cuts_the_return_before_an_exploring_action() -> None:
+    """gamma and lambda 1/2. Last: 4 + 16/2 = 12. Second: 2 + (6 + 12)/4 = 6.5.
+
+    First: 1 + (2 + 6.5)/4 = 3.125, or 1 + 2/2 = 2 if the second action is not the greedy one.
+    """
+    for explores, first in ((False, 3.125), (True, 2.0)):
+        agent = scripted(num_steps=3, watkins=True, start_e=0.0, end_e=0.0)
+        for t, (value, reward, following) in enumerate(((8, 1, 2), (2, 2, 6), (6, 4, 16))):
+            rate = 1.0 if explores and t == 1 else 0.0
+            agent.exploration = lambda step, rate=rate: rate  # type: ignore[assignment,misc]
+            agent.random_actions = lambda observation, noise: np.zeros(1, np.int64)  # type: ignore[method-assign]
+            agent.act(states(value), t)
+            observe(agent, [reward], [following])
+        assert agent.rollout.greedy[:, 0].tolist() == [True, not explores, True]
+        assert agent.targets()[:, 0].tolist() == [first, 6.5, 12]
+
+
+def test_a_random_action_that_is_the_greedy_one_does_not_cut() -> None:
+    agent = scripted(num_envs=40, num_steps=1, watkins=True, start_e=1.0, end_e=1.0)
+    action = agent.act(states(*np.ones(40)), 0)
+    observe(agent, [0] * 40, [0] * 40)
+    assert agent.rollout.greedy[0].tolist() == (action == 1).tolist()
+    assert 0 < action.sum() < 40
+
+
 def test_no_observation_has_two_forward_passes() -> None:
     """4 steps of 2 environments, a truncation in one, and the 2 observations after the rollout: 8 + 1 + 2."""
     agent = scripted(num_envs=2, num_steps=4)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from q2pi.equations.returns import discounted_returns, generalized_advantages, lambda_returns, n_step_returns
+from q2pi.equations.returns import (
+    discounted_returns,
+    generalized_advantages,
+    lambda_returns,
+    n_step_returns,
+    watkins_lambdas,
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,31 @@ def test_n_step_returns_against_the_slow_oracle(seed: int, n: int) -> None:
 def test_lambda_returns_against_the_slow_oracle(seed: int, lambda_: float) -> None:
     rollout = random_rollout(seed)
     torch.testing.assert_close(lambda_returns(*rollout.stream, lambda_=lambda_), table(rollout, slow_lambda, lambda_))
+
+
+def slow_watkins(rollout: Rollout, greedy: Tensor, t: int, env_index: int, lambda_: float) -> float:
+    """Return Watkins's target as the weighted mean of the n-step returns up to the first exploring step."""
+    longest = 1
+    last = len(greedy) - 1
+    while t + longest <= last and greedy[t + longest, env_index] and not rollout.ended[t + longest - 1, env_index]:
+        longest += 1
+    mixed = sum((1 - lambda_) * lambda_ ** (n - 1) * slow_n_step(rollout, t, env_index, n) for n in range(1, longest))
+    return mixed + lambda_ ** (longest - 1) * slow_n_step(rollout, t, env_index, longest)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.65, 0.95, 1.0])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_watkins_returns_against_the_slow_oracle(seed: int, lambda_: float) -> None:
+    rollout = random_rollout(seed)
+    greedy = torch.rand(rollout.reward.shape, generator=torch.Generator().manual_seed(seed)) < 0.7
+    lambdas = watkins_lambdas(greedy, lambda_).double()
+    expected = table(rollout, lambda *at: slow_watkins(at[0], greedy, *at[1:]), lambda_)
+    torch.testing.assert_close(lambda_returns(*rollout.stream, lambdas), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_watkins_lambda_is_zero_before_an_exploring_action_only() -> None:
+    greedy = torch.tensor([[False, True], [True, False], [True, True]])
+    assert watkins_lambdas(greedy, 0.5).tolist() == [[0.5, 0], [0.5, 0.5], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.3, 0.65, 0.95, 1.0])

@@ -76,6 +76,7 @@ class Agent(EpsilonGreedyAgent):
             (),
             np.dtype(np.int64),
             log_prob=False,
+            greedy=config.watkins,
         )
         self.rollouts = 0
         """Number of rollouts that were learned from."""
@@ -99,7 +100,10 @@ class Agent(EpsilonGreedyAgent):
     def act(self, observation: Array, step: int) -> Array:
         q = self.sampling_q(observation)
         action = self.epsilon_greedy(observation, self.exploration(step), self.spec.rng("explore", step), q)
-        self._acted = {"observation": observation, "action": action - self.first_action, "value": q.max(axis=1)}
+        chosen, value = action - self.first_action, q.max(axis=1)
+        self._acted = {"observation": observation, "action": chosen, "value": value}
+        if self.config.watkins:
+            self._acted["greedy"] = q[np.arange(len(q)), chosen] == value
         return action
 
     def sampling_q(self, observation: Array) -> Array:
@@ -151,7 +155,10 @@ class Agent(EpsilonGreedyAgent):
         rollout = self.rollout
         columns = (rollout.reward, rollout.discount, rollout.next_value(), rollout.ended)
         reward, discount, next_value, ended = (torch.from_numpy(column) for column in columns)
-        return returns.lambda_returns(reward, discount, next_value, ended, self.config.q_lambda)
+        lambda_: float | Tensor = self.config.q_lambda
+        if self.config.watkins:
+            lambda_ = returns.watkins_lambdas(torch.from_numpy(rollout.greedy), self.config.q_lambda)
+        return returns.lambda_returns(reward, discount, next_value, ended, lambda_)
 
     def minibatches(self) -> Iterator[Minibatch]:
         """Yield the minibatches of the full rollout, shuffled in each epoch."""

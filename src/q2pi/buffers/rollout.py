@@ -49,6 +49,7 @@ class Rollout:
         observation_shape, observation_dtype: of one observation.
         action_shape, action_dtype: of one action as sampled from the policy.
         log_prob: whether to store log pi(a|s); value-based agents do not need it.
+        greedy: whether to store which actions were greedy, for Watkins's Q(lambda).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Rollout:
         action_dtype: np.dtype[Any],
         *,
         log_prob: bool = True,
+        greedy: bool = False,
     ) -> None:
         size = (steps, num_envs)
         self.steps = steps
@@ -69,6 +71,8 @@ class Rollout:
         self.observation: Array = np.zeros((*size, *observation_shape), observation_dtype)
         self.action: Array = np.zeros((*size, *action_shape), action_dtype)
         self.log_prob: Array = np.zeros(size if log_prob else (0, num_envs), np.float32)
+        self.greedy: Array = np.zeros(size if greedy else (0, num_envs), np.bool_)
+        """The action had the greatest value."""
         self.value: Array = np.zeros(size, np.float32)
         self.reward: Array = np.zeros(size, np.float32)
         self.discount: Array = np.zeros(size, np.float32)
@@ -77,7 +81,7 @@ class Rollout:
         """The episode ended, by termination or truncation."""
         self.final_value: Array = np.zeros(size, np.float32)
         """Value of the next observation for truncated episodes and in the last row; 0 elsewhere."""
-        names = ("observation", "action", "log_prob", "value", "reward", "discount", "ended", "final_value")
+        names = ("observation", "action", "log_prob", "greedy", "value", "reward", "discount", "ended", "final_value")
         columns: dict[str, Array] = {name: getattr(self, name) for name in names}
         self.columns = {name: column for name, column in columns.items() if len(column)}
         """The arrays above by name, without empty ones; they are written in place."""

@@ -21,7 +21,9 @@ from q2pi.equations.shapes import require_shape
 
 
 @torch.no_grad()
-def lambda_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: Tensor, lambda_: float) -> Tensor:
+def lambda_returns(
+    reward: Tensor, discount: Tensor, next_value: Tensor, ended: Tensor, lambda_: float | Tensor
+) -> Tensor:
     """Return the lambda-returns, [T, N] (TD(lambda); with next_value = max_a Q(s', a), Q(lambda) as in PQN).
 
         G_t = r_t + discount_t * ((1 - lambda) * next_value_t + lambda * G_{t+1})
@@ -34,17 +36,33 @@ def lambda_returns(reward: Tensor, discount: Tensor, next_value: Tensor, ended: 
         discount: [T, N], gamma, or 0 if terminated.
         next_value: [T, N], finite values of the true next observations.
         ended: bool [T, N], the episode ended, by termination or by truncation.
-        lambda_: in [0, 1]; 0 is the one-step target, 1 the discounted return.
+        lambda_: in [0, 1]; 0 is the one-step target, 1 the discounted return. A tensor [T, N] has one for each step.
     """
     require_shape(tuple(reward.shape), discount=discount, next_value=next_value, ended=ended)
+    lambdas = lambda_ if isinstance(lambda_, Tensor) else [lambda_] * len(reward)
     returns = torch.empty_like(next_value)
     following = next_value[-1]
     for t in reversed(range(len(reward))):
         following = torch.where(ended[t], next_value[t], following)
-        following = discount[t] * torch.lerp(next_value[t], following, lambda_)
+        following = discount[t] * torch.lerp(next_value[t], following, lambdas[t])
         following = reward[t] + torch.where(discount[t] == 0, 0.0, following)  # 0 * inf is NaN
         returns[t] = following
     return returns
+
+
+def watkins_lambdas(greedy: Tensor, lambda_: float) -> Tensor:
+    """Return lambda of each step in Watkins's Q(lambda), [T, N]: 0 if the next action is not greedy.
+
+    The return of a step then ends with max_a Q(s', a) where the policy stops being greedy, so it estimates the optimal
+    value whatever the exploration. Peng's has lambda everywhere. Source: Watkins 1989, "Learning from Delayed
+    Rewards"; Sutton and Barto 2018, section 12.10.
+
+    Args:
+        greedy: bool [T, N], whether the action of a step had the greatest value.
+        lambda_: in [0, 1].
+    """
+    following = torch.cat([greedy[1:], torch.ones_like(greedy[:1])])  # no action follows the last step
+    return torch.where(following, lambda_, 0.0)
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ class Config(MinibatchConfig, QNetworkConfig):
     """Discount factor per agent step."""
     q_lambda: float = 0.65
     """Decay of the Q(lambda) targets: 0 is the one-step target, 1 the return up to the end of the rollout."""
+    watkins: bool = False
+    """Watkins's Q(lambda): the return is cut before an action that is not greedy. Off is Peng's, as in the paper."""
     num_steps: int = 32
     """Steps of each environment per rollout."""
     num_minibatches: int = 8
