@@ -73,6 +73,7 @@ PQN = EXPLORATION | {
     "anneal_learning_rate": "algorithms/test_pqn.py::test_schedules_are_at_the_step_at_which_the_rollout_began",
     "gamma": f"{HERE}::test_stored_discounts_are_gamma",
     "q_lambda": "algorithms/test_pqn_targets.py::test_targets_of_random_steps_equal_those_of_a_slow_oracle",
+    "watkins": "algorithms/test_pqn_targets.py::test_watkins_cuts_the_return_before_an_exploring_action",
     "max_grad_norm": "algorithms/test_pqn.py::test_the_gradient_is_bounded",
 }
 DQN_OPTIONS = EXPLORATION | {
