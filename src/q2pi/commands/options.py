@@ -17,6 +17,7 @@ from q2pi.commands.help import field_value, help_class
 from q2pi.errors import UserError
 
 Options = TypeVar("Options")
+_UNREADABLE = re.compile(r"(?i)error parsing (--\S+): no type matching (.+) could be instantiated from \[(.*?)\].*")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -96,7 +97,15 @@ def _one_line(box: str, command: str) -> str:
     first = " ".join(lines[: rules[0]] if rules else lines).strip()
     suggested = re.search(r"(--\w[\w-]*)", " ".join(lines[rules[0] :])) if rules and "Perhaps" in box else None
     hint = f"; did you mean {suggested.group(1)}?" if suggested else ""
+    first = _UNREADABLE.sub(_expected, first)
     return f"{first[:1].lower()}{first[1:]}{hint} (q2pi {command} --help lists the options)"
+
+
+def _expected(unreadable: re.Match[str]) -> str:
+    """Return in short what tyro says about a value of several types: the flag, the value, what it should be."""
+    flag, types, words = unreadable.groups()
+    value = " ".join(re.findall(r"'([^']*)'", words)) or "without a value"
+    return f"{flag} {value}: expected {re.sub('[{}]', '', types).replace('|', ' or ')}"
 
 
 def _is_rule(line: str) -> bool:
