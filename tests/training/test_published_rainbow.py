@@ -57,7 +57,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "machado": DOPAMINE
     | C51
     | {"n_step": 3, "prioritized": True, "alpha": 0.5, "beta_start": 0.5, "beta_end": 0.5}
-    | {"learning_rate": 6.25e-5, "adam_eps": 1.5e-4, "num_envs": 1},
+    | {"learning_rate": 6.25e-5, "adam_eps": 1.5e-4, "num_envs": 1, "network": "dopamine"},
     "c51": DOPAMINE | C51 | {"n_step": 1, "prioritized": False, "learning_rate": 2.5e-4, "adam_eps": 3.125e-4},
     "qrdqn": DOPAMINE
     | {"distribution": "quantile", "quantiles": 200, "kappa": 1.0, "n_step": 1, "prioritized": False}
