@@ -1,7 +1,6 @@
 """Estimate of a run before it starts: steps, frames, updates, memory and time."""
 
 import dataclasses
-import math
 import sys
 import tempfile
 import time
@@ -151,23 +150,26 @@ def _run_seconds(config: ResolvedConfig[Any], rows: list[Progress]) -> tuple[flo
 
     Both are NaN if updates are due and no row has updates.
 
-    The seconds per step and per update are those of the row with the lowest estimate: first calls and new emulators
-    make other rows slower. Both are of one row, because updates in a second thread slow down the steps beside them.
+    Seconds per step and per update are minima over rows: first calls and new emulators make other rows slower.
     """
+    first_steps = [0, *(row.step for row in rows)]
+    learning = [row.seconds.get("learn", 0.0) for row in rows]
+    updates = [row.metrics.get("updates", 0.0) for row in rows]
+    per_step = min(
+        (sum(row.seconds.values()) - learn_seconds) / (row.step - first_step)
+        for row, first_step, learn_seconds in zip(rows, first_steps[:-1], learning, strict=True)
+    )
+    per_update = min(
+        (learn_seconds / count for learn_seconds, count in zip(learning, updates, strict=True) if count),
+        default=float("nan"),
+    )
     steps, half = config.total_timesteps, config.total_timesteps // 2
     due, due_before = (config.hyper.updates_due(step, config.num_envs) for step in (steps, half))
-    first_steps = [0, *(row.step for row in rows)]
-    costs = []
-    for row, first_step in zip(rows, first_steps[:-1], strict=True):
-        learning, updates = row.seconds.get("learn", 0.0), row.metrics.get("updates", 0.0)
-        per_step = (sum(row.seconds.values()) - learning) / (row.step - first_step)
-        if updates or not due:
-            costs.append((per_step, learning / updates if updates else 0.0))
-    if not costs:
-        return math.nan, math.nan
-    per_step, per_update = min(costs, key=lambda cost: steps * cost[0] + due * cost[1])
-    second_half = (steps - half) * per_step + (due - due_before) * per_update
-    return steps * per_step + due * per_update, (steps - half) / second_half
+
+    def seconds(steps: int, updates: int) -> float:
+        return steps * per_step + (updates * per_update if updates else 0.0)
+
+    return seconds(steps, due), (steps - half) / seconds(steps - half, due - due_before)
 
 
 def options_of(config: RunConfig[Any]) -> dict[str, Any]:
