@@ -14,6 +14,8 @@ from q2pi.envs.spec import EnvSpec
 from q2pi.envs.vector import Step
 from q2pi.rng import stream
 
+TWO_ACTIONS = EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False)
+
 
 def make_agent(
     num_envs: int = 1,
@@ -21,12 +23,13 @@ def make_agent(
     space: Any = None,
     precision: str = "fp32",
     module: ModuleType = pqn,
+    env: EnvSpec = TWO_ACTIONS,
     **hyper: Any,
 ) -> Any:
     """Return an agent of `module` with a budget of 100 agent steps and one minibatch per rollout."""
     images = len(shape) == 3
     spec = AgentSpec(
-        env=EnvSpec("Two-v0", clip_rewards=False, life_loss_discount=False),
+        env=env,
         num_envs=num_envs,
         frame_space=spaces.Box(0, 255, shape, np.uint8) if images else spaces.Box(-np.inf, np.inf, shape, np.float32),
         stack=1,

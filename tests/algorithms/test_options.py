@@ -185,6 +185,7 @@ TABLE: dict[str, dict[str, str]] = {
         "recent_rollouts": "algorithms/test_pqn_laptop.py::test_minibatches_come_from_the_recent_rollouts",
         "ema_decay": "algorithms/test_pqn_laptop.py::test_the_weight_average_follows_the_trained_weights_and_acts",
         "apex_alpha": "algorithms/test_pqn_laptop.py::test_each_environment_has_its_own_exploration_rate",
+        "mirror": "algorithms/test_pqn_laptop.py::test_half_of_the_steps_are_learned_from_in_a_mirror",
         "concurrent_updates": "algorithms/test_pqn_laptop.py::test_a_rollout_is_collected_during_the_last_updates",
     },
     "q_learning": EXPLORATION

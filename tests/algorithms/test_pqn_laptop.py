@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import small_pqn
 import torch
+from gymnasium.spaces import Discrete
 from small_pqn import filled, numbered
 from small_runs import QUIET, digests
 
 from q2pi.algorithms import pqn, pqn_laptop
 from q2pi.algorithms.registry import default_config
 from q2pi.config import RunConfig, override, resolve
+from q2pi.envs.spec import EnvSpec
+from q2pi.envs.spec import resolve as resolve_env
 from q2pi.errors import UserError
+from q2pi.rng import stream
 from q2pi.runs import checkpoint
 from q2pi.training.events import Progress
 from q2pi.training.loop import run
@@ -66,6 +70,47 @@ def test_older_steps_keep_their_targets() -> None:
     agent.rollouts = 0
     filled(agent, 0)
     assert not torch.allclose(agent.targets().flatten(), first), "recomputed, the targets would differ"
+
+
+GAME: dict[str, Any] = {
+    "shape": (1, 84, 84),
+    "space": Discrete(6),
+    "env": resolve_env(EnvSpec("SpaceInvaders", protocol="nature")),
+    "network": "nips",
+}
+MIRRORED = np.array([0, 1, 3, 2, 5, 4])
+"""Mirror images of Space Invaders' actions NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE."""
+
+
+def test_half_of_the_steps_are_learned_from_in_a_mirror() -> None:
+    """A reflected step has left and right exchanged in image and action; its target and other steps are the same."""
+    agent = filled(make_agent(num_envs=4, num_steps=32, num_minibatches=4, mirror=True, end_e=1.0, **GAME))
+    after, agent.mirrored_action = list(agent.minibatches()), None
+    before = list(agent.minibatches())
+    reflected, exchanged = [], 0
+    for (image, action, target), mirrored in zip(before, after, strict=True):
+        half = np.array([not torch.equal(*pair) for pair in zip(image, mirrored.observation, strict=True)])
+        np.testing.assert_array_equal(mirrored.observation[half], image[half].numpy()[..., ::-1])
+        np.testing.assert_array_equal(mirrored.action, np.where(half, MIRRORED[action], action))
+        assert torch.equal(mirrored.target, target)
+        reflected += half.tolist()
+        exchanged += int((mirrored.action != action).sum())
+    assert 0.4 < np.mean(reflected) < 0.6
+    assert exchanged > 20, "else left and right were hardly ever exchanged"
+
+
+@pytest.mark.parametrize("concurrent_updates", [False, True])
+def test_in_a_mirror_the_agent_acts_in_the_mirror(concurrent_updates: bool) -> None:
+    """Q of the mirror image is Q of the image with left and right exchanged, the mean of both; targets use it, too."""
+    plain, agent = (make_agent(num_envs=2, concurrent_updates=concurrent_updates, mirror=m, **GAME) for m in (0, 1))
+    observation = stream(0, "observations").integers(0, 256, (2, 1, 84, 84), dtype=np.uint8)
+    reflected = np.ascontiguousarray(observation[..., ::-1])
+    for values in ("q_values", "sampling_q"):
+        q, of_one = getattr(agent, values), getattr(plain, values)
+        mean = (of_one(observation) + of_one(reflected)[:, MIRRORED]) / 2
+        np.testing.assert_allclose(q(observation), mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(q(reflected)[:, MIRRORED], mean, rtol=1e-5, atol=1e-6)
+        assert np.abs(of_one(observation) - mean).max() > 1e-3, "else nothing was averaged"
 
 
 def test_the_weight_average_follows_the_trained_weights_and_acts() -> None:
@@ -244,6 +289,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) 
         ({"recent_rollouts": 0}, "--recent-rollouts 0 is out of range: it must be at least 1"),
         ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
         ({"ema_decay": 1.0}, "--ema-decay 1.0 is out of range: it must be below 1"),
+        ({"mirror": True}, "--mirror applies to images of Atari games, not to CartPole-v1"),
         ({"q_lambda": 1.1}, r"--q-lambda 1.1 is out of range: it must be in \[0, 1\]"),
         ({"num_minibatches": 4}, "--num-minibatches 4 does not divide the 15 agent steps of a rollout"),
     ],

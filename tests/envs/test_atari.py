@@ -9,7 +9,7 @@ from ale_py import ALEInterface, LoggerMode, roms
 from ale_py.vector_env import AtariVectorEnv
 
 from q2pi.envs import atari
-from q2pi.envs.atari import AtariEngine, raw_screen
+from q2pi.envs.atari import AtariEngine, action_names, mirrored_actions, raw_screen
 from q2pi.envs.interface import Frames
 from q2pi.envs.names import atari_roms
 from q2pi.envs.resize import AreaResize
@@ -429,3 +429,15 @@ def test_a_mode_serves_images_too() -> None:
     assert reset_all(engine, 1).frame.shape == (1, 1, 40, 50)
     assert step(engine, 1).frame.any()
     engine.close()
+
+
+def test_mirrored_actions_exchange_left_and_right() -> None:
+    """Space Invaders: NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE; Freeway: NOOP, UP, DOWN; all 18 by their names."""
+    assert mirrored_actions("SpaceInvaders", False) == [0, 1, 3, 2, 5, 4]
+    assert mirrored_actions("Freeway", False) == [0, 1, 2]
+    names = action_names("Freeway", True)
+    pairs = {names[action]: names[image] for action, image in enumerate(mirrored_actions("Freeway", True))}
+    assert len(pairs) == 18
+    assert pairs["UPRIGHT"] == "UPLEFT"
+    assert pairs["DOWNLEFTFIRE"] == "DOWNRIGHTFIRE"
+    assert pairs["DOWNFIRE"] == "DOWNFIRE"

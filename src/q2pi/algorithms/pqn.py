@@ -84,11 +84,15 @@ class Agent(EpsilonGreedyAgent):
 
     def build_network(self) -> QNetwork:
         """Return a Q-network with fresh weights."""
-        config, layout = self.config, self.spec.layout
-        network = QNetwork(layout, self.actions, config.hidden, network=config.network, layer_norm=True)
+        network = self.q_network()
         orthogonal(network.torso, math.sqrt(2))
         orthogonal(network.head, 1.0)
         return network
+
+    def q_network(self) -> QNetwork:
+        """Return a Q-network; `build_network` replaces its initial weights."""
+        config = self.config
+        return QNetwork(self.spec.layout, self.actions, config.hidden, network=config.network, layer_norm=True)
 
     def begin(self, observation: Array) -> None:
         pass

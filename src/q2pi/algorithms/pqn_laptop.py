@@ -1,6 +1,6 @@
 """PQN for a laptop: few environments, replayed rollouts, averaged weights and updates beside the sampling phase.
 
-Built on `pqn`, whose many parallel environments a laptop does not have. Four things differ:
+Built on `pqn`, whose many parallel environments a laptop does not have. Five things differ:
 
 - Minibatches are drawn from the newest `recent_rollouts` rollouts, with the targets computed when each rollout was
   collected: a short replay. 1 is on-policy, as in the paper.
@@ -8,12 +8,16 @@ Built on `pqn`, whose many parallel environments a laptop does not have. Four th
   the newest weights more than the policy should move.
 - Each environment has its own exploration rate, as in Ape-X (Paper: Horgan et al. 2018, "Distributed Prioritized
   Experience Replay", section 4): environment i of N explores with epsilon^(1 + alpha * i / (N - 1)).
+- With `mirror`, half of the steps of a minibatch are reflected left to right, actions included, and the agent acts by
+  the mean of Q of an image and of its mirror image: data augmentation and an ensemble by a symmetry of the game, as
+  AlphaGo's by the symmetries of the board (Silver et al. 2016, "Mastering the game of Go with deep neural networks and
+  tree search").
 - With `concurrent_updates`, a second thread makes the updates of a rollout while the next one is collected, as in
   Cleanba (Paper: Huang et al. 2024, "Cleanba: A Reproducible and Efficient Distributed Reinforcement Learning
   Platform"). The weights that collect rollout k + 1 are those before the updates of rollout k, however fast the
   threads are, so a run stays reproducible.
 
-Differences from PQN's paper: these four, which make it neither on-policy nor free of replay; see `pqn` for the others.
+Differences from PQN's paper: these five, which make it neither on-policy nor free of replay; see `pqn` for the others.
 """
 
 import copy
@@ -29,8 +33,9 @@ from q2pi.algorithms import pqn
 from q2pi.algorithms.base import AgentSpec
 from q2pi.algorithms.configs.pqn_laptop import Config
 from q2pi.buffers.recent_rollouts import RecentRollouts
+from q2pi.envs.atari import mirrored_actions
 from q2pi.networks import optimizer
-from q2pi.networks.value import QNetwork
+from q2pi.networks.value import MirroredQNetwork, QNetwork
 from q2pi.types import Array, Metrics, State
 
 
@@ -40,6 +45,10 @@ class Agent(pqn.Agent):
     config: Config
 
     def __init__(self, config: Config, spec: AgentSpec) -> None:
+        self.mirrored_action: list[int] | None = None
+        """Mirror image of each action."""
+        if config.mirror:
+            self.mirrored_action = mirrored_actions(spec.env.env_id, bool(spec.env.full_action_space))
         super().__init__(config, spec)
         self.average = copy.deepcopy(self.online).requires_grad_(False) if config.ema_decay > 0 else None
         self.recent = RecentRollouts(
@@ -55,6 +64,19 @@ class Agent(pqn.Agent):
         """Updates in progress."""
         self.unread: list[Metrics] = []
         """Scalars of finished updates that `learn` has not returned."""
+
+    def q_network(self) -> QNetwork:
+        if self.mirrored_action is None:
+            return super().q_network()
+        config = self.config
+        return MirroredQNetwork(
+            self.spec.layout,
+            self.actions,
+            config.hidden,
+            network=config.network,
+            layer_norm=True,
+            mirrored_action=self.mirrored_action,
+        )
 
     @property
     def acting_network(self) -> QNetwork:
@@ -111,7 +133,19 @@ class Agent(pqn.Agent):
             for pass_index in range(-(-total // rows))
         ]
         parts = np.split(np.concatenate(orders)[:total], config.update_epochs * config.num_minibatches)
-        return (pqn.Minibatch(*self.recent.take(torch.from_numpy(part).to(self.spec.device))) for part in parts)
+        taken = (pqn.Minibatch(*self.recent.take(torch.from_numpy(part).to(self.spec.device))) for part in parts)
+        return taken if self.mirrored_action is None else self.mirrored(taken, self.mirrored_action, self.rollouts)
+
+    def mirrored(
+        self, minibatches: Iterator[pqn.Minibatch], mirrored_action: list[int], rollout: int
+    ) -> Iterator[pqn.Minibatch]:
+        """Yield the minibatches of rollout `rollout` with each step reflected left to right with probability 1/2."""
+        rng, device = self.spec.rng("mirror", rollout), self.spec.device
+        image = torch.tensor(mirrored_action, device=device)
+        for observation, action, target in minibatches:
+            half = torch.from_numpy(rng.random(len(action)) < 0.5).to(device)
+            observation[half] = observation[half].flip(-1)
+            yield pqn.Minibatch(observation, torch.where(half, image[action], action), target)
 
     def after_update(self) -> None:
         """Move the weight average."""

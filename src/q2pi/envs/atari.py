@@ -60,6 +60,13 @@ def action_names(env_id: str, full_action_space: bool) -> list[str]:
     return [action.name for action in actions]
 
 
+def mirrored_actions(env_id: str, full_action_space: bool) -> list[int]:
+    """Return for each action the index of its mirror image: LEFT for RIGHT, RIGHTFIRE for LEFTFIRE, itself for UP."""
+    names = action_names(env_id, full_action_space)
+    mirrored = [name.replace("LEFT", "-").replace("RIGHT", "LEFT").replace("-", "RIGHT") for name in names]
+    return [names.index(name) for name in mirrored]
+
+
 @cache
 def settings(env_id: str) -> tuple[list[int], list[int]]:
     """Return the modes and the difficulties that a game's cartridge offers."""

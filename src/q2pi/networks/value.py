@@ -5,6 +5,8 @@ orthogonal (Huang et al. 2022, "The 37 Implementation Details of PPO", no. 2).
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,26 @@ class QNetwork(nn.Module):
         """Return Q [B, A] for acting; override it if `forward` returns something else, such as quantiles."""
         q: Tensor = self(observation)
         return q
+
+
+class MirroredQNetwork(QNetwork):
+    """Acts by the mean of Q of an image [B, C, H, W] and Q of its mirror image, whose actions are mirrored, too.
+
+    So it acts in a mirror image as in the image, mirrored. It is trained without the mean, on images and mirror images.
+
+    Args:
+        mirrored_action: mirror image of each of the A actions.
+        options: of `QNetwork`.
+    """
+
+    def __init__(self, *arguments: Any, mirrored_action: Sequence[int], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.mirrored_action = list(mirrored_action)
+
+    def q_values(self, observation: Tensor) -> Tensor:
+        q: Tensor = self(torch.cat([observation, observation.flip(-1)]))
+        of_image, of_mirror_image = q.chunk(2)
+        return (of_image + of_mirror_image[:, self.mirrored_action]) / 2
 
 
 def masked(q: Tensor, observation: Tensor, observed: Observation) -> Tensor:

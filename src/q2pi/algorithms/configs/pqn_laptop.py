@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from q2pi.algorithms.configs import pqn
 from q2pi.algorithms.configs.base import observation_bytes
 from q2pi.config import RunConfig
+from q2pi.envs.names import is_atari
 from q2pi.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ class Config(pqn.Config):
     apex_alpha: float = 0.0
     """Exponent alpha of Ape-X: environment i of N explores with epsilon^(1 + alpha * i / (N - 1)). 0 gives all the same
     rate."""
-
+    mirror: bool = False
+    """Learn from half of the steps in a mirror, with left and right exchanged in their actions, and act by the mean of
+    Q of image and mirror image; for an Atari game that behaves the same in a mirror."""
     concurrent_updates: bool = False
     """Make the updates of a rollout in a second thread while the next rollout is collected. On a GPU it has no
     effect."""
@@ -37,6 +40,8 @@ class Config(pqn.Config):
         super().check(run)
         if self.ema_decay == 1:
             raise UserError(f"--ema-decay {self.ema_decay} is out of range: it must be below 1")
+        if self.mirror and not (is_atari(run.env.env_id) and run.env.obs_type == "image"):
+            raise UserError(f"--mirror applies to images of Atari games, not to {run.env.env_id}")
 
     def storage_bytes(self, spec: "AgentSpec", steps: int) -> int:
         """Return the bytes of a rollout and of the recent rollouts."""
