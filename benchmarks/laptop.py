@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "laptop"
 GAMES = {"Pong": "Pong", "SpaceInvaders": "Space Invaders"}
 EPISODES, WINDOW = 30, 40
 OURS, PEER = "q2pi", "Stable-Baselines3 DQN"
-FIRST_SEED = {(OURS, "Pong"): 141, (OURS, "SpaceInvaders"): 111}
+FIRST_SEED = {(OURS, "Pong"): 141, (OURS, "SpaceInvaders"): 151}
 """First seed of a candidate in a game; 1 elsewhere."""
 AT_A_TIME = {OURS: 1, PEER: 2}
 EVAL_EPSILON = 0.01

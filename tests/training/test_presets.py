@@ -38,9 +38,9 @@ def test_the_default_depends_on_the_environment(env_id: str | None, expected: st
 
 
 def test_a_preset_of_the_environment_has_priority() -> None:
-    (pong, own), (general, name) = (configure("pqn_laptop", env_id) for env_id in ("Pong", "SpaceInvaders"))
+    (pong, own), (general, name) = (configure("pqn_laptop", env_id) for env_id in ("Pong", "Breakout"))
     assert (own, name) == ("Pong", "quick")
-    assert (pong.env.env_id, general.env.env_id) == ("Pong", "SpaceInvaders")
+    assert (pong.env.env_id, general.env.env_id) == ("Pong", "Breakout")
     assert pong.hyper.gamma < general.hyper.gamma
     assert configure("dqn", "CartPole-v1", "short")[1] == "CartPole-v1-short"
 
