@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from q2pi.envs.resize import AreaResize, area_weights
+from q2pi.envs.resize import AreaResize, area_weights, bands
 
 
 def test_weights_worked_by_hand() -> None:
@@ -54,3 +54,12 @@ def test_large_frames_and_floats_have_the_same_means(old: tuple[int, int]) -> No
     got = resize(frame.astype(np.float32))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, half, rtol=1e-6)
+
+
+@pytest.mark.parametrize("old", [210, 250])
+def test_products_are_too_small_for_threads(old: int) -> None:
+    """OpenBLAS divides products of 262,144 multiplications or more; one matrix for all rows needs 84 x 210 x 160."""
+    blocks = bands(area_weights(old, 84))
+    assert max(weights.size for _, _, weights in blocks) * 160 < 262_144 < 84 * old * 160
+    np.testing.assert_array_equal(np.concatenate([np.arange(84)[new] for new, _, _ in blocks]), np.arange(84))
+    assert sum(weights.sum() for _, _, weights in blocks) == 84 * old
