@@ -290,6 +290,10 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) 
         ({"ema_decay": 1.5}, "--ema-decay 1.5 is out of range"),
         ({"ema_decay": 1.0}, "--ema-decay 1.0 is out of range: it must be below 1"),
         ({"mirror": True}, "--mirror applies to images of Atari games, not to CartPole-v1"),
+        (
+            {"mirror": True, "env_id": "SpaceInvaders", "obs_type": "ram"},
+            "--mirror applies to images of Atari games, not to --obs-type ram",
+        ),
         ({"q_lambda": 1.1}, r"--q-lambda 1.1 is out of range: it must be in \[0, 1\]"),
         ({"num_minibatches": 4}, "--num-minibatches 4 does not divide the 15 agent steps of a rollout"),
     ],

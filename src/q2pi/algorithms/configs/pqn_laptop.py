@@ -40,8 +40,9 @@ class Config(pqn.Config):
         super().check(run)
         if self.ema_decay == 1:
             raise UserError(f"--ema-decay {self.ema_decay} is out of range: it must be below 1")
-        if self.mirror and not (is_atari(run.env.env_id) and run.env.obs_type == "image"):
-            raise UserError(f"--mirror applies to images of Atari games, not to {run.env.env_id}")
+        if self.mirror and run.env.obs_type != "image":
+            other = f"--obs-type {run.env.obs_type}" if is_atari(run.env.env_id) else run.env.env_id
+            raise UserError(f"--mirror applies to images of Atari games, not to {other}")
 
     def storage_bytes(self, spec: "AgentSpec", steps: int) -> int:
         """Return the bytes of a rollout and of the recent rollouts."""
